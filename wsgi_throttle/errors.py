@@ -1,0 +1,59 @@
+"""What this package raises. Everything derives from :class:`ThrottleError`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class ThrottleError(Exception):
+    """The root of every error that this package raises."""
+
+
+class LimitError(ThrottleError, ValueError):
+    """A limit string that cannot be read.
+
+    :ivar text: the string as it was given.
+    :ivar reason: what is wrong with it, and a form that is right.
+    """
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(f'"{text}" is not a limit: {reason}')
+        self.text = text
+        self.reason = reason
+
+
+class Mistake(NamedTuple):
+    """One thing that is wrong, or doubtful, in a configuration."""
+
+    source: str
+    """The file, or ``<mapping>``."""
+    line: int | None
+    """Counted from 1; None where the configuration was a mapping."""
+    column: int | None
+    where: str
+    """The place as a dotted path: ``rules[3].limits``."""
+    message: str
+
+    def __str__(self) -> str:
+        position = "" if self.line is None else f":{self.line}:{self.column}"
+        where = f" {self.where}:" if self.where else ""
+        return f"{self.source}{position}:{where} {self.message}"
+
+
+class ConfigError(ThrottleError, ValueError):
+    """A configuration that cannot be used. Its text has one line a mistake.
+
+    :ivar mistakes: all of them, in the order of the file.
+    """
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        super().__init__("\n".join(map(str, mistakes)))
+        self.mistakes = mistakes
+
+
+class StorageError(ThrottleError):
+    """The storage did not answer, or not sensibly. The cause is chained (``__cause__``)."""
+
+
+class StorageURIError(ThrottleError, ValueError):
+    """A storage URI with an unknown scheme or option, or a value that does not fit."""

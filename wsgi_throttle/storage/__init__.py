@@ -1,0 +1,64 @@
+"""Where the counters live: one protocol, and a class for each URI scheme."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from ..decision import Charge, Decision
+from ..errors import StorageURIError
+
+
+class Storage(Protocol):
+    """One engine. All methods may be called by any thread, and after a fork by the child too."""
+
+    def take(self, charges: Sequence[Charge]) -> Decision:
+        """Judge and count in one atomic step, by this storage's own clock.
+
+        A charge of cost 0 only looks. The charges of one bucket stand side by side, and no two
+        share both bucket and limit.
+
+        :raises StorageError: the storage did not answer; nothing is known of what was counted.
+        """
+
+    def reset(self, charges: Sequence[Charge]) -> None:
+        """Forget what these buckets have counted for these limits.
+
+        :raises StorageError: the storage did not answer.
+        """
+
+    def close(self) -> None:
+        """Give back files and connections. May be called twice."""
+
+
+SCHEMES: dict[str, str] = {
+    "memory": "wsgi_throttle.storage.memory:MemoryStorage",
+    "shared": "wsgi_throttle.storage.shared:SharedStorage",
+    "redis": "wsgi_throttle.storage.redis:RedisStorage",
+    "rediss": "wsgi_throttle.storage.redis:RedisStorage",
+    "unix": "wsgi_throttle.storage.redis:RedisStorage",
+    "redis+sentinel": "wsgi_throttle.storage.redis:RedisStorage",
+}
+"""URI scheme -> ``module:class``, imported when a configuration names it. The class has a
+``from_uri(uri, *, identity, timeout_s)``."""
+
+
+def open_storage(uri: str, *, identity: str = "", timeout_s: float = 0.1) -> Storage:
+    """The storage that a URI names. Connects to nothing: a server that is down is no error here.
+
+    :param identity: what tells this application's counters from another's of the same host, for
+        storages that are not named in full by their URI (the path of the configuration).
+    :param timeout_s: the longest a request may wait for a server, each time it asks.
+    :raises StorageURIError: an unknown scheme or option, or a value that does not fit.
+    """
+    scheme = urlsplit(uri).scheme
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{name}://" for name in SCHEMES)
+        raise StorageURIError(f'"{scheme}" is not a storage scheme: use one of {known}')
+    module, _, name = SCHEMES[scheme].partition(":")
+    storage: Storage = getattr(import_module(module), name).from_uri(
+        uri, identity=identity, timeout_s=timeout_s
+    )
+    return storage

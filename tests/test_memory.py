@@ -1,0 +1,166 @@
+"""What memory:// promises beyond the contract of every storage: it is bounded."""
+
+from __future__ import annotations
+
+import pytest
+
+from wsgi_throttle.decision import Charge, Limit
+from wsgi_throttle.errors import StorageURIError
+from wsgi_throttle.storage.memory import MemoryStorage
+
+MINUTE = Limit("sliding-window", 2, 60_000, 2)
+SECOND = Limit("token-bucket", 2, 1_000, 2)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def charge(client: int | str, limit: Limit = MINUTE) -> list[Charge]:
+    return [Charge(f"t:1:login:ip:{{ip:{client}}}", limit, 1, True, "login")]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_keeps_no_more_clients_than_it_may(clock: Clock) -> None:
+    storage = MemoryStorage(max_clients=100, clock=clock)
+    for client in range(1_000):
+        storage.take(charge(client))
+        assert len(storage) <= 100
+    assert len(storage) == 88
+
+
+def test_the_client_written_longest_ago_is_forgotten_first(clock: Clock) -> None:
+    storage = MemoryStorage(max_clients=3, clock=clock)
+    for client in ["a", "b", "c", "a", "d"]:
+        storage.take(charge(client))
+    assert storage.take(charge("a")).outcomes[0].wait_ms == 60_000
+    assert storage.take(charge("b")).outcomes[0].remaining == 1
+
+
+def test_a_flood_does_not_free_blocked_clients(clock: Clock) -> None:
+    storage = MemoryStorage(max_clients=100, clock=clock)
+    for client in range(20):
+        storage.take(charge(f"blocked-{client}"))
+        storage.take(charge(f"blocked-{client}"))
+    for client in range(10_000):
+        storage.take(charge(client))
+    assert not any(storage.take(charge(f"blocked-{client}")).granted for client in range(20))
+
+
+def test_a_blocked_client_whose_time_is_over_is_forgotten_like_any(clock: Clock) -> None:
+    storage = MemoryStorage(max_clients=3, clock=clock)
+    storage.take(charge("a"))
+    storage.take(charge("a"))
+    clock.now += 60_000
+    for client in range(3):
+        storage.take(charge(client))
+    assert len(storage) == 3
+
+
+def test_a_flood_of_blocked_clients_is_bounded_too(clock: Clock) -> None:
+    storage = MemoryStorage(max_clients=50, clock=clock)
+    for client in range(500):
+        storage.take(charge(client))
+        storage.take(charge(client))
+    assert len(storage) == 50
+
+
+def test_a_flood_on_one_limit_spares_the_clients_of_another(clock: Clock) -> None:
+    storage = MemoryStorage(max_clients=100, clock=clock)
+    storage.take(charge("quiet"))
+    for client in range(1_000):
+        storage.take(charge(client, SECOND))
+    assert storage.take(charge("quiet")).outcomes[0].remaining == 0
+
+
+def test_expired_clients_are_dropped_as_others_come(clock: Clock) -> None:
+    storage = MemoryStorage(clock=clock)
+    for client in range(100):
+        storage.take(charge(client))
+    clock.now += 60_000
+    for client in range(100, 151):
+        storage.take(charge(client))
+    assert len(storage) == 51
+
+
+def test_long_windows_do_not_keep_short_ones_alive(clock: Clock) -> None:
+    storage = MemoryStorage(clock=clock)
+    for client in range(100):
+        storage.take(charge(client, Limit("fixed-window", 5, 86_400_000, 5)))
+        storage.take(charge(client, SECOND))
+        clock.now += 2_000
+    assert len(storage) <= 102
+
+
+def test_the_states_of_a_limit_that_was_edited_away_expire_too(clock: Clock) -> None:
+    storage = MemoryStorage(clock=clock)
+    for client in range(50):
+        storage.take(charge(client, SECOND))
+    clock.now += 1_000
+    for client in range(60):
+        storage.take(charge(client))
+    assert len(storage) == 60
+
+
+def test_what_expires_while_it_is_charged_is_counted_afresh(clock: Clock) -> None:
+    storage = MemoryStorage(clock=clock)
+    storage.take(charge("a", SECOND))
+    clock.now += 60_000
+    both = charge("a") + charge("a", SECOND)
+    assert [outcome.remaining for outcome in storage.take(both).outcomes] == [1, 1]
+    clock.now += 1_000
+    assert [outcome.remaining for outcome in storage.take(both).outcomes] == [0, 1]
+    assert [outcome.remaining for outcome in storage.take(both).outcomes] == [0, 1]
+    assert len(storage) == 2
+
+
+def test_looking_keeps_nothing(clock: Clock) -> None:
+    storage = MemoryStorage(clock=clock)
+    for client in range(10):
+        storage.take([charge(client)[0]._replace(cost=0)])
+    assert len(storage) == 0
+
+
+def test_reset_and_close_give_the_room_back(clock: Clock) -> None:
+    storage = MemoryStorage(clock=clock)
+    for client in range(3):
+        storage.take(charge(client))
+    storage.reset(charge(0))
+    storage.reset(charge(0))
+    assert len(storage) == 2
+    storage.close()
+    assert len(storage) == 0
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "memory://host",
+        "memory:///path",
+        "memory://#fragment",
+        "memory://?clients=5",
+        "memory://?max_clients=0",
+        "memory://?max_clients=-1",
+        "memory://?max_clients=1e3",
+        "memory://?max_clients=",
+        "memory://?max_clients=5&max_clients=6",
+    ],
+)
+def test_a_uri_that_cannot_be_meant_is_refused(uri: str) -> None:
+    with pytest.raises(StorageURIError):
+        MemoryStorage.from_uri(uri)
+
+
+def test_max_clients_is_an_option_of_the_uri() -> None:
+    storage = MemoryStorage.from_uri("memory://?max_clients=5", identity="/srv/throttle.yaml")
+    for client in range(10):
+        storage.take(charge(client))
+    assert len(storage) == 5

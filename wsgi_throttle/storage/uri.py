@@ -1,0 +1,52 @@
+"""Reading the options of a storage URI."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from urllib.parse import parse_qsl, urlsplit
+
+from ..errors import StorageURIError
+
+_SIZE = re.compile(r"([1-9][0-9]{0,11})(|k|kb|m|mb|g|gb)", re.IGNORECASE)
+_FACTORS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def options(uri: str, known: Collection[str]) -> dict[str, str]:
+    """The query of a URI, by name.
+
+    :raises StorageURIError: an option that is not known, is given twice or has no value.
+    """
+    found: dict[str, str] = {}
+    for name, value in parse_qsl(urlsplit(uri).query, keep_blank_values=True):
+        if name not in known:
+            names = ", ".join(sorted(known))
+            raise StorageURIError(f'"{name}" is not an option of this storage: it has {names}')
+        if name in found:
+            raise StorageURIError(f'the option "{name}" is given twice')
+        if not value:
+            raise StorageURIError(f'the option "{name}" has no value')
+        found[name] = value
+    return found
+
+
+def whole_number(name: str, text: str, least: int) -> int:
+    """The value of an option that is a count.
+
+    :raises StorageURIError: not a decimal number, or below the least.
+    """
+    if not re.fullmatch("[0-9]{1,12}", text) or int(text) < least:
+        raise StorageURIError(f'{name} is "{text}": use a whole number from {least}')
+    return int(text)
+
+
+def size_bytes(name: str, text: str, least: int) -> int:
+    """The value of an option that is a size: ``65536``, ``512kb``, ``64mb``, ``1gb``.
+
+    :raises StorageURIError: not a size, or below the least.
+    """
+    match = _SIZE.fullmatch(text)
+    size = int(match[1]) * _FACTORS[match[2].lower().rstrip("b")] if match else 0
+    if size < least:
+        raise StorageURIError(f'{name} is "{text}": use a size such as 64mb, from {least} bytes')
+    return size

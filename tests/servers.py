@@ -1,0 +1,203 @@
+"""Real servers for tests: started on a port that was free, awaited, stopped by their own id."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from email.message import Message
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+START_DEADLINE_S = 60
+STOP_DEADLINE_S = 10
+DECIDING = {"REDIS_URL", "SECRET_KEY", "THROTTLE_MODE", "WSGI_THROTTLE_CONFIG"}
+"""What a shell happens to have set of these is not to decide what a test sees."""
+
+
+def wait_until(
+    condition: Callable[[], object], deadline_s: float = 10, what: str = "the condition"
+) -> Any:
+    """Poll until ``condition()`` is true, and return what it returned.
+
+    :raises AssertionError: it was not within ``deadline_s``.
+    """
+    end = time.monotonic() + deadline_s
+    while not (found := condition()):
+        if time.monotonic() > end:
+            raise AssertionError(f"{what} did not come true within {deadline_s} s")
+        time.sleep(0.01)
+    return found
+
+
+class Response(NamedTuple):
+    status: int
+    headers: Message
+    """Names in any case; ``get_all`` for those that come twice."""
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Server:
+    """A server process that is ready to answer."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], address: tuple[str, int] | str, log: IO[bytes]
+    ) -> None:
+        self.process = process
+        self.address = address
+        """(host, port), or the path of a unix socket."""
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        """All that the server has written so far."""
+        self._log.flush()
+        return os.pread(self._log.fileno(), 1 << 24, 0).decode(errors="replace")
+
+    def connect(self, source: str = "", timeout: float = 30) -> http.client.HTTPConnection:
+        """An unopened connection. ``source``: the client's own address, any of 127.0.0.0/8."""
+        if isinstance(self.address, str):
+            return UnixConnection(self.address, timeout)
+        return http.client.HTTPConnection(
+            *self.address, timeout=timeout, source_address=(source, 0) if source else None
+        )
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        source: str = "",
+        body: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """One request on a connection of its own."""
+        connection = self.connect(source)
+        try:
+            connection.request(method, path, body, dict(headers or {}))
+            response = connection.getresponse()
+            return Response(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **options: Any) -> Response:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, form: str = "", **options: Any) -> Response:
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        headers.update(options.pop("headers", {}))
+        return self.request("POST", path, body=form, headers=headers, **options)
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the process itself, for gunicorn the master."""
+        self.process.send_signal(number)
+
+
+@contextmanager
+def running(
+    command: list[str],
+    *,
+    ready: Callable[[str], bool],
+    address: tuple[str, int] | str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    pass_fds: tuple[int, ...] = (),
+) -> Iterator[Server]:
+    """Run ``command`` until the block ends, which begins when ``ready(log so far)``."""
+    inherited = {name: value for name, value in os.environ.items() if name not in DECIDING}
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    with TemporaryFile() as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=cwd or ROOT,
+            env={**inherited, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(env or {})},
+            pass_fds=pass_fds,
+        )
+        server = Server(process, address, log)
+        try:
+            end = time.monotonic() + START_DEADLINE_S
+            while not ready(server.log):
+                if process.poll() is not None or time.monotonic() > end:
+                    raise AssertionError(f"{command} did not start:\n{server.log}")
+                time.sleep(0.01)
+            yield server
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextmanager
+def gunicorn(
+    app: str,
+    *options: str,
+    workers: int = 4,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    unix_socket: Path | None = None,
+) -> Iterator[Server]:
+    """A gunicorn whose workers have all loaded ``app`` ("module:callable", from this folder, the
+    repository's root or ``cwd``). The further options are gunicorn's own, like "--preload".
+
+    It listens on a free port of 127.0.0.1, or on ``unix_socket``.
+    """
+    listener: socket.socket | None = None
+    address: tuple[str, int] | str
+    if unix_socket:
+        address, bind = str(unix_socket), f"unix:{unix_socket}"
+    else:
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        address, bind = listener.getsockname(), f"fd://{listener.fileno()}"
+    command = [sys.executable, "-m", "gunicorn", f"--config={ROOT / 'tests' / 'gunicorn_conf.py'}"]
+    command += [f"--workers={workers}", f"--bind={bind}", *options, app]
+    try:
+        with running(
+            command,
+            ready=lambda log: log.count("worker is ready") >= workers,
+            address=address,
+            env=env,
+            cwd=cwd,
+            pass_fds=(listener.fileno(),) if listener else (),
+        ) as server:
+            if listener:
+                listener.close()  # so that a server which has ended refuses connections
+            yield server
+    finally:
+        if listener:
+            listener.close()

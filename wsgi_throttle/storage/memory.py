@@ -49,15 +49,17 @@ class MemoryStorage:
     def take(self, charges: Sequence[Charge]) -> Decision:
         with self._lock:
             now = self._clock()
-            tables = [self._table(charge.limit) for charge in charges]
-            states = [
-                table.get(charge.bucket, ()) for table, charge in zip(tables, charges, strict=True)
-            ]
+            tables = []
+            states = []
+            for bucket, limit, _, _, _ in charges:
+                table = self._tables.get(limit.tag) or self._table(limit)
+                tables.append(table)
+                states.append(table.get(bucket, ()))
             decision, after = take(charges, states, now)
             size = self._size
             for index, state in enumerate(after):
                 if state is not states[index]:
-                    self._save(tables[index], charges[index].bucket, state)
+                    self._save(tables[index], charges[index].bucket, states[index], state)
             if self._size > size:
                 self._tidy(tables, now)
             return decision
@@ -84,14 +86,16 @@ class MemoryStorage:
             table = self._tables[limit.tag] = _Table(limit)
         return table
 
-    def _save(self, table: _Table, bucket: str, state: State) -> None:
-        size = len(table)
-        if state:
-            table[bucket] = state
+    def _save(self, table: _Table, bucket: str, before: State, state: State) -> None:
+        if not state:
+            del table[bucket]
+            self._size -= 1
+            return
+        table[bucket] = state
+        if before:
             table.move_to_end(bucket)
         else:
-            del table[bucket]
-        self._size += len(table) - size
+            self._size += 1
 
     def _tidy(self, tables: Sequence[_Table], now: int) -> None:
         """Forget what has expired, at more than the pace at which states come in, and what there

@@ -1,0 +1,44 @@
+"""Who the client is: from a request to the key whose counter it is charged to.
+
+A key is text, ``type:value``, of printable ASCII without space, comma, braces or quotes in the
+value. Whatever a client sends, no two types and no two values make the same key, and nothing it
+sends raises.
+"""
+
+from __future__ import annotations
+
+from .address import Client, ClientIP, Clients
+from .hooks import Hook, load_hook
+from .keys import (
+    KEY_TYPES,
+    Environ,
+    Identity,
+    Key,
+    KeyFunction,
+    PathArgs,
+    client_address,
+    key_function,
+)
+from .networks import Address, Networks, parse_network, read_networks
+from .session import Session
+
+__all__ = [
+    "KEY_TYPES",
+    "Address",
+    "Client",
+    "ClientIP",
+    "Clients",
+    "Environ",
+    "Hook",
+    "Identity",
+    "Key",
+    "KeyFunction",
+    "Networks",
+    "PathArgs",
+    "Session",
+    "client_address",
+    "key_function",
+    "load_hook",
+    "parse_network",
+    "read_networks",
+]

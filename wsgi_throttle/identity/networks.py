@@ -1,0 +1,114 @@
+"""Sets of addresses and networks."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    collapse_addresses,
+    ip_network,
+)
+from pathlib import Path
+from typing import TypeAlias
+
+Address: TypeAlias = IPv4Address | IPv6Address
+
+_MAPPED = int(IPv6Address("::ffff:0:0"))
+_NAT64 = int(IPv6Address("64:ff9b::"))
+
+
+class Networks:
+    """Addresses and networks to look a client up in. The cost of a look-up hardly grows with their
+    number, since they are kept as disjoint ranges, sorted.
+
+    :raises ValueError: a text that is neither; the message has the remedy.
+    """
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        networks = [parse_network(text) for text in texts]
+        self._ranges = {
+            4: _ranges(net for net in networks if isinstance(net, IPv4Network)),
+            6: _ranges(net for net in networks if isinstance(net, IPv6Network)),
+        }
+
+    def contains(self, address: Address | None) -> bool:
+        """Whether the address is in one of the networks; None, a client without one, never is."""
+        if address is None:
+            return False
+        firsts, lasts = self._ranges[address.version]
+        number = int(address)
+        index = bisect_right(firsts, number) - 1
+        return index >= 0 and number <= lasts[index]
+
+    def __bool__(self) -> bool:
+        return any(firsts for firsts, _ in self._ranges.values())
+
+
+def _ranges(networks: Iterable[IPv4Network | IPv6Network]) -> tuple[list[int], list[int]]:
+    merged = sorted(collapse_addresses(networks))  # type: ignore[type-var]
+    return (
+        [int(net.network_address) for net in merged],
+        [int(net.broadcast_address) for net in merged],
+    )
+
+
+def parse_network(text: str) -> IPv4Network | IPv6Network:
+    """One address or network of a configuration; an IPv4-mapped one is its IPv4.
+
+    :raises ValueError: it is neither; the message has the remedy.
+    """
+    try:
+        network = ip_network(text.strip())
+    except ValueError as error:
+        try:
+            meant = ip_network(text.strip(), strict=False)
+        except ValueError:
+            raise ValueError(
+                f'"{text}" is not an address or a network: write 192.0.2.7, 192.0.2.0/24 or '
+                "2001:db8::/32 (host names are not looked up)"
+            ) from error
+        address = text.strip().partition("/")[0]
+        raise ValueError(
+            f'"{text}" is neither one address nor a whole network: write {meant} for the network, '
+            f"or {address} for the address"
+        ) from error
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
+        inner = as_client(network.network_address)
+        if isinstance(inner, IPv4Address):
+            return IPv4Network((int(inner), network.prefixlen - 96))
+    return network
+
+
+def as_client(address: Address) -> Address:
+    """The address that all spellings of one client share: of an IPv4-mapped (RFC 4291) or a
+    translated address (RFC 6052, 64:ff9b::/96) the IPv4, and no zone id."""
+    if isinstance(address, IPv6Address):
+        number = int(address)
+        if number >> 32 in (_MAPPED >> 32, _NAT64 >> 32):
+            return IPv4Address(number & 0xFFFFFFFF)
+    return address
+
+
+def read_networks(path: str | Path) -> list[str]:
+    """The addresses and networks in a file: one a line, empty lines and ``# comments`` are skipped.
+
+    :raises ValueError: a line that is neither, with its number; or a file that cannot be read.
+    """
+    try:
+        lines = Path(path).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read the list of networks {path}: {error}") from error
+    texts = []
+    for number, line in enumerate(lines, 1):
+        text = line.partition("#")[0].strip()
+        if text:
+            try:
+                parse_network(text)
+            except ValueError as error:
+                raise ValueError(f"{path}:{number}: {error}") from None
+            texts.append(text)
+    return texts

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from .decision import Limit
 from .errors import LimitError
-from .strategies import LARGEST
+from .strategies import LARGEST, STRATEGIES
 
 MAX_QUOTA = 10**12
 MAX_WINDOW_MS = 100 * 365 * 86_400_000
@@ -76,10 +76,8 @@ def check(limit: Limit, text: str) -> None:
         raise LimitError(text, f"{limit.quota} is more than can be counted: at most {MAX_QUOTA}")
     if limit.window_ms > MAX_WINDOW_MS:
         raise LimitError(text, "the period is longer than 100 years")
-    if limit.burst * limit.window_ms >= LARGEST and limit.strategy == "token-bucket":
-        raise LimitError(
-            text, "burst times period is more than can be counted exactly: shorten the period"
-        )
+    if STRATEGIES[limit.strategy].largest(limit) >= LARGEST:
+        raise LimitError(text, "that many in that time cannot be counted exactly: shorten the period")
 
 
 def _rate(part: str, text: str) -> tuple[int, int]:

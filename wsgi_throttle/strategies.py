@@ -41,6 +41,8 @@ class Strategy(NamedTuple):
     """(advanced state, limit, now): how much is left, and milliseconds until that next grows."""
     lifetime_ms: Callable[[Limit], int]
     """(limit): after how long without a charge any state is as good as none."""
+    largest: Callable[[Limit], int]
+    """(limit): the largest number that a verb meets, times of day apart."""
 
 
 # --- fixed-window: (opened_ms, used) -------------------------------------------------------------
@@ -185,19 +187,37 @@ def _token_lifetime_ms(limit: Limit) -> int:
     return -(-capacity // flow) if flow else 1
 
 
+def _token_largest(limit: Limit) -> int:
+    return max(_token_units(limit))
+
+
 def _window_ms(limit: Limit) -> int:
     return limit.window_ms
 
 
+def _window_largest(limit: Limit) -> int:
+    return max(limit.quota, limit.window_ms)
+
+
 STRATEGIES: dict[str, Strategy] = {
     "sliding-window": Strategy(
-        _sliding_advance, _sliding_wait, _sliding_charge, _sliding_describe, _window_ms
+        _sliding_advance,
+        _sliding_wait,
+        _sliding_charge,
+        _sliding_describe,
+        _window_ms,
+        _window_largest,
     ),
     "fixed-window": Strategy(
-        _fixed_advance, _fixed_wait, _fixed_charge, _fixed_describe, _window_ms
+        _fixed_advance, _fixed_wait, _fixed_charge, _fixed_describe, _window_ms, _window_largest
     ),
     "token-bucket": Strategy(
-        _token_advance, _token_wait, _token_charge, _token_describe, _token_lifetime_ms
+        _token_advance,
+        _token_wait,
+        _token_charge,
+        _token_describe,
+        _token_lifetime_ms,
+        _token_largest,
     ),
 }
 
@@ -221,7 +241,7 @@ def take(
     outcomes = []
     after = []
     for index, (_, limit, cost, enforce, _) in enumerate(charges):
-        advance, wait, charge, describe, _ = STRATEGIES[limit.strategy]
+        advance, wait, charge, describe, _, _ = STRATEGIES[limit.strategy]
         state = advance(states[index], limit, now)
         wait_ms = wait(state, limit, now, cost) if cost else 0
         if wait_ms and enforce:
@@ -241,7 +261,7 @@ def _refuse(
     outcomes = []
     after = []
     for index, (_, limit, cost, _, _) in enumerate(charges):
-        advance, wait, _, describe, _ = STRATEGIES[limit.strategy]
+        advance, wait, _, describe, _, _ = STRATEGIES[limit.strategy]
         state = advance(states[index], limit, now)
         wait_ms = wait(state, limit, now, cost) if cost else 0
         outcomes.append(Outcome(wait_ms, *describe(state, limit, now)))

@@ -1,0 +1,27 @@
+"""A dictionary that a client cannot make grow."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Bounded(dict[K, V]):
+    """A dictionary of at most so many entries, for what can be computed again.
+
+    Full, it starts anew, which costs nothing to keep track of. Single operations are atomic, so any
+    thread may use it; two that miss at once both compute.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def keep(self, key: K, value: V) -> V:
+        """Remember a value, and return it."""
+        if len(self) >= self.most:
+            self.clear()
+        self[key] = value
+        return value

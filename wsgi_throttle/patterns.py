@@ -1,0 +1,270 @@
+"""Path patterns: Werkzeug's routing syntax and precedence, by Werkzeug's own matcher.
+
+What is matched is PATH_INFO, decoded as Werkzeug decodes it, since that is what the application
+routes on. Converters match as text, so that no value can make a pattern that fits not fit.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import (
+    AnyConverter,
+    BaseConverter,
+    FloatConverter,
+    IntegerConverter,
+    Map,
+    PathConverter,
+    Rule,
+    UnicodeConverter,
+    UUIDConverter,
+)
+
+MAX_DYNAMIC_PARTS = 512
+"""Werkzeug looks every dynamic part up in re's cache, which holds 512."""
+
+MAX_SIBLINGS = 64
+"""Partial segments (``/item-<x>``) of one node are tried one after the other."""
+
+_VARIABLE = re.compile(
+    r"<(?:(?P<converter>[a-zA-Z_]\w*)(?:\((?P<arguments>[^<>/]*)\))?:)?(?P<name>[a-zA-Z_]\w*)>"
+)
+_SLASHES = re.compile("/{2,}")
+_REST = "wsgi_throttle_rest"
+
+
+class _Integer(IntegerConverter):
+    to_python = BaseConverter.to_python
+
+
+class _Float(FloatConverter):
+    to_python = BaseConverter.to_python
+
+
+class _UUID(UUIDConverter):
+    to_python = BaseConverter.to_python
+
+
+class _Path(PathConverter):
+    regex = "(?s:[^/].*?)"  # Werkzeug's own stops at a newline
+    part_isolating = False
+
+
+CONVERTERS: dict[str, type[BaseConverter]] = {
+    "default": UnicodeConverter,
+    "string": UnicodeConverter,
+    "any": AnyConverter,
+    "path": _Path,
+    "int": _Integer,
+    "float": _Float,
+    "uuid": _UUID,
+}
+
+_NUMBERS = ("int", "float")
+_UNBOUNDED = ("default", "string", "path")
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """One path pattern."""
+
+    text: str
+    """As it was written."""
+    rules: tuple[str, ...]
+    """In Werkzeug's syntax; the second is everything below a folder (``**``)."""
+    variables: Mapping[str, str]
+    """Name -> converter."""
+
+    FOLDER: ClassVar[str] = "**"
+
+    @classmethod
+    def parse(cls, text: str) -> Pattern:
+        """
+        :raises ValueError: it is not a pattern, with what would be one.
+        """
+        if not text.startswith("/"):
+            raise ValueError(f'"{text}" is not a path: it begins with a slash, as "/{text}"')
+        for character in "?#%":
+            if character in text:
+                raise ValueError(
+                    f'"{text}" has a {character}: a path is matched decoded and without its query'
+                )
+        segments = text.strip("/").split("/")
+        folder = segments[-1] == cls.FOLDER
+        if folder:
+            segments.pop()
+        variables: dict[str, str] = {}
+        written = [_segment(segment, text, variables) for segment in segments if segment]
+        if [*variables.values(), "path" if folder else ""].count("path") > 1:
+            raise ValueError(f'"{text}" matches slashes in two places: one <path:...> or ** is enough')
+        base = "/" + "/".join(written)
+        rules = (base, f"{base.rstrip('/')}/<path:{_REST}>") if folder else (base,)
+        try:
+            Matcher([(rule, (), 0) for rule in rules])
+        except (ValueError, LookupError, TypeError, re.error) as error:
+            raise ValueError(f'"{text}" is not a path pattern: {error}') from error
+        return cls(text, rules, variables)
+
+    @property
+    def signatures(self) -> tuple[str, ...]:
+        """The rules without the names of their variables: equal if they can't be told apart."""
+        return tuple(_VARIABLE.sub(_nameless, rule) for rule in self.rules)
+
+    @property
+    def shapes(self) -> tuple[str, ...]:
+        """The rules with no more of a variable than its weight: equal if neither is more specific."""
+        return tuple(_VARIABLE.sub(_weight, rule) for rule in self.rules)
+
+
+def _segment(segment: str, text: str, variables: dict[str, str]) -> str:
+    """A segment in Werkzeug's syntax; adds what it declares to the variables."""
+    if segment == "*":
+        name = f"wsgi_throttle_{len(variables)}"
+        variables[name] = "default"
+        return f"<{name}>"
+    if segment in (".", ".."):
+        raise ValueError(f'"{text}" has a "{segment}": write the path that it leads to')
+    found = list(_VARIABLE.finditer(segment))
+    rest = _VARIABLE.sub("", segment)
+    if re.search("[<>]", rest):
+        raise ValueError(f'"{text}": a variable is written as <name> or <int:name>')
+    if "*" in rest:
+        raise ValueError(
+            f'"{text}": * is a whole segment, and ** all that is below, at the end; '
+            "within a segment write <name>"
+        )
+    for match in found:
+        converter, name = match["converter"] or "default", match["name"]
+        if converter not in CONVERTERS:
+            raise ValueError(f'"{text}": {converter} is not known: use one of {", ".join(CONVERTERS)}')
+        if name in variables:
+            raise ValueError(f'"{text}" has <{name}> twice: give each a name of its own')
+        if converter in _NUMBERS and re.search(r"\b(min|max|fixed_digits)\b", match["arguments"] or ""):
+            raise ValueError(
+                f'"{text}": min, max and fixed_digits would let other numbers escape the rule: leave them out'
+            )
+        variables[name] = converter
+    if sum((match["converter"] or "default") in _UNBOUNDED for match in found) > 2:
+        raise ValueError(f'"{text}" has more than two texts in one segment, which is slow to match')
+    return segment
+
+
+def _nameless(match: re.Match[str]) -> str:
+    converter = (match["converter"] or "string").replace("default", "string")
+    return f"<{converter}({match['arguments'] or ''})>"
+
+
+def _weight(match: re.Match[str]) -> str:
+    converter = match["converter"] or "string"
+    return f"<{converter}>" if converter in (*_NUMBERS, "path") else "<string>"
+
+
+class _Rule(Rule):
+    """A rule that cannot build URLs, which is nine tenths of the cost of making one."""
+
+    def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
+        def build(*_: Any) -> tuple[str, str]:
+            raise NotImplementedError
+
+        return build
+
+
+class Matcher:
+    """Finds the most specific of many patterns. Immutable; any thread may call it.
+
+    :param rules: (a rule in Werkzeug's syntax, its methods or none for all, what to return). Of
+        equally specific ones the first is taken.
+    """
+
+    def __init__(self, rules: Iterable[tuple[str, Collection[str], int]]) -> None:
+        self._map = Map(converters=CONVERTERS, strict_slashes=False, merge_slashes=False)
+        for text, methods, endpoint in rules:
+            rule = _Rule(text, endpoint=endpoint)
+            rule.methods = set(methods) or None  # Werkzeug's constructor would add HEAD to GET
+            self._map.add(rule)
+        self._map.update()
+        self._adapter = self._map.bind("")
+
+    def match(self, method: str, path: str) -> tuple[int, Mapping[str, Any]] | None:
+        """What was to be returned for the pattern that wins, and its variables as text."""
+        try:
+            endpoint, variables = self._adapter.match(path, method)
+        except HTTPException:
+            return None
+        return endpoint, variables
+
+
+def matcher(entries: Sequence[tuple[Pattern, Sequence[str], int]]) -> Matcher:
+    """A matcher for (pattern, methods, what to return), in the order of the file.
+
+    Within a pattern: an explicit path before a folder's own, rules with methods before one without,
+    an explicit HEAD before the HEAD that GET brings.
+    """
+    first: dict[str, int] = {}
+    ordered = []
+    for index, (pattern, methods, endpoint) in enumerate(entries):
+        folder = len(pattern.rules) > 1
+        for rule, signature in zip(pattern.rules, pattern.signatures, strict=True):
+            place = first.setdefault(signature, index)
+            ordered.append(((place, folder, 0 if methods else 2, index), rule, methods, endpoint))
+            if "GET" in methods and "HEAD" not in methods:
+                ordered.append(((place, folder, 1, index), rule, ("HEAD",), endpoint))
+    ordered.sort(key=lambda entry: entry[0])
+    return Matcher((rule, methods, endpoint) for _, rule, methods, endpoint in ordered)
+
+
+def too_many(patterns: Iterable[Pattern]) -> str | None:
+    """Why Werkzeug would be slow to match so many, or None."""
+    parts: set[str] = set()
+    siblings: dict[str, set[str]] = defaultdict(set)
+    for pattern in patterns:
+        for signature in pattern.signatures:
+            node, *segments = signature.split("/")
+            for segment in segments:
+                if "<" in segment:
+                    parts.add(segment)
+                    if not (segment.startswith("<") and segment.endswith(">") and segment.count("<") == 1):
+                        siblings[node].add(segment)
+                node += f"/{segment}"
+    if len(parts) > MAX_DYNAMIC_PARTS:
+        return f"there are {len(parts)} different segments with a variable, and more than {MAX_DYNAMIC_PARTS} are slow to match: let the variable be the whole segment"
+    for node, found in siblings.items():
+        if len(found) > MAX_SIBLINGS:
+            return f'below "{node or "/"}" there are {len(found)} segments such as "{min(found)}", and more than {MAX_SIBLINGS} are slow to match: let the variable be the whole segment'
+    return None
+
+
+def forms(path_info: str) -> tuple[str, ...]:
+    """The path to match: without repeated slashes and one at the end. Where it has ``.`` or ``..``
+    segments, both it and what it resolves to, as an application may see either."""
+    if not path_info.isascii():
+        path_info = path_info.encode("latin-1", "replace").decode("utf-8", "replace")
+    path = "/" + _SLASHES.sub("/", path_info).strip("/")
+    if "/." not in path:
+        return (path,)
+    resolved: list[str] = []
+    for segment in path.split("/"):
+        if segment == "..":
+            del resolved[-1:]
+        elif segment not in ("", "."):
+            resolved.append(segment)
+    other = "/" + "/".join(resolved)
+    return (path,) if other == path else (path, other)
+
+
+def canonical(converter: str, value: str) -> str:
+    """One text for all that an application takes for the same value: 5, 0005 and other digits."""
+    if converter in _NUMBERS:
+        digits = "".join(str(unicodedata.digit(character, character)) for character in value)
+        sign, digits = ("-", digits[1:]) if digits.startswith("-") else ("", digits)
+        whole, dot, fraction = digits.partition(".")
+        fraction = fraction.rstrip("0")
+        number = (whole.lstrip("0") or "0") + (f".{fraction}" if dot and fraction else "")
+        return number if number == "0" else sign + number
+    return value.lower() if converter == "uuid" else value

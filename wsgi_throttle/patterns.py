@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from werkzeug.exceptions import HTTPException
@@ -25,9 +25,7 @@ from werkzeug.routing import (
     UnicodeConverter,
     UUIDConverter,
 )
-
-MAX_DYNAMIC_PARTS = 512
-"""Werkzeug looks every dynamic part up in re's cache, which holds 512."""
+from werkzeug.routing.rules import RulePart
 
 MAX_SIBLINGS = 64
 """Partial segments (``/item-<x>``) of one node are tried one after the other."""
@@ -166,7 +164,13 @@ def _weight(match: re.Match[str]) -> str:
 
 
 class _Rule(Rule):
-    """A rule that cannot build URLs, which is nine tenths of the cost of making one."""
+    """A rule that cannot build URLs, which is nine tenths of the cost of making one, and whose
+    segments are compiled now: Werkzeug hands them to re.compile at each match, whose cache holds
+    512 for the whole process."""
+
+    def _parse_rule(self, rule: str) -> Iterable[RulePart]:
+        for part in super()._parse_rule(rule):
+            yield part if part.static else replace(part, content=re.compile(part.content))
 
     def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
         def build(*_: Any) -> tuple[str, str]:
@@ -220,23 +224,21 @@ def matcher(entries: Sequence[tuple[Pattern, Sequence[str], int]]) -> Matcher:
 
 
 def too_many(patterns: Iterable[Pattern]) -> str | None:
-    """Why Werkzeug would be slow to match so many, or None."""
-    parts: set[str] = set()
+    """Why it would be slow to match so many, or None."""
     siblings: dict[str, set[str]] = defaultdict(set)
     for pattern in patterns:
         for signature in pattern.signatures:
             node, *segments = signature.split("/")
             for segment in segments:
-                if "<" in segment:
-                    parts.add(segment)
-                    if not (segment.startswith("<") and segment.endswith(">") and segment.count("<") == 1):
-                        siblings[node].add(segment)
+                if "<" in segment and not re.fullmatch("<[^<>]*>", segment):
+                    siblings[node].add(segment)
                 node += f"/{segment}"
-    if len(parts) > MAX_DYNAMIC_PARTS:
-        return f"there are {len(parts)} different segments with a variable, and more than {MAX_DYNAMIC_PARTS} are slow to match: let the variable be the whole segment"
     for node, found in siblings.items():
         if len(found) > MAX_SIBLINGS:
-            return f'below "{node or "/"}" there are {len(found)} segments such as "{min(found)}", and more than {MAX_SIBLINGS} are slow to match: let the variable be the whole segment'
+            return (
+                f'below "{node or "/"}" there are {len(found)} segments such as "{min(found)}", and '
+                f"more than {MAX_SIBLINGS} are slow to match: let the variable be the whole segment"
+            )
     return None
 
 

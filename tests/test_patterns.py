@@ -1,0 +1,190 @@
+"""Path patterns: what they accept, which wins, and that no spelling dodges them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from wsgi_throttle.patterns import Pattern, canonical, forms, matcher, too_many
+
+
+def winner(rules: list[str], request: str) -> str | None:
+    """Which of the rules, each ``[METHOD,METHOD] /path``, takes the request ``METHOD /path``."""
+    entries = []
+    for index, rule in enumerate(rules):
+        methods, _, path = rule.rpartition(" ")
+        entries.append((Pattern.parse(path), tuple(filter(None, methods.split(","))), index))
+    method, _, path = request.partition(" ")
+    found = matcher(entries).match(method, path)
+    return rules[found[0]] if found else None
+
+
+@pytest.mark.parametrize(
+    ("rules", "request_line", "expected"),
+    [
+        (["/a"], "GET /a", "/a"),
+        (["/a"], "GET /b", None),
+        (["/a/<x>", "/a/b"], "GET /a/b", "/a/b"),
+        (["/a/<path:x>", "/a/<x>"], "GET /a/b", "/a/<x>"),
+        (["/a/<x>", "/a/<int:x>"], "GET /a/1", "/a/<int:x>"),
+        (["/a/<x>", "/a/<int:x>"], "GET /a/one", "/a/<x>"),
+        (["/**", "/a/**", "/a/b/**"], "GET /a/b/c", "/a/b/**"),
+        (["/a/**", "/a"], "GET /a", "/a"),
+        (["/a/**"], "GET /a", "/a/**"),
+        (["/a/**"], "GET /ab", None),
+        (["/*/b"], "GET /a/b", "/*/b"),
+        (["/*/b"], "GET /a/c/b", None),
+        (["/*"], "GET /", None),
+        (["/**"], "GET /", "/**"),
+        (["/**"], "GET /x\ny/\r\n", "/**"),
+        (["/f/<path:p>"], "GET /f/a\nb/c", "/f/<path:p>"),
+        (["/f/<path:p>/edit"], "GET /f/a/b/edit", "/f/<path:p>/edit"),
+        (["/<any(a,b):kind>/x"], "GET /b/x", "/<any(a,b):kind>/x"),
+        (["/<any(a,b):kind>/x"], "GET /c/x", None),
+        (["/<uuid:x>"], "GET /00000000-0000-4000-8000-000000000000", "/<uuid:x>"),
+        (["/<int:x>"], f"GET /{'9' * 5000}", "/<int:x>"),
+        (["/<float:x>"], "GET /1.5", "/<float:x>"),
+        (["/<int(signed=True):x>"], "GET /-1", "/<int(signed=True):x>"),
+        (["/v<int:major>.<int:minor>"], "GET /v1.2", "/v<int:major>.<int:minor>"),
+        (["POST /a", "/**"], "GET /a", "/**"),
+        (["/a", "POST /a"], "POST /a", "POST /a"),
+        (["/a", "POST /a"], "GET /a", "/a"),
+        (["GET /a", "HEAD /a"], "HEAD /a", "HEAD /a"),
+        (["GET,POST /a", "HEAD,POST /a"], "HEAD /a", "HEAD,POST /a"),
+        (["GET,POST /a", "HEAD,POST /a"], "POST /a", "GET,POST /a"),
+        (["GET /a", "/a"], "HEAD /a", "GET /a"),
+        (["POST /a/**", "/a"], "POST /a", "/a"),
+        (["/a/<x>", "/a/<any(b,c):y>"], "GET /a/b", "/a/<x>"),
+        (["/a.b"], "GET /axb", None),
+        (["/a+<x>"], "GET /a+1", "/a+<x>"),
+        (["/grüße"], "GET /grüße", "/grüße"),
+    ],
+)
+def test_the_most_specific_pattern_whose_method_fits_wins(
+    rules: list[str], request_line: str, expected: str | None
+) -> None:
+    assert winner(rules, request_line) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("login", "begins with a slash"),
+        ("/a*", "whole segment"),
+        ("/**/a", "whole segment"),
+        ("/a/***", "whole segment"),
+        ("/<a>/<a>", "twice"),
+        ("/<foo:x>", "is not known"),
+        ("/<int:x", "written as <name>"),
+        ("/x>", "written as <name>"),
+        ("/<>", "written as <name>"),
+        ("/<int(min=1):x>", "let other numbers escape"),
+        ("/<int(fixed_digits=4):x>", "let other numbers escape"),
+        ("/<float(max=4):x>", "let other numbers escape"),
+        ("/<string(size=2):x>", "size"),
+        ("/<path:a>/<path:b>", "in two places"),
+        ("/<path:a>/**", "in two places"),
+        ("/<a>-<b>-<c>", "slow to match"),
+        ("/a?b=1", "without its query"),
+        ("/a%20b", "decoded"),
+        ("/a/../b", "write the path that it leads to"),
+    ],
+)
+def test_what_is_no_pattern_is_refused_with_a_remedy(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(told)) as caught:
+        Pattern.parse(text)
+    assert f'"{text}"' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path_info", "expected"),
+    [
+        ("/login", ("/login",)),
+        ("//login", ("/login",)),
+        ("/login/", ("/login",)),
+        ("/login///", ("/login",)),
+        ("login", ("/login",)),
+        ("", ("/",)),
+        ("/./login", ("/./login", "/login")),
+        ("/x/../login", ("/x/../login", "/login")),
+        ("/login/.", ("/login/.", "/login")),
+        ("/../../login", ("/../../login", "/login")),
+        ("/api/expensive/../../health", ("/api/expensive/../../health", "/health")),
+        ("/.well-known/x", ("/.well-known/x",)),
+        ("/gr\xc3\xbc\xc3\x9fe", ("/grüße",)),
+        ("/\xff", ("/\ufffd",)),
+        ("/\u4e2d", ("/?",)),
+    ],
+)
+def test_a_path_is_matched_in_every_form_that_an_application_may_see(
+    path_info: str, expected: tuple[str, ...]
+) -> None:
+    assert forms(path_info) == expected
+
+
+@given(st.text(max_size=60))
+@example("/a\n")
+@example("/\n")
+@example("\x00")
+@example("/..")
+@example("/%2e%2e/|")
+def test_no_path_escapes_a_pattern_for_everything(path_info: str) -> None:
+    everything = matcher([(Pattern.parse("/**"), (), 7)])
+    for path in forms(path_info):
+        assert everything.match("GET", path) is not None
+
+
+@given(st.lists(st.sampled_from(["a", "b", "..", ".", "", "a.b"]), max_size=8))
+def test_no_spelling_of_a_path_below_a_folder_escapes_its_pattern(segments: list[str]) -> None:
+    found = matcher([(Pattern.parse("/a/**"), (), 1), (Pattern.parse("/**"), (), 0)])
+    resolved: list[str] = []
+    for segment in segments:
+        if segment == "..":
+            del resolved[-1:]
+        elif segment not in ("", "."):
+            resolved.append(segment)
+    winners = {found.match("GET", path)[0] for path in forms("/" + "/".join(segments))}  # type: ignore[index]
+    if resolved[:1] == ["a"]:
+        assert 1 in winners
+
+
+@pytest.mark.parametrize(
+    ("converter", "spellings", "expected"),
+    [
+        ("int", ["5", "0005", "\u0665", "\uff15"], "5"),
+        ("int", ["0", "000", "-0"], "0"),
+        ("int", ["-5", "-005"], "-5"),
+        ("float", ["1.5", "01.50"], "1.5"),
+        ("uuid", ["0A000000-0000-4000-8000-000000000000"], "0a000000-0000-4000-8000-000000000000"),
+        ("string", ["005"], "005"),
+    ],
+)
+def test_all_spellings_of_a_value_have_one_canonical_text(
+    converter: str, spellings: list[str], expected: str
+) -> None:
+    assert {canonical(converter, spelling) for spelling in spellings} == {expected}
+
+
+def test_a_number_of_5000_digits_is_no_trouble() -> None:
+    assert canonical("int", "0" + "9" * 5000) == "9" * 5000
+
+
+def test_more_partial_segments_under_a_node_than_werkzeug_matches_fast_are_told() -> None:
+    assert too_many([Pattern.parse(f"/item-{index}-<x>") for index in range(64)]) is None
+    assert "slow" in (too_many([Pattern.parse(f"/item-{index}-<x>") for index in range(65)]) or "")
+
+
+def test_different_segments_may_be_more_than_the_cache_of_re_holds() -> None:
+    patterns = [Pattern.parse(f"/{index}/a{index}-<x>") for index in range(600)]
+    found = matcher([(pattern, (), index) for index, pattern in enumerate(patterns)])
+    assert too_many(patterns) is None
+    re.purge()
+    assert found.match("GET", "/599/a599-b") == (599, {"x": "b"})
+    assert not re._cache  # type: ignore[attr-defined]
+
+
+def test_whole_segment_variables_may_be_as_many_as_one_likes() -> None:
+    assert too_many(Pattern.parse(f"/{index}/<x>") for index in range(10_000)) is None

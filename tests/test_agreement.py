@@ -1,0 +1,222 @@
+"""take.lua against strategies.py: the same answers and the same states, to the integer."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from math import gcd
+from struct import unpack
+
+import pytest
+import redis
+from redis.connection import AbstractConnection
+
+from redis_server import Server
+from wsgi_throttle.decision import Charge, Decision, Limit
+from wsgi_throttle.storage.redis import SCRIPT, RedisStorage, _decision
+from wsgi_throttle.strategies import LARGEST, STRATEGIES, State, take
+
+REQUESTS = 60_000
+SEEDS = range(12)
+IN_A_WORLD = 100
+
+# What stands before the script as it is shipped: the server's time becomes the one that the test
+# has set, and keys, whose time is not the server's, never expire.
+AT_THE_TESTS_TIME = b"""
+local server = redis
+local redis = {status_reply = server.status_reply}
+function redis.call(name, ...)
+  if name == 'TIME' then
+    local now = tonumber(server.call('GET', 'agreement:now'))
+    return {tostring(math.floor(now / 1000)), tostring(now % 1000 * 1000 + 999)}
+  elseif name == 'SET' then
+    local key, value, option, ttl = ...
+    assert(option == 'PX' and ttl >= 1)
+    return server.call('SET', key, value)
+  end
+  return server.call(name, ...)
+end
+"""
+
+# The server's own time, which the test is told of.
+AT_THE_SERVERS_TIME = b"""
+local server = redis
+local redis = {status_reply = server.status_reply}
+function redis.call(name, ...)
+  local answer = server.call(name, ...)
+  if name == 'TIME' then
+    server.call('RPUSH', 'agreement:times', answer[1] * 1000 + math.floor(answer[2] / 1000))
+  end
+  return answer
+end
+"""
+
+_worlds = count()
+
+
+@dataclass
+class World:
+    """A few limits on a few clients, and what strategies.py holds of them."""
+
+    limits: list[Limit]
+    states: dict[tuple[str, str], State] = field(default_factory=dict)
+    name: str = field(default_factory=lambda: f"agreement:{next(_worlds)}")
+
+    def charges(self, chance: random.Random) -> list[Charge]:
+        places = [(f"{self.name}:{{{client}}}", limit) for client in "ab" for limit in self.limits]
+        chosen = sorted(chance.sample(range(len(places)), min(len(places), chance.randint(1, 4))))
+        return [
+            Charge(*places[index], _cost(places[index][1], chance), chance.random() < 0.75, "rule")
+            for index in chosen
+        ]
+
+    def take(self, charges: list[Charge], now: int) -> Decision:
+        places = [(bucket, limit.tag) for bucket, limit, *_ in charges]
+        decision, after = take(charges, [self.states.get(place, ()) for place in places], now)
+        self.states.update(zip(places, after, strict=True))
+        return decision
+
+
+def _cost(limit: Limit, chance: random.Random) -> int:
+    most = max(limit.quota, limit.burst)
+    return chance.choice([0, 1, 1, 1, 2, max(1, most // 3), most, most + 1])
+
+
+def _limit(chance: random.Random) -> Limit:
+    while True:
+        strategy = chance.choice(sorted(STRATEGIES))
+        quota = chance.choice([0, 1, 2, 5, 59, 60, 61, 100, 1009, 10**6, 10**9 + 7])
+        window_ms = chance.choice([1, 2, 7, 59, 60, 61, 100, 999, 1000, 60_000, 86_400_000])
+        burst = quota
+        if strategy == "token-bucket" and quota:
+            burst = chance.choice([1, quota, 2 * quota, 10])
+        if quota * window_ms < LARGEST and burst * window_ms // gcd(quota, window_ms) < LARGEST:
+            return Limit(strategy, quota, window_ms, burst)
+
+
+def _step(world: World, chance: random.Random) -> int:
+    """Milliseconds to the next request: mostly little, sometimes past a window or backwards."""
+    window_ms = chance.choice(world.limits).window_ms
+    kind = chance.random()
+    if kind < 0.3:
+        return 0
+    if kind < 0.8:
+        return chance.randint(0, window_ms // 20 + 1)
+    if kind < 0.9:
+        return chance.choice([1, window_ms - 1, window_ms, window_ms + 1, 3 * window_ms])
+    return -chance.choice([1, window_ms // 3, window_ms, 3_600_000])
+
+
+class Pipeline:
+    """A connection on which many commands are sent before the first reply is read."""
+
+    def __init__(self, server: Server) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        self._replies = self._socket.makefile("rb")
+
+    def send(self, commands: list[bytes]) -> list[bytes]:
+        self._socket.sendall(b"".join(commands))
+        return [self._replies.readline()[:-2] for _ in commands]
+
+    def close(self) -> None:
+        self._replies.close()
+        self._socket.close()
+
+
+@pytest.fixture
+def pipeline(redis_server: Server) -> Iterator[Pipeline]:
+    pipeline = Pipeline(redis_server)
+    yield pipeline
+    pipeline.close()
+
+
+def storage_with(prelude: bytes, server: Server) -> RedisStorage:
+    """For its commands only: a storage whose script has something before it."""
+    script = prelude + SCRIPT
+    server.client.script_load(script)
+    return RedisStorage(_no_connection, timeout_s=1, script=script)
+
+
+def _no_connection() -> AbstractConnection:
+    raise AssertionError("the commands go through a pipeline")
+
+
+def set_now(now: int) -> bytes:
+    return b"*3\r\n$3\r\nSET\r\n$13\r\nagreement:now\r\n$%d\r\n%d\r\n" % (len(str(now)), now)
+
+
+def saved_states(world: World, client: redis.Redis) -> dict[tuple[str, str], State]:
+    places = list(world.states)
+    texts = client.mget([f"{bucket}:{tag}" for bucket, tag in places])
+    return {
+        place: tuple(map(int, unpack(f">{len(text) // 8}d", text))) if text else ()
+        for place, text in zip(places, texts, strict=True)
+    }
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_script_answers_and_saves_as_the_strategies_do(
+    seed: int, redis_server: Server, pipeline: Pipeline
+) -> None:
+    chance = random.Random(seed)
+    storage = storage_with(AT_THE_TESTS_TIME, redis_server)
+    verdicts = set()
+    for _ in range(REQUESTS // len(SEEDS) // IN_A_WORLD):
+        world = World([*{_limit(chance): None for _ in range(chance.randint(2, 4))}])
+        now = chance.choice([1, 10_000_000, 1_700_000_000_000])
+        asked, commands = [], []
+        for _ in range(IN_A_WORLD):
+            now = max(1, now + _step(world, chance))
+            charges = world.charges(chance)
+            asked.append((now, charges))
+            commands += [set_now(now), storage._take_commands(charges)[0]]
+        replies = pipeline.send(commands)[1::2]
+        for (now, charges), reply in zip(asked, replies, strict=True):
+            expected = world.take(charges, now)
+            assert _decision(charges, reply) == expected, (seed, now)
+            verdicts.add((expected.granted, any(charge.enforce for charge in charges)))
+        assert saved_states(world, redis_server.client) == world.states, seed
+    assert verdicts >= {(True, True), (False, True), (True, False)}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_they_agree_on_the_servers_own_time_with_keys_that_expire(
+    strategy: str, redis_server: Server, pipeline: Pipeline
+) -> None:
+    chance = random.Random(strategy)
+    storage = storage_with(AT_THE_SERVERS_TIME, redis_server)
+    world = World([Limit(strategy, 5, 2, 5), Limit(strategy, 90, 30, 90)])
+    refused = 0
+    for _ in range(40):
+        asked = [world.charges(chance) for _ in range(50)]
+        replies = pipeline.send([storage._take_commands(charges)[0] for charges in asked])
+        times = redis_server.client.lrange("agreement:times", 0, -1)
+        redis_server.client.delete("agreement:times")
+        for charges, reply, now in zip(asked, replies, times, strict=True):
+            expected = world.take(charges, int(now))
+            assert _decision(charges, reply) == expected
+            refused += not expected.granted
+    assert refused
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_clock_set_back_an_hour_is_forgiven_even_by_a_refusal(
+    strategy: str, redis_server: Server, pipeline: Pipeline
+) -> None:
+    storage = storage_with(AT_THE_TESTS_TIME, redis_server)
+    limit = Limit(strategy, 2, 10_000, 2)
+    bucket = f"agreement:back:{{{strategy}}}"
+    charges = [Charge(bucket, limit, 1, True, "rule")]
+
+    def granted(now: int) -> bool:
+        command = storage._take_commands(charges)[0]
+        return _decision(charges, pipeline.send([set_now(now), command])[1]).granted
+
+    noon = 1_700_000_000_000
+    assert [granted(noon) for _ in range(3)] == [True, True, False]
+    earlier = noon - 3_600_000
+    assert not granted(earlier)
+    assert granted(earlier + limit.window_ms)

@@ -1,0 +1,204 @@
+"""Open connections to a Redis server, for callers that must never wait for one to be made.
+
+redis-py connects (addresses, authentication, TLS); from then on its socket is used directly, since
+every reply is one line and all of its bytes together have one deadline.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from threading import Condition, Thread
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from ..errors import StorageError
+
+if TYPE_CHECKING:
+    from redis.connection import AbstractConnection
+
+LONGEST_REPLY = 1 << 16
+"""Bytes of a reply; what goes on for longer is not one of ours."""
+
+
+class Link:
+    """One open connection, used by one thread at a time.
+
+    :param connection: an open connection of redis-py, which is to have no other user.
+    """
+
+    __slots__ = ("_connection", "_socket")
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+        self._socket = connection._sock  # redis-py has no public name for it
+
+    def quiet(self) -> bool:
+        """Whether the connection is open and nothing waits to be read, as it must be before use."""
+        self._socket.settimeout(0)
+        try:
+            self._socket.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            pass
+        return False
+
+    def ask(self, command: bytes, deadline: float) -> bytes:
+        """The server's reply to a command that is answered with one line, without its line end.
+
+        :param deadline: by the monotonic clock, for all of it.
+        :raises OSError: no whole reply by then, or the connection is lost.
+        :raises StorageError: what came is not one line.
+        """
+        sock = self._socket
+        sock.settimeout(_left_s(deadline))
+        sock.sendall(command)
+        reply = b""
+        while not reply.endswith(b"\r\n"):
+            sock.settimeout(_left_s(deadline))
+            part = sock.recv(LONGEST_REPLY)
+            if not part:
+                raise ConnectionResetError("the server closed the connection")
+            reply += part
+            if len(reply) > LONGEST_REPLY:
+                break
+        if reply.find(b"\n") != len(reply) - 1:
+            raise StorageError(f"not a reply of Redis: {reply[:80]!r}")
+        return reply[:-2]
+
+    def close(self) -> None:
+        """Close the connection. Where it was inherited, the parent's stays open."""
+        self._connection.disconnect()
+
+
+def _left_s(deadline: float) -> float:
+    left = deadline - monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left
+
+
+class Connections:
+    """The open connections of one process to one server, each lent to one caller at a time.
+
+    Callers wait for an open connection, never for the making of one: a short-lived daemon thread
+    makes them, one after the other, while somebody waits. A resolver or a server that hangs thus
+    holds that thread alone. Any thread may call every method; a forked child is to make its own.
+
+    :param connect: makes an open connection, or raises. Called by the daemon thread only.
+    :param most: how many may be open at once.
+    :param timeout_s: the longest that :meth:`borrow` may wait.
+    """
+
+    def __init__(self, connect: Callable[[], Link], *, most: int, timeout_s: float) -> None:
+        self._connect = connect
+        self._most = most
+        self._timeout_s = timeout_s
+        # The last one used comes first, so that what a burst opened is left idle for the server
+        # to close. append() and pop() of a list are atomic: only who has to wait takes the lock.
+        self._idle: list[Link] = []
+        self._changed = Condition()
+        # Guarded by _changed; _waiting and _closed may be read without it.
+        self._open = 0
+        self._waiting = 0
+        self._connecting = False
+        self._failures = 0
+        self._failure: Exception | None = None
+        self._closed = False
+
+    def borrow(self) -> Link:
+        """An open connection, which the caller gives back or discards.
+
+        :raises StorageError: none could be made, or there was none within the timeout.
+        """
+        while True:
+            try:
+                link = self._idle.pop()
+            except IndexError:
+                return self._wait()
+            if link.quiet():
+                return link
+            self.discard(link)
+
+    def give_back(self, link: Link) -> None:
+        """For a connection whose last reply was read whole."""
+        self._idle.append(link)
+        if self._waiting or self._closed:
+            with self._changed:
+                self._changed.notify()
+            if self._closed:
+                self.discard_idle()
+
+    def discard(self, link: Link) -> None:
+        """For a connection that is closed, or of which it is unknown what will be read next."""
+        link.close()
+        with self._changed:
+            self._open -= 1
+            self._changed.notify()
+
+    def discard_idle(self) -> None:
+        """Close those that nobody uses: they lead to a server that has just failed."""
+        while self._idle:
+            try:
+                self.discard(self._idle.pop())
+            except IndexError:  # another thread took the last one
+                return
+
+    def close(self) -> None:
+        """Close all of them, those that are lent as soon as they are given back."""
+        self._closed = True
+        self.discard_idle()
+
+    def _wait(self) -> Link:
+        deadline = monotonic() + self._timeout_s
+        with self._changed:
+            failures = self._failures
+            self._waiting += 1
+            try:
+                while True:
+                    try:
+                        return self._idle.pop()
+                    except IndexError:
+                        pass
+                    if self._failures != failures:
+                        raise StorageError(f"cannot connect: {self._failure}") from self._failure
+                    left = deadline - monotonic()
+                    if left <= 0:
+                        raise StorageError(f"no open connection within {self._timeout_s} s")
+                    self._make_one()
+                    self._changed.wait(left)
+            finally:
+                self._waiting -= 1
+
+    def _make_one(self) -> None:
+        """Start the thread that connects, unless there is one. Requires that the lock is held."""
+        if self._connecting or self._open >= self._most:
+            return
+        thread = Thread(target=self._make, name="wsgi_throttle-connect", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads, or the interpreter shuts down
+            raise StorageError(f"cannot connect: {error}") from error
+        self._connecting = True
+
+    def _make(self) -> None:
+        wanted = True
+        while wanted:
+            try:
+                link = self._connect()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the callers wait for word
+                with self._changed:
+                    self._connecting = False
+                    self._failures += 1
+                    self._failure = error.with_traceback(None)
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._open += 1
+                self._idle.append(link)
+                wanted = len(self._idle) < self._waiting and self._open < self._most
+                self._connecting = wanted
+                self._changed.notify()
+            if self._closed:
+                self.discard_idle()

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable
 from threading import Condition, Thread
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import StorageError
 
@@ -31,7 +31,7 @@ class Link:
 
     def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
-        self._socket = connection._sock  # redis-py has no public name for it
+        self._socket: Any = connection._sock  # redis-py has no public name for it
 
     def quiet(self) -> bool:
         """Whether the connection is open and nothing waits to be read, as it must be before use."""

@@ -274,14 +274,15 @@ def _via_sentinel(uri: str, found: dict[str, str]) -> tuple[Connect, str]:
 def _connections_of(uri: str) -> partial[AbstractConnection]:
     """What makes connections to this server, not open yet, with settings that are known to fit."""
     parts = urlsplit(uri)
+    _port(parts)
+    # No message shows a part of the URI that a password may have run into.
     if parts.fragment:
         raise StorageURIError("# ends a URI: write %23 in a password")
     if parts.scheme == "unix":
         if not parts.path:
             raise StorageURIError("a unix:// URI names a socket: unix:///run/redis/redis.sock")
     elif not re.fullmatch("/?[0-9]*", parts.path):
-        raise StorageURIError(f'"{parts.path[1:]}" is not a database: use a number, as in /0')
-    _port(parts)
+        raise StorageURIError("after the host stands the number of a database, as in /0")
     try:
         pool = ConnectionPool.from_url(uri, **_settings())
     except ValueError as error:

@@ -16,7 +16,7 @@ local format, sub = string.format, string.sub
 
 local NEVER_MS = 2 ^ 50
 local GRAINS = 60
-local GRACE_MS = 1000  -- a TTL counts from the start of the script, which TIME may be later than
+local GRACE_MS = 100  -- a TTL counts from the start of the script, which TIME may be later than
 local CHARGE = '>Bddddds'
 local NUMBER, PAIR = '>d', '>dd'
 local FIRST = 9    -- the byte at which a log's first entry begins, after its sum

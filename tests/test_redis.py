@@ -1,0 +1,395 @@
+"""redis://, on real servers: what is kept, for how long, and by how many commands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+
+import pytest
+import redis
+
+from redis_server import PATIENCE_S, Server, eventually, programs
+from wsgi_throttle.decision import Charge, Limit
+from wsgi_throttle.errors import StorageError, StorageURIError
+from wsgi_throttle.storage import open_storage
+from wsgi_throttle.storage.redis import RedisStorage
+from wsgi_throttle.strategies import STRATEGIES
+
+ROOT = Path(__file__).parent.parent
+HOUR_MS = 3_600_000
+_buckets = count()
+
+
+def hourly(quota: int, strategy: str = "sliding-window", window_ms: int = HOUR_MS) -> Limit:
+    return Limit(strategy, quota, window_ms, quota)
+
+
+def charges_of(*limits: Limit, bucket: str = "", enforce: bool = True) -> list[Charge]:
+    """One charge of each limit, on a bucket that no other test has."""
+    bucket = bucket or f"test_redis:{next(_buckets)}:{{ip:192.0.2.1}}"
+    return [Charge(bucket, limit, 1, enforce, "rule") for limit in limits]
+
+
+def key_of(charge: Charge) -> str:
+    return f"{charge.bucket}:{charge.limit.tag}"
+
+
+@pytest.fixture(scope="module", params=programs())
+def server(request: pytest.FixtureRequest, redis_folder: Path) -> Iterator[Server]:
+    """A server of this module's own, of each version that there is."""
+    server = Server(programs()[request.param], redis_folder)
+    server.start()
+    yield server
+    server.stop()
+
+
+def storage_of(server: Server, query: str = "", timeout_s: float = PATIENCE_S) -> RedisStorage:
+    """With the patience of a test; what a timeout does is in test_resilient.py."""
+    return RedisStorage.from_uri(server.uri + query, timeout_s=timeout_s)
+
+
+@pytest.fixture
+def storage(server: Server) -> Iterator[RedisStorage]:
+    storage = storage_of(server)
+    yield storage
+    storage.close()
+
+
+# --- what is kept, and for how long --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_key_has_a_ttl_of_its_limits_lifetime(
+    strategy: str, server: Server, storage: RedisStorage
+) -> None:
+    server.client.flushall()
+    limit, other = Limit(strategy, 3, 60_000, 6), hourly(2, strategy)
+    charges = charges_of(limit, other)
+    assert [storage.take(charges).granted for _ in range(4)] == [True, True, False, False]
+    for charge in charges:
+        lifetime_ms = STRATEGIES[strategy].lifetime_ms(charge.limit)
+        assert lifetime_ms - 10_000 < server.client.pttl(key_of(charge)) <= lifetime_ms + 100
+    assert sorted(server.client.keys()) == sorted(key_of(charge).encode() for charge in charges)
+
+
+def test_nothing_is_left_behind_once_the_window_is_over(
+    server: Server, storage: RedisStorage
+) -> None:
+    limits = [hourly(5, strategy, window_ms) for strategy in STRATEGIES for window_ms in (1, 50)]
+    charges = charges_of(*limits)
+    storage.take(charges)
+    eventually(lambda: not server.client.exists(*map(key_of, charges)))
+
+
+def test_looking_leaves_nothing(server: Server, storage: RedisStorage) -> None:
+    looks = [charge._replace(cost=0) for charge in charges_of(hourly(5), hourly(9))]
+    decision = storage.take(looks)
+    assert decision.granted
+    assert [outcome.remaining for outcome in decision.outcomes] == [5, 9]
+    assert not server.client.exists(*map(key_of, looks))
+
+
+def test_a_refusal_by_one_limit_leaves_the_others_as_they_were(
+    server: Server, storage: RedisStorage
+) -> None:
+    bucket = charges_of(hourly(1))[0].bucket
+    narrow, wide = charges_of(hourly(1), hourly(100), bucket=bucket)
+    assert storage.take([wide, narrow]).granted
+    before = server.client.get(key_of(wide))
+    decision = storage.take([wide, narrow])
+    assert not decision.granted
+    assert [outcome.remaining for outcome in decision.outcomes] == [99, 0]
+    assert server.client.get(key_of(wide)) == before
+
+
+def test_a_shadow_charge_counts_where_it_fits_and_never_refuses(storage: RedisStorage) -> None:
+    (shadow,) = charges_of(hourly(1), enforce=False)
+    (charge,) = charges_of(hourly(3))
+    decisions = [storage.take([charge, shadow]) for _ in range(4)]
+    assert [decision.granted for decision in decisions] == [True, True, True, False]
+    assert [decision.outcomes[1].wait_ms > 0 for decision in decisions] == [
+        False,
+        True,
+        True,
+        True,
+    ]
+
+
+def test_reset_forgets_these_charges_and_no_others(storage: RedisStorage) -> None:
+    mine, others = charges_of(hourly(1), hourly(2)), charges_of(hourly(1))
+    storage.take(mine)
+    storage.take(others)
+    storage.reset(mine)
+    storage.reset([])
+    assert storage.take(mine).granted
+    assert not storage.take(others).granted
+
+
+def test_another_strategy_for_the_same_bucket_starts_afresh(storage: RedisStorage) -> None:
+    bucket = charges_of(hourly(1))[0].bucket
+    for strategy in [*STRATEGIES, *STRATEGIES]:
+        decision = storage.take(charges_of(hourly(2, strategy), bucket=bucket))
+        assert decision.granted
+
+
+def test_a_key_of_another_type_is_overwritten(server: Server, storage: RedisStorage) -> None:
+    charges = charges_of(hourly(1))
+    server.client.rpush(key_of(charges[0]), "somebody else's")
+    assert [storage.take(charges).granted for _ in range(2)] == [True, False]
+    assert server.client.pttl(key_of(charges[0])) > 0
+
+
+# --- how it asks ---------------------------------------------------------------------------------
+
+
+def test_a_take_is_one_command_and_a_connect_one_round_trip(
+    new_redis: Callable[..., Server], server: Server
+) -> None:
+    server.client.config_resetstat()
+    storage = storage_of(server)
+    charges = charges_of(hourly(100), hourly(200))
+    for _ in range(10):
+        storage.take(charges)
+    stats = server.client.info("commandstats")
+    calls = {name.removeprefix("cmdstat_"): stats[name]["calls"] for name in stats}
+    by_the_script = {"time", "mget", "set"}
+    by_this_test = {"info", "config", "config|resetstat", "hello", "client", "client|setinfo"}
+    asked = {name: calls[name] for name in calls.keys() - by_the_script - by_this_test}
+    assert asked in ({"evalsha": 10, "script|load": 1}, {"evalsha": 10, "script": 1})
+    storage.close()
+
+
+def test_a_script_that_the_server_forgot_is_sent_again_and_charges_once(
+    server: Server, storage: RedisStorage
+) -> None:
+    charges = charges_of(hourly(10))
+    remaining = []
+    for _ in range(5):
+        server.client.script_flush()
+        remaining.append(storage.take(charges).outcomes[0].remaining)
+    assert remaining == [9, 8, 7, 6, 5]
+
+
+def test_a_take_without_charges_asks_whether_the_server_answers(storage: RedisStorage) -> None:
+    assert storage.take(()) == (True, (), [])
+
+
+def names_of_clients(server: Server) -> list[str]:
+    return [client["name"] for client in server.client.client_list()]
+
+
+def test_one_thread_uses_one_connection_and_close_gives_it_back(server: Server) -> None:
+    storage = storage_of(server, "?client_name=closing")
+    for _ in range(20):
+        storage.take(charges_of(hourly(1)))
+    assert names_of_clients(server).count("closing") == 1
+    storage.close()
+    storage.close()
+    eventually(lambda: "closing" not in names_of_clients(server))
+
+
+def test_threads_share_as_many_connections_as_allowed(server: Server) -> None:
+    storage = storage_of(server, "?client_name=few&max_connections=2")
+    charges = charges_of(hourly(1000))
+
+    def take(_: int) -> int:
+        return storage.take(charges).outcomes[0].remaining
+
+    with ThreadPoolExecutor(16) as pool:
+        remaining = list(pool.map(take, range(400)))
+    assert sorted(remaining) == list(range(600, 1000))
+    assert names_of_clients(server).count("few") <= 2
+    storage.close()
+
+
+def test_connections_that_the_server_closed_are_no_failure(server: Server) -> None:
+    storage = storage_of(server)
+    charges = charges_of(hourly(100))
+    for _ in range(5):
+        assert storage.take(charges).granted
+        server.client.client_kill_filter(_type="normal", skipme=True)
+    assert storage.take(charges).outcomes[0].remaining == 94
+    storage.close()
+
+
+def test_connections_that_the_server_found_idle_are_no_failure(
+    new_redis: Callable[..., Server],
+) -> None:
+    server = new_redis(timeout="1")
+    storage = storage_of(server, "?client_name=idle")
+    charges = charges_of(hourly(100))
+    storage.take(charges)
+
+    def closed() -> bool:
+        return "idle" not in names_of_clients(server)
+
+    eventually(closed)
+    assert storage.take(charges).outcomes[0].remaining == 98
+    storage.close()
+
+
+def test_a_restarted_server_is_found_again(new_redis: Callable[..., Server]) -> None:
+    server = new_redis()
+    storage = storage_of(server)
+    charges = charges_of(hourly(1))
+    assert storage.take(charges).granted
+    server.kill()
+    with pytest.raises(StorageError, match="cannot connect"):
+        storage.take(charges)
+    server.start()
+    assert storage.take(charges).granted
+    storage.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_and_its_parent_read_their_own_replies(server: Server) -> None:
+    storage = storage_of(server)
+    parents, childs = charges_of(hourly(1000)), charges_of(hourly(500))
+    storage.take(parents)
+
+    def counts_down(charges: list[Charge], first: int) -> bool:
+        seen = [storage.take(charges).outcomes[0].remaining for _ in range(200)]
+        return seen == list(range(first, first - 200, -1))
+
+    with ThreadPoolExecutor(1) as pool:
+        meanwhile = pool.submit(counts_down, parents, 998)
+        child = os.fork()
+        if not child:
+            os._exit(0 if counts_down(childs, 499) else 1)
+        assert meanwhile.result(PATIENCE_S)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert counts_down(parents, 798)
+    storage.close()
+
+
+HAMMER = textwrap.dedent("""
+    import sys
+    from concurrent.futures import ThreadPoolExecutor
+    from wsgi_throttle.decision import Charge, Limit
+    from wsgi_throttle.storage import open_storage
+
+    storage = open_storage(sys.argv[1], timeout_s=10)
+    charges = [
+        Charge(sys.argv[2], Limit(strategy, quota, 3_600_000, quota), 1, True, "rule")
+        for strategy, quota in [("sliding-window", 150), ("fixed-window", 10_000)]
+    ]
+    print("ready", flush=True)
+    sys.stdin.readline()
+    with ThreadPoolExecutor(4) as pool:
+        print(sum(pool.map(lambda _: storage.take(charges).granted, range(40))), flush=True)
+""")
+
+
+def test_eight_processes_of_four_threads_admit_exactly_the_quota(server: Server) -> None:
+    bucket = charges_of(hourly(1))[0].bucket
+    command = [sys.executable, "-c", HAMMER, server.uri, bucket]
+    processes = [
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        for _ in range(8)
+    ]
+    try:
+        for process in processes:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        admitted = [int(process.communicate(timeout=60)[0]) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert sum(admitted) == 150
+    (fixed,) = charges_of(hourly(10_000, "fixed-window"), bucket=bucket)
+    look = storage_of(server).take([fixed._replace(cost=0)])
+    assert look.outcomes[0].remaining == 10_000 - 150
+
+
+# --- where the server is -------------------------------------------------------------------------
+
+
+def test_a_unix_socket_and_a_database(server: Server) -> None:
+    storage = open_storage(f"unix://{server.socket}?db=3", timeout_s=PATIENCE_S)
+    charges = charges_of(hourly(1))
+    storage.take(charges)
+    with redis.Redis(port=server.port, db=3) as third:
+        assert third.exists(key_of(charges[0]))
+    assert not server.client.exists(key_of(charges[0]))
+    storage.close()
+
+
+@pytest.mark.parametrize(
+    ("user", "works"),
+    [
+        pytest.param(":right%2Fpassword@", True, id="right password"),
+        pytest.param("default:right%2Fpassword@", True, id="right user and password"),
+        pytest.param(":wrong@", False, id="wrong password"),
+        pytest.param("", False, id="no password"),
+    ],
+)
+def test_a_password(user: str, works: bool, new_redis: Callable[..., Server]) -> None:
+    server = new_redis(requirepass="right/password", start=False)
+    server.client.connection_pool.connection_kwargs["password"] = "right/password"
+    server.start()
+    storage = open_storage(f"redis://{user}127.0.0.1:{server.port}", timeout_s=PATIENCE_S)
+    if works:
+        assert storage.take(charges_of(hourly(1))).granted
+    else:
+        with pytest.raises(StorageError, match=r"(?i)auth|password"):
+            storage.take(charges_of(hourly(1)))
+    storage.close()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "redis://",
+        "redis://redis.invalid",
+        "redis://user:secret@redis.invalid:6380/2?max_connections=5",
+        "redis://[::1]:6379/0",
+        "rediss://redis.invalid?ssl_cert_reqs=none&ssl_check_hostname=false",
+        "unix:///run/redis.invalid",
+        "redis+sentinel://one.invalid,two.invalid:26380/service",
+        "redis+sentinel://:secret@[::1]:26379/service/3?ssl=true&sentinel_password=secret",
+    ],
+)
+def test_opening_connects_to_nothing_and_tells_no_secret(uri: str) -> None:
+    assert "secret" not in repr(open_storage(uri))
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("redis://host?maxconnections=5", "maxconnections"),
+        ("redis://host?socket_timeout=5", "socket_timeout"),
+        ("redis://host?ssl_cert_reqs=none", "ssl_cert_reqs"),
+        ("redis://host?db=one", "db"),
+        ("redis://host?max_connections=0", "max_connections"),
+        ("redis://host/one", "database"),
+        ("redis://host:port", "port"),
+        ("redis://:s3cret#@host", "%23"),
+        ("redis://:s3cret/@host", "port"),
+        ("rediss://host?ssl_cert_reqs=maybe", "maybe"),
+        ("rediss://host?ssl_ca_certs=", "ssl_ca_certs"),
+        ("unix://", "unix:///"),
+        ("redis+sentinel://host:26379", "service"),
+        ("redis+sentinel:///service", "host"),
+        ("redis+sentinel://host:port/service", "port"),
+        ("redis+sentinel://host/service?ssl=maybe", "ssl"),
+        ("redis+sentinel://host/service?sentinels=2", "sentinels"),
+    ],
+)
+def test_what_is_wrong_with_a_uri_is_said_at_start(uri: str, message: str) -> None:
+    with pytest.raises(StorageURIError, match=message) as caught:
+        open_storage(uri)
+    assert "s3cret" not in str(caught.value)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
+from ..cache import Bounded
 from .networks import Address, Networks, as_client, parse_network
 from .notices import Notices
 from .text import escaped
@@ -28,7 +29,7 @@ MAX_PAIRS = 16
 """Parameters in one element of a Forwarded header."""
 
 CACHED = 8192
-"""Entries of each cache. A full one is emptied: what it held is cheap to find again."""
+"""Entries of each cache."""
 
 CACHED_LENGTH = 256
 """Characters of a header that is worth keeping; an honest one has one to three addresses."""
@@ -36,15 +37,14 @@ CACHED_LENGTH = 256
 WATCHED = 1000
 """For how many requests a local peer is watched for signs of being a proxy."""
 
-_LOCAL = Networks(
-    ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8")
-    + ("169.254.0.0/16", "::1", "fc00::/7", "fe80::/10")
-)
+_LOCAL_NETWORKS = """
+    10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16
+    ::1 fc00::/7 fe80::/10
+"""
+_LOCAL = Networks(_LOCAL_NETWORKS.split())
 
-_is_token = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+").fullmatch
+is_token = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+").fullmatch
 _is_port = re.compile(r":[0-9]{1,5}").fullmatch
-
-_V = TypeVar("_V")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class ClientIP:
                     parse_network(text)
                 except ValueError as error:
                     raise ValueError(f'{error}, or "unix" for a unix socket') from None
-        if not _is_token(self.header):
+        if not is_token(self.header):
             raise ValueError(f'"{self.header}" is not a header name: write X-Forwarded-For')
         for name, bits, least, most in (
             ("ipv6_prefix", self.ipv6_prefix, 16, 128),
@@ -118,10 +118,10 @@ class Clients:
         self._trusted = Networks(text for text in settings.trusted_proxies if text != "unix")
         self._unix_is_trusted = "unix" in settings.trusted_proxies
         self._signs = {environ_name(name): name for name in (*FORWARDING_HEADERS, settings.header)}
-        self._untrusted: dict[str, Client] = {}
-        self._proxies: dict[str, Client] = {}
-        self._forwarded: dict[str, Client | None] = {}
-        self._watched: dict[str, int] = {}
+        self._untrusted: Bounded[str, Client] = Bounded(CACHED)
+        self._proxies: Bounded[str, Client] = Bounded(CACHED)
+        self._forwarded: Bounded[str, Client | None] = Bounded(CACHED)
+        self._watched: Bounded[str, int] = Bounded(CACHED)
         self._notice = Notices()
 
     def key(self, environ: dict[str, Any], _: Mapping[str, str] | None = None) -> str:
@@ -148,8 +148,7 @@ class Clients:
             if not is_trusted:
                 self._watch(peer, client, environ)
                 return client
-            _keep(self._proxies, peer, client)
-            proxy = client
+            proxy = self._proxies.keep(peer, client)
         text = environ.get(self._header)
         if text is None:
             self._miss(peer, environ)
@@ -158,7 +157,8 @@ class Clients:
             behind = self._forwarded[text]
         except KeyError:
             behind = self._follow(text)
-            _keep(self._forwarded, text, behind)
+            if len(text) <= CACHED_LENGTH:
+                self._forwarded.keep(text, behind)
         return behind or proxy
 
     def _meet(self, peer: str) -> tuple[Client, bool]:
@@ -237,8 +237,7 @@ class Clients:
                 sign,
             )
         elif is_local:
-            seen = self._watched.get(peer, 0) + 1
-            _keep(self._watched, peer, seen)
+            seen = self._watched.keep(peer, self._watched.get(peer, 0) + 1)
             if seen < WATCHED:
                 return
             if len(self._watched) == 1 and not self._untrusted and not self._proxies:
@@ -253,7 +252,7 @@ class Clients:
                     self._settings.header,
                     client.address or "unix",
                 )
-        _keep(self._untrusted, peer, client)
+        self._untrusted.keep(peer, client)
 
     def _miss(self, peer: str, environ: dict[str, Any]) -> None:
         other = next((name for key, name in self._signs.items() if key in environ), None)
@@ -271,13 +270,6 @@ class Clients:
             self._settings.header,
             remedy,
         )
-
-
-def _keep(cache: dict[str, _V], text: str, value: _V) -> None:
-    if len(text) <= CACHED_LENGTH:
-        if len(cache) >= CACHED and text not in cache:
-            cache.clear()
-        cache[text] = value
 
 
 def environ_name(header: str) -> str:

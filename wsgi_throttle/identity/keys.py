@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from typing import Any, TypeAlias
+from unicodedata import decimal
 
-from .address import ClientIP, Clients
+from .address import ClientIP, Clients, environ_name, is_token
+from .cookies import cookie_reader
+from .form import UnreadableError, form_values, query_values
+from .hooks import Hook
 from .networks import Address
-from .session import Session, user_reader
-from .text import escaped
+from .session import Session, hook_text, place_reader, user_reader, user_text
+from .text import digest, escaped, escaped_name, from_wsgi
 
 Environ: TypeAlias = dict[str, Any]
 PathArgs: TypeAlias = Mapping[str, str]
@@ -141,9 +146,138 @@ def _session_user(argument: str, settings: Identity) -> Lookup:
     return find
 
 
+def _header(argument: str, _: Identity) -> Lookup:
+    if not is_token(argument):
+        raise ValueError(f'"header:{argument}" names no header: write header:X-API-Key')
+    place = environ_name(argument)
+    prefix = f"header:{argument}:"
+    written = _hidden if argument.lower() in _CREDENTIALS else escaped
+
+    def find(environ: Environ, _: PathArgs) -> str | None:
+        value = (environ.get(place) or "").strip()
+        return prefix + written(from_wsgi(value)) if value else None
+
+    return find
+
+
+_CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie"})
+"""Headers whose values nobody should read in a log or a storage."""
+
+
+def _hidden(value: str) -> str:
+    return digest(value.encode("utf-8", "surrogatepass"))
+
+
+def _cookie(argument: str, _: Identity) -> Lookup:
+    if not is_token(argument):
+        raise ValueError(f'"cookie:{argument}" names no cookie: write cookie:name')
+    read = cookie_reader(argument)
+    prefix = f"cookie:{argument}:"
+
+    def find(environ: Environ, _: PathArgs) -> str | None:
+        value = read(environ)
+        return prefix + _hidden(value) if value else None
+
+    return find
+
+
+def _query(argument: str, _: Identity) -> Lookup:
+    _needs_argument("query", argument, "a parameter: write query:token")
+    prefix = f"query:{escaped_name(argument)}:"
+    return _fields(prefix, lambda environ: query_values(environ, argument))
+
+
+def _form(argument: str, settings: Identity) -> Lookup:
+    _needs_argument("form", argument, "a field: write form:email")
+    prefix = f"form:{escaped_name(argument)}:"
+    max_bytes = settings.form_max_bytes
+    return _fields(prefix, lambda environ: form_values(environ, argument, max_bytes))
+
+
+def _fields(prefix: str, read: Callable[[Environ], list[str]]) -> Lookup:
+    """The unreadable share one counter, ``?``, which is no escaped value: were they charged to
+    their ip, a padded body would be the way past a limit on an account."""
+    unreadable = f"{prefix}?"
+
+    def find(environ: Environ, _: PathArgs) -> Key | None:
+        try:
+            keys = tuple(prefix + escaped(value) for value in read(environ))
+        except UnreadableError:
+            return unreadable
+        return keys if len(keys) > 1 else keys[0] if keys else None
+
+    return find
+
+
+def _environ(argument: str, _: Identity) -> Lookup:
+    _needs_argument("environ", argument, "a place: write environ:REMOTE_USER")
+    read = place_reader(argument)
+    prefix = f"environ:{escaped_name(argument)}:"
+
+    def find(environ: Environ, _: PathArgs) -> str | None:
+        value = user_text(read(environ))
+        return None if value is None else prefix + escaped(from_wsgi(value))
+
+    return find
+
+
+def _path(argument: str, _: Identity) -> Lookup:
+    if not argument.isidentifier():
+        raise ValueError(f'"path:{argument}" names no variable of the path: write path:id')
+    prefix = f"path:{escaped_name(argument)}:"
+
+    def find(_: Environ, args: PathArgs) -> str | None:
+        value = args.get(argument)
+        return prefix + escaped(canonical(value)) if value else None
+
+    return find
+
+
+_is_number = re.compile(r"-?\d+(\.\d+)?").fullmatch
+_is_uuid = re.compile(r"[0-9A-Fa-f]{8}-([0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}").fullmatch
+
+
+def canonical(value: str) -> str:
+    """One text for all that a path converter takes for one value: numbers with leading zeros or
+    other scripts' digits, and UUIDs in either case."""
+    if _is_uuid(value):
+        return value.lower()
+    if not _is_number(value):
+        return value
+    if not value.isascii():
+        value = "".join(str(decimal(char, char)) for char in value)
+    whole, _, fraction = value.lstrip("-").partition(".")
+    whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
+    number = f"{whole}.{fraction}" if fraction else whole
+    return f"-{number}" if value[0] == "-" and number != "0" else number
+
+
+def _python(argument: str, _: Identity) -> Lookup:
+    hook = Hook(argument, hook_text)
+    prefix = f"python:{argument}:"
+
+    def find(environ: Environ, _: PathArgs) -> str | None:
+        value = hook(environ)
+        return None if value is None else prefix + escaped(value)
+
+    return find
+
+
+def _needs_argument(name: str, argument: str, what: str) -> None:
+    if not argument:
+        raise ValueError(f'"{name}" needs the name of {what}')
+
+
 KEY_TYPES: dict[str, Callable[[str, Identity], Lookup]] = {
     "ip": _ip,
     "session-user": _session_user,
+    "header": _header,
+    "cookie": _cookie,
+    "query": _query,
+    "form": _form,
+    "path": _path,
+    "environ": _environ,
+    "python": _python,
     "all": _all,
 }
 """Name -> function of (what stands after the colon, the settings). It raises ValueError, whose

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from itsdangerous import BadData, URLSafeTimedSerializer
 
+from ..cache import Bounded
 from .cookies import CookieReader, cookie_reader, django_cookie_reader
 from .hooks import Hook
 from .notices import Notices
@@ -24,7 +25,7 @@ UserReader: TypeAlias = Callable[[dict[str, Any]], str | None]
 """The user of a request as text; None for an anonymous one."""
 
 REMEMBERED = 4096
-"""Verified cookies that are kept. A full table is emptied: verifying again is only slower."""
+"""Verified cookies that are kept."""
 
 REMEMBERED_LENGTH = 2048
 """Characters of a cookie that is worth keeping, which bounds the table at 8 MB."""
@@ -185,7 +186,7 @@ class SignedCookie:
         self._read = read
         self._verify = verify
         self._names = [(name, name.split(".")) for name in names]
-        self._users: dict[str, tuple[str | None, float]] = {}
+        self._users: Bounded[str, tuple[str | None, float]] = Bounded(REMEMBERED)
         self._failures = 0
         self._notice = Notices()
 
@@ -207,9 +208,7 @@ class SignedCookie:
         self._failures = -1
         user = self._user(verified.payload)
         if len(cookie) <= REMEMBERED_LENGTH:
-            if len(self._users) >= REMEMBERED:
-                self._users.clear()
-            self._users[cookie] = user, verified.expires_s
+            self._users.keep(cookie, (user, verified.expires_s))
         return user
 
     def _user(self, session: Any) -> str | None:

@@ -33,5 +33,10 @@ def escaped_name(name: str) -> str:
 
 
 def from_wsgi(value: str) -> str:
-    """The text of a header or a query, which PEP 3333 hands over as latin-1."""
-    return value if value.isascii() else value.encode("latin-1", "replace").decode(errors="replace")
+    """The text of a header, whose bytes PEP 3333 hands over as latin-1: UTF-8 where they are."""
+    if value.isascii():
+        return value
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value

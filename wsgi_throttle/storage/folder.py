@@ -1,0 +1,241 @@
+"""The folder of shared://: where it is, whether it may be trusted, and how it is opened.
+
+It holds ``data.mdb`` and ``lock.mdb`` (LMDB's own), ``format``, which is written last and says what
+the two are, and ``open.lock``, which is held while any of this is looked at or made.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+import lmdb
+
+from ..errors import StorageError
+from .record import LAYOUT
+
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the folder in it is private and checked
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+_LOCK_BYTES = 8192  # what LMDB makes of max_readers=126
+_FILES = ("format", "data.mdb", "lock.mdb")  # "format" first: without it the others are nothing
+
+DAMAGE = (
+    lmdb.BadDbiError,
+    lmdb.BadRslotError,
+    lmdb.BadTxnError,
+    lmdb.BadValsizeError,
+    lmdb.CorruptedError,
+    lmdb.IncompatibleError,
+    lmdb.InvalidError,
+    lmdb.MapFullError,
+    lmdb.MapResizedError,
+    lmdb.PageFullError,
+    lmdb.PageNotFoundError,
+    lmdb.PanicError,
+    lmdb.VersionMismatchError,
+)
+"""What LMDB raises where the file is at fault, and not memory, permissions or the disk."""
+
+
+class Opened(NamedTuple):
+    """An environment of this process and the file that it is of."""
+
+    env: lmdb.Environment
+    data: Path
+    inode: tuple[int, int]
+    size_bytes: int
+    fault: str
+    """Why what was there before was set aside; empty where it was not."""
+
+    def is_current(self) -> bool:
+        """Whether the file is still what stands at its path."""
+        try:
+            return _inode(self.data) == self.inode
+        except OSError:
+            return False
+
+
+def derived_folder(identity: str, size_bytes: int) -> Path:
+    """The folder of an application that named none: in shared memory if that has room at all (and
+    not: at the moment, since all processes must decide alike), else in the temporary folder."""
+    base = SHARED_MEMORY
+    try:
+        room = os.statvfs(base)
+        fits = room.f_blocks * room.f_frsize >= size_bytes + (1 << 20)
+    except OSError:
+        fits = False
+    if not fits or not os.access(base, os.W_OK | os.X_OK):
+        base = tempfile.gettempdir()
+    name = blake2b(os.path.abspath(identity).encode(errors="surrogateescape"), digest_size=8)
+    return Path(base, f"wsgi_throttle-{os.geteuid()}-{name.hexdigest()}")
+
+
+def open_folder(folder: Path, size_bytes: int, *, any_size: bool = False) -> Opened:
+    """Open what the folder holds, or set it aside and start anew where it is not ours to read.
+
+    The caller makes sure that this process does not have it open.
+
+    :param any_size: take a sound file as it is, although another size is asked for.
+    :raises StorageError: the folder cannot be made, is another user's or open to others, or the
+        disk is full.
+    """
+    try:
+        _make(folder)
+        with _exclusively(folder):
+            return _open(folder, size_bytes, any_size)
+    except (OSError, lmdb.Error) as error:
+        raise StorageError(f"{folder} cannot be used: {error}") from error
+
+
+def set_aside(folder: Path) -> None:
+    """Set aside what the folder holds. Who has it open notices by the inode.
+
+    :raises StorageError: it cannot be renamed.
+    """
+    try:
+        with _exclusively(folder):
+            _set_aside(folder)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be used: {error}") from error
+
+
+def _make(folder: Path) -> None:
+    with suppress(FileExistsError):
+        folder.mkdir(0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise StorageError(f"{folder} is not a folder, or a symbolic link, which is not followed")
+    if found.st_uid != os.geteuid():
+        raise StorageError(
+            f"{folder} belongs to user {found.st_uid} and this process runs as {os.geteuid()}: "
+            "remove it, or name another in the storage URI"
+        )
+    if found.st_mode & 0o022:
+        raise StorageError(f"{folder} may be written by others: chmod 700 it")
+
+
+@contextmanager
+def _exclusively(folder: Path) -> Iterator[None]:
+    lock = os.open(folder / "open.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _open(folder: Path, size_bytes: int, any_size: bool) -> Opened:
+    found_bytes, fault = _look(folder)
+    if found_bytes and found_bytes != size_bytes and not any_size:
+        fault = f"it has {found_bytes} bytes and {size_bytes} are asked for"
+    elif found_bytes:
+        try:
+            return _opened(folder, found_bytes, "")
+        except DAMAGE as error:
+            fault = str(error)
+    if fault:
+        _set_aside(folder)
+    try:
+        return _create(folder, size_bytes, fault)
+    except OSError as error:
+        if not fault or error.errno != errno.ENOSPC:
+            raise
+    for name in _FILES:  # what was set aside may be what takes the room
+        with suppress(FileNotFoundError):
+            (folder / f"{name}.aside").unlink()
+    return _create(folder, size_bytes, fault)
+
+
+def _look(folder: Path) -> tuple[int, str]:
+    """The size of the sound file that is there, or 0; and what is wrong with one that is not."""
+    if not any(os.path.lexists(folder / name) for name in _FILES):
+        return 0, ""
+    for name in _FILES:
+        try:
+            mode = (folder / name).lstat().st_mode
+        except FileNotFoundError:
+            return 0, f"{name} is missing"
+        if not stat.S_ISREG(mode):
+            return 0, f"{name} is not a regular file"
+    size = (folder / "data.mdb").stat().st_size
+    text = (folder / "format").read_bytes()[:1000]
+    if text != _format(size):
+        return 0, "it is of another program, version or boot, or was cut off"
+    if (folder / "lock.mdb").stat().st_size != _LOCK_BYTES:
+        return 0, "lock.mdb has a wrong size"
+    return size, ""
+
+
+def _format(size_bytes: int) -> bytes:
+    """What stands in ``format``. Stamps are CLOCK_MONOTONIC, which starts anew with each boot."""
+    try:
+        boot = Path(BOOT_ID).read_text().strip()
+    except OSError:  # not Linux; stamps later than now are clamped, and that must do
+        boot = "unknown"
+    return f"wsgi_throttle shared layout {LAYOUT}\nsize {size_bytes}\nboot {boot}\n".encode()
+
+
+def _set_aside(folder: Path) -> None:
+    for name in _FILES:
+        with suppress(FileNotFoundError):
+            (folder / name).replace(folder / f"{name}.aside")
+
+
+def _create(folder: Path, size_bytes: int, fault: str) -> Opened:
+    opened = None
+    try:
+        # Memory that is mapped and cannot be had is SIGBUS, so all of it is asked for first.
+        _allocate(folder / "lock.mdb", _LOCK_BYTES, os.O_CREAT | os.O_EXCL)
+        opened = _opened(folder, size_bytes, fault)
+        _allocate(opened.data, size_bytes)
+        draft = folder / "format.new"
+        draft.write_bytes(_format(size_bytes))
+        draft.replace(folder / "format")
+    except BaseException:
+        if opened:
+            opened.env.close()
+        for name in _FILES:
+            with suppress(OSError):
+                (folder / name).unlink()
+        raise
+    return opened
+
+
+def _opened(folder: Path, size_bytes: int, fault: str) -> Opened:
+    env = lmdb.open(
+        str(folder),
+        map_size=size_bytes,
+        mode=0o600,
+        writemap=True,
+        sync=False,
+        metasync=False,
+        meminit=False,
+        readahead=False,
+    )
+    data = folder / "data.mdb"
+    return Opened(env, data, _inode(data), size_bytes, fault)
+
+
+def _allocate(path: Path, size_bytes: int, flags: int = 0) -> None:
+    file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | flags, 0o600)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, size_bytes)
+        else:  # macOS, for development
+            os.ftruncate(file, size_bytes)
+    finally:
+        os.close(file)
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino

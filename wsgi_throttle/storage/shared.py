@@ -1,0 +1,327 @@
+"""``shared://[/folder][?size=32mb]``: counters of all processes of one host, in an LMDB file.
+
+Without a folder the file is in /dev/shm, in a folder that is named after this user and the
+configuration. The file has one record a bucket (record.py) under a hash of its name.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from time import monotonic
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+from weakref import WeakSet
+
+import lmdb
+
+from ..decision import Charge, Decision, Limit
+from ..errors import StorageError, StorageURIError
+from ..strategies import State, take
+from .clock import monotonic_ms
+from .folder import DAMAGE, Opened, derived_folder, open_folder, set_aside
+from .fork import ForkLock
+from .record import EXPIRED, Packing, pack, rank, state_in, unpack
+from .uri import options, size_bytes
+
+DEFAULT_BYTES = 32 << 20
+"""Half of the /dev/shm that a Docker container has by default."""
+LEAST_BYTES = 1 << 18
+
+CROWDED = (0.85, 0.90, 0.95)
+"""The parts of all pages: as many records are forgotten for one that grows as there are parts
+which those in use exceed. A full file could not even delete."""
+LOOKS = 8
+"""Of how many records the worst is forgotten."""
+
+LOOK_EVERY_S = 1.0
+"""How soon a file that was deleted or replaced under us is noticed."""
+WARN_EVERY_S = 60.0
+
+_PAGE = 4096
+_logger = logging.getLogger("wsgi_throttle")
+_Result = TypeVar("_Result")
+
+
+class SharedStorage:
+    """Exact over threads and processes. Nothing is opened before the first use, so that a master
+    that is another user leaves nothing behind, and a forked child opens its own.
+
+    :param folder: where; None derives it from the identity.
+    :param size_bytes: of the file, all of which is taken from the disk or memory at once.
+    :param clock: milliseconds, the same for all processes; may step back.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        identity: str = "",
+        size_bytes: int = DEFAULT_BYTES,
+        clock: Callable[[], int] = monotonic_ms,
+    ) -> None:
+        self._given = folder
+        self._identity = identity
+        self._size_bytes = -(-size_bytes // _PAGE) * _PAGE
+        self._clock = clock
+        self._place: _Place | None = None
+        self._packings: dict[str, Packing] = {}
+        self._growth_until_look = 0
+        self._victims = 0
+        self._forgotten = 0
+        self._warn_at_s = 0.0
+
+    @classmethod
+    def from_uri(cls, uri: str, *, identity: str = "", timeout_s: float = 0.1) -> SharedStorage:
+        """:raises StorageURIError: a host, a folder that does not exist, or a bad option."""
+        parts = urlsplit(uri)
+        if parts.netloc or parts.fragment:
+            raise StorageURIError("shared:// has no host: name a folder as in shared:///run/app")
+        found = options(uri, {"size"})
+        size = size_bytes("size", found["size"], LEAST_BYTES) if "size" in found else DEFAULT_BYTES
+        path = unquote(parts.path)
+        folder = Path(path) if path.strip("/") else None
+        if folder and not folder.is_dir():
+            raise StorageURIError(f"the folder {folder} of shared:// does not exist: make it")
+        return cls(folder, identity=identity, size_bytes=size)
+
+    def take(self, charges: Sequence[Charge]) -> Decision:
+        try:
+            with _places.lock:
+                return self._run(self._take, charges)
+        finally:
+            if _places.notes or self._forgotten:
+                self._log()
+
+    def reset(self, charges: Sequence[Charge]) -> None:
+        with _places.lock:
+            self._run(self._reset, charges)
+
+    def close(self) -> None:
+        with _places.lock:
+            if self._place:
+                _places.leave(self, self._place)
+                self._place = None
+
+    def _run(
+        self,
+        work: Callable[[lmdb.Environment, Sequence[Charge]], _Result],
+        charges: Sequence[Charge],
+    ) -> _Result:
+        """Do the work, in a new file if need be. Requires that the lock is held."""
+        place = self._at()
+        try:
+            try:
+                return work(place.environment(), charges)
+            except lmdb.MapFullError:
+                # A reader that was killed keeps the pages that were in use at its time.
+                place.environment().reader_check()
+                return work(place.environment(), charges)
+        except DAMAGE as error:
+            place.replace(str(error))
+        except lmdb.Error as error:
+            raise StorageError(f"{place.folder}: {error}") from error
+        try:
+            return work(place.environment(), charges)
+        except lmdb.Error as error:
+            raise StorageError(f"{place.folder}: {error}") from error
+
+    def _at(self) -> _Place:
+        if self._place is None:
+            folder = self._given or derived_folder(self._identity, self._size_bytes)
+            self._place = _places.join(self, folder, self._size_bytes)
+        return self._place
+
+    def _take(self, env: lmdb.Environment, charges: Sequence[Charge]) -> Decision:
+        # A transaction that only reads would take a reader's slot, which a SIGKILL would leave.
+        with env.begin(write=True) as txn:
+            now = self._clock()
+            records = []
+            packings = []
+            states: list[State] = []
+            last = None
+            for bucket, limit, _, _, _ in charges:
+                if bucket != last:
+                    last = bucket
+                    key = _key(bucket)
+                    record = txn.get(key, b"")
+                    entries = unpack(record)
+                    records.append((len(states), key, len(record), entries))
+                packing = self._packings.get(limit.tag) or self._packing(limit)
+                packings.append(packing)
+                states.append(state_in(entries, packing))
+            decision, after = take(charges, states, now)
+            if after == states:
+                return decision
+            end = len(states)
+            for start, key, size, entries in reversed(records):
+                over = False
+                changes = []
+                for index in range(start, end):
+                    if after[index] is not states[index]:
+                        changes.append((packings[index], after[index]))
+                    if not decision.outcomes[index].remaining:
+                        over = True
+                self._put(txn, key, size, pack(entries, changes, over, now), now)
+                end = start
+            return decision
+
+    def _reset(self, env: lmdb.Environment, charges: Sequence[Charge]) -> None:
+        with env.begin(write=True) as txn:
+            now = self._clock()
+            for charge in charges:
+                key = _key(charge.bucket)
+                record = txn.get(key, b"")
+                changes = [(self._packing(charge.limit), ())]
+                record_after = pack(unpack(record), changes, False, now)
+                self._put(txn, key, len(record), record_after, now)
+
+    def _put(self, txn: lmdb.Transaction, key: bytes, size: int, record: bytes, now: int) -> None:
+        """:param size: of the record so far, 0 if there is none."""
+        if not record:
+            txn.delete(key)
+            return
+        if len(record) > size:
+            self._make_room(txn, key, now)
+        txn.put(key, record)
+
+    def _packing(self, limit: Limit) -> Packing:
+        if len(self._packings) >= 1024:  # limits that were edited away
+            self._packings.clear()
+        return self._packings.setdefault(limit.tag, Packing(limit))
+
+    def _make_room(self, txn: lmdb.Transaction, key: bytes, now: int) -> None:
+        """Before a record grows: forget others if the file is crowded. That is looked up again
+        before many processes together can have filled what was left."""
+        self._growth_until_look -= 1
+        if self._growth_until_look <= 0:
+            found = txn.stat()
+            used = found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]
+            pages = self._at().size_bytes // found["psize"]
+            self._growth_until_look = (pages - used) // 64
+            self._victims = sum(used > pages * part for part in CROWDED)
+        for _ in range(self._victims):
+            self._forget_worst(txn, key, now)
+
+    def _forget_worst(self, txn: lmdb.Transaction, key: bytes, now: int) -> None:
+        """Of the records that follow the key, which are any since keys are hashes."""
+        with txn.cursor() as cursor:
+            _ = cursor.set_range(key) or cursor.first()
+            ranks = [
+                (rank(bytes(packed), now), other)
+                for other, packed in islice(cursor, LOOKS)
+                if other != key
+            ]
+        if ranks:
+            (kind, _), worst = min(ranks)
+            txn.delete(worst)
+            self._forgotten += kind != EXPIRED
+
+    def _log(self) -> None:
+        while _places.notes:
+            _logger.warning(*_places.notes.popleft())
+        if self._forgotten and monotonic() >= self._warn_at_s:
+            self._warn_at_s = monotonic() + WARN_EVERY_S
+            _logger.warning(
+                "shared storage: %s is full: %d clients were forgotten before their time by this "
+                "process; give it more room with ?size=",
+                self._at().folder,
+                self._forgotten,
+            )
+            self._forgotten = 0
+
+
+class _Place:
+    """A folder and, once it was used, what this process has open of it. All that is here requires
+    that the lock is held."""
+
+    def __init__(self, folder: Path, size_bytes: int) -> None:
+        self.folder = folder
+        self.size_bytes = size_bytes
+        self.users: WeakSet[SharedStorage] = WeakSet()
+        self._opened: Opened | None = None
+        self._look_at_s = 0.0
+        self._known = False
+
+    def environment(self) -> lmdb.Environment:
+        """:raises StorageError: the folder cannot be used."""
+        now_s = monotonic()
+        if self._opened and now_s < self._look_at_s:
+            return self._opened.env
+        if self._opened and not self._opened.is_current():
+            _places.notes.append(
+                ("shared storage: %s was deleted or replaced; counting anew", self.folder)
+            )
+            self.close()
+        if not self._opened:
+            # Whoever asks for another size replaces the file when it comes, and not for ever.
+            self._opened = open_folder(self.folder, self.size_bytes, any_size=self._known)
+            self._known = True
+            self.size_bytes = self._opened.size_bytes
+            if self._opened.fault:
+                _places.notes.append(
+                    (
+                        "shared storage: what was in %s is set aside: %s",
+                        self.folder,
+                        self._opened.fault,
+                    )
+                )
+        self._look_at_s = now_s + LOOK_EVERY_S
+        return self._opened.env
+
+    def replace(self, why: str) -> None:
+        """Set the file aside, unless another process was first.
+
+        :raises StorageError: it cannot be renamed.
+        """
+        current = self._opened and self._opened.is_current()
+        self.close()
+        if current:
+            set_aside(self.folder)
+            _places.notes.append(
+                ("shared storage: what was in %s is set aside: %s", self.folder, why)
+            )
+
+    def close(self) -> None:
+        if self._opened:
+            self._opened.env.close()
+            self._opened = None
+
+
+class _Places:
+    """The folders that this process uses, by real path: LMDB must not open one twice."""
+
+    def __init__(self) -> None:
+        self.lock = ForkLock(self._close_all)
+        """Held around every transaction: across a fork, and so that no thread waits for the
+        interpreter while other processes wait for it."""
+        self.notes: deque[tuple[object, ...]] = deque(maxlen=100)
+        """What is to be logged once the lock is free."""
+        self._by_path: dict[str, _Place] = {}
+
+    def join(self, storage: SharedStorage, folder: Path, size_bytes: int) -> _Place:
+        place = self._by_path.setdefault(os.path.realpath(folder), _Place(folder, size_bytes))
+        place.users.add(storage)
+        return place
+
+    def leave(self, storage: SharedStorage, place: _Place) -> None:
+        place.users.discard(storage)
+        if not place.users:
+            place.close()
+            self._by_path = {path: kept for path, kept in self._by_path.items() if kept.users}
+
+    def _close_all(self) -> None:
+        for place in self._by_path.values():
+            place.close()
+
+
+_places = _Places()
+
+
+def _key(bucket: str) -> bytes:
+    return blake2b(bucket.encode(errors="surrogatepass"), digest_size=12).digest()

@@ -7,7 +7,7 @@ everything else is text, so that ``off``, ``no`` and ``1e3`` are the words that 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,6 +24,9 @@ MAX_DEPTH = 32
 Value: TypeAlias = "str | None | list[Node] | dict[str, Node]"
 
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^{}]*))?\})")
+
+_TAGS = ("str", "int", "float", "bool", "null", "timestamp", "merge", "value")
+"""What YAML makes of scalars by their look; none of it matters here."""
 
 # The C loader where PyYAML was built with it: ten times as fast, the same nodes.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -45,6 +48,16 @@ class Node:
     """It names a variable that is not set, which the reader of the file allowed."""
     keys: dict[str, tuple[int | None, int | None]] = field(default_factory=dict)
     """Where the keys of a mapping stand."""
+
+    @property
+    def secret(self) -> str:
+        """The text, as the file has it, of a value here or below that came from the environment."""
+        below: Iterable[Node] = ()
+        if isinstance(self.value, dict):
+            below = self.value.values()
+        elif isinstance(self.value, list):
+            below = self.value
+        return self.hidden or next((node.secret for node in below if node.secret), "")
 
 
 class Source:
@@ -125,9 +138,9 @@ class Source:
             return Node([self._from_yaml(item, depth + 1) for item in node.value], line=line, column=column)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, depth)
-        if not node.tag.startswith("tag:yaml.org,2002:"):
+        if node.tag.removeprefix("tag:yaml.org,2002:") not in _TAGS:
             self.mistake(f"the tag {node.tag} is not known here: leave it out", line, column)
-        return self._scalar(node.value, line, column, plain=node.style is None)
+        return self._scalar(node.value, line, column, plain=not node.style)
 
     def _mapping(self, node: Any, depth: int) -> Node:
         line, column = node.start_mark.line + 1, node.start_mark.column + 1
@@ -141,7 +154,7 @@ class Source:
                 self.mistake("a key is text: put quotes around it", *place)
                 continue
             key = key_node.value
-            if key == "<<" and key_node.style is None:
+            if key == "<<" and not key_node.style:
                 for extra in self._merged(value_node, depth):
                     merged = {**extra, **merged}
                 continue
@@ -185,7 +198,7 @@ class Source:
             return ""
 
         replaced = _VARIABLE.sub(variable, text) if "$" in text else text
-        if "${" in replaced and not node.hidden:
+        if "${" in _VARIABLE.sub("", text):
             self.mistake(f'"{text}": a variable is written as ${{NAME}} or ${{NAME:-default}}, and $${{ is a plain ${{', line, column)
         if replaced != text:
             node.value, node.plain = replaced, True

@@ -1,0 +1,356 @@
+"""The rule file: what it means, and that every mistake in it is told with its place and remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsgi_throttle.config import Config, load
+from wsgi_throttle.errors import ConfigError
+from wsgi_throttle.limits import describe
+from wsgi_throttle.rules import RuleTable
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    def write(text: str | bytes) -> Path:
+        path = tmp_path / "throttle.yaml"
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    return write
+
+
+def mistakes(config: Any, **options: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(config, **options)
+    assert str(caught.value).splitlines() == [str(one) for one in caught.value.mistakes]
+    return [str(one) for one in caught.value.mistakes]
+
+
+def limits(config: Config, index: int = 0) -> list[str]:
+    return [describe(one.limit) for one in config.rules[index].limits]
+
+
+# --- what it means ------------------------------------------------------------------------------
+
+
+def test_a_file_and_a_mapping_of_its_shape_mean_the_same(write: Any) -> None:
+    path = write(
+        """
+storage: memory://
+default_limits: [200 per day, 50 per hour]
+rules:
+  - {path: [/static/**, /favicon.ico], exempt: true}
+  - {name: login, path: /login, methods: [post], limits: 5 per minute; 20 per hour}
+  - path: /api
+    limits:
+      - 30 per minute
+      - {limit: 1000 per hour, key: all, strategy: token-bucket, burst: 50, scope: api, cost: 2}
+      - default
+"""
+    )
+    mapping = {
+        "storage": "memory://",
+        "default_limits": ["200 per day", "50 per hour"],
+        "rules": [
+            {"path": ["/static/**", "/favicon.ico"], "exempt": True},
+            {"name": "login", "path": "/login", "methods": ["post"], "limits": "5 per minute; 20 per hour"},
+            {
+                "path": "/api",
+                "limits": [
+                    "30 per minute",
+                    {"limit": "1000 per hour", "key": "all", "strategy": "token-bucket", "burst": 50, "scope": "api", "cost": 2},
+                    "default",
+                ],
+            },
+        ],
+    }
+    from_file, from_mapping = load(path), load(mapping)
+    for one, other in zip(from_file.rules, from_mapping.rules, strict=True):
+        assert (one.name, one.patterns, one.methods, one.limits, one.exempt) == (
+            other.name, other.patterns, other.methods, other.limits, other.exempt,
+        )
+    assert from_file.default_limits == from_mapping.default_limits
+    api = from_file.rules[2]
+    assert limits(from_file, 2) == ["30 per minute", "1000 per hour", "200 per day", "50 per hour"]
+    assert [one.policy for one in api.limits] == ["/api-1", "/api-2", "default-1", "default-2"]
+    assert (api.limits[1].limit.strategy, api.limits[1].limit.burst) == ("token-bucket", 50)
+    assert (api.limits[1].cost, api.limits[1].scope, api.limits[1].key) == (2, "scope=api", ("all",))
+
+
+@pytest.mark.parametrize(
+    ("rule", "name"),
+    [
+        ({"path": "/a", "methods": "POST"}, "POST /a"),
+        ({"path": ["/a", "/b"], "methods": ["GET", "POST"]}, "GET,POST /a,/b"),
+        ({"path": "/users/<int:id>"}, "/users/<int:id>"),
+        ({"path": "/grüße"}, "/gr%C3%BC%C3%9Fe"),
+        ({"path": "/a", "name": "login form"}, "login form"),
+    ],
+)
+def test_a_rule_is_named_after_its_methods_and_path(rule: dict[str, Any], name: str) -> None:
+    assert load({"rules": [{**rule, "limits": "1/s"}]}).rules[0].name == name
+
+
+def test_words_that_yaml_takes_for_booleans_and_numbers_are_words(write: Any) -> None:
+    config = load(write("mode: off\nnamespace: 1e3\nrules: [{path: /a, name: no, limits: 1/s}]"))
+    assert (config.mode, config.namespace, config.rules[0].name) == ("off", "1e3", "no")
+
+
+@pytest.mark.parametrize(
+    ("text", "variables", "expected"),
+    [
+        ("${NAME}", {"NAME": "memory://"}, "memory://"),
+        ("${NAME:-memory://}", {}, "memory://"),
+        ("${NAME:-memory://}", {"NAME": ""}, "memory://"),
+        ("${NAME:-shared://}", {"NAME": "memory://"}, "memory://"),
+        ("${SCHEME}://?max_clients=${N:-5}", {"SCHEME": "memory"}, "memory://?max_clients=5"),
+    ],
+)
+def test_a_variable_is_filled_in(text: str, variables: dict[str, str], expected: str) -> None:
+    assert load({"storage": text}, variables=variables).storage == expected
+
+
+def test_two_dollars_are_one(write: Any) -> None:
+    secret = load(write('session: {kind: flask, secret_key: "a$${b}$$"}')).identity.session
+    assert secret is not None
+    assert secret.secret_keys == ("a${b}$",)
+
+
+def test_a_number_from_the_environment_is_a_number_and_a_secret_of_digits_keeps_its_zeros(write: Any) -> None:
+    path = write(
+        'session: {kind: flask, secret_key: "${S}"}\nrules: [{path: /a, cost: "${N}", limits: 9/s}]'
+    )
+    config = load(path, variables={"S": "007", "N": "3"})
+    assert config.identity.session is not None
+    assert config.identity.session.secret_keys == ("007",)
+    assert config.rules[0].limits[0].cost == 3
+
+
+def test_a_value_from_the_environment_cannot_become_structure(write: Any) -> None:
+    path = write('rules: [{path: "${P}", limits: 1/s}]')
+    assert "does not fit" in mistakes(path, variables={"P": "[/a, /b]"})[0]
+
+
+def test_anchors_and_merges_work(write: Any) -> None:
+    config = load(
+        write(
+            """
+rules:
+  - &base {path: /a, methods: [POST], limits: 5/m}
+  - {<<: *base, path: /b}
+"""
+        )
+    )
+    assert config.rules[1].methods == ("POST",)
+    assert limits(config, 1) == ["5 per minute"]
+
+
+def test_a_list_of_networks_may_be_a_file_beside_the_rules(write: Any, tmp_path: Path) -> None:
+    (tmp_path / "office.txt").write_text("# the office\n192.0.2.0/24\n")
+    config = load(write('allow: [10.0.0.0/8, "file:office.txt"]'))
+    assert config.allow is not None
+    assert RuleTable(config).verdict(RuleTable(config).match("GET", "/"), {"REMOTE_ADDR": "192.0.2.9"}) == "allow"
+
+
+def test_a_body_may_be_a_file_beside_the_rules(write: Any, tmp_path: Path) -> None:
+    (tmp_path / "429.html").write_text("<p>$retry_after")
+    assert load(write("responses: {html: 429.html}")).responses.html == "<p>$retry_after"
+
+
+# --- what is wrong ------------------------------------------------------------------------------
+
+
+def test_a_mistake_is_told_with_file_line_column_place_value_and_remedy(write: Any) -> None:
+    path = write("rules:\n  - path: /a\n    limits: 5 per minutee\n")
+    assert mistakes(path) == [
+        f'{path}:3:13: rules[0].limits: "5 per minutee" is not a limit: did you mean "5 per minute"?'
+    ]
+
+
+def test_every_mistake_of_a_file_is_told_in_the_order_of_its_lines(write: Any) -> None:
+    path = write(
+        """
+mode: of
+stoarge: memory://
+rules:
+  - {path: login, limits: 5 per minute}
+  - {path: /a, limits: 5 per minute; 6}
+  - {path: /b, method: GET, limits: 5 per minute}
+  - {path: /c}
+  - {limits: 1/s}
+"""
+    )
+    found = mistakes(path)
+    assert [int(one.split(":")[1]) for one in found] == [2, 3, 5, 6, 7, 8, 9]
+    assert [one.split(": ", 2)[1] for one in found] == [
+        "mode", '"stoarge" is not a key', "rules[0].path", "rules[1].limits", "rules[2]", "rules[3]", "rules[4]",
+    ]
+    assert 'did you mean "storage"?' in found[1]
+    assert 'did you mean "methods"?' in found[4]
+
+
+BROKEN = {
+    "a rule that is text": ("rules: [/a]", "write keys and values"),
+    "rules that are a mapping": ("rules: {path: /a}", "each rule beginning with a dash"),
+    "a rule without limits": ("rules: [{path: /a}]", "exempt: true"),
+    "a rule without a path": ("rules: [{limits: 1/s}]", "needs a path"),
+    "limits and exempt": ("rules: [{path: /a, limits: 1/s, exempt: true}]", "take out limits or exempt"),
+    "an empty list of limits": ("rules: [{path: /a, limits: []}]", "list is empty"),
+    "an empty list of paths": ("rules: [{path: [], limits: 1/s}]", "list is empty"),
+    "an empty list of methods": ("rules: [{path: /a, methods: [], limits: 1/s}]", "leave methods out"),
+    "limits that are nothing": ("rules: [{path: /a, limits: }]", "nothing stands here"),
+    "limits that are a number": ("rules: [{path: /a, limits: 5}]", '"5" is not a limit'),
+    "a limit as a key": ("rules: [{path: /a, limits: {5 per minute: }}]", "limit is missing"),
+    "a limit as a key of a rule": ("rules: [{path: /a, 5 per minute: x}]", "quote it or use a list"),
+    "the same limit twice": ("rules: [{path: /a, limits: [1/s, 1 per second]}]", "here twice"),
+    "default without defaults": ("rules: [{path: /a, limits: [default]}]", "there are none"),
+    "a cost above the limit": ("rules: [{path: /a, limits: 5/s, cost: 6}]", "never fits"),
+    "a cost of zero": ("rules: [{path: /a, limits: 5/s, cost: 0}]", "out of bounds"),
+    "a cost in words": ("rules: [{path: /a, limits: 5/s, cost: two}]", "whole number"),
+    "a quoted number": ('rules: [{path: /a, limits: 5/s, cost: "2"}]', "whole number"),
+    "a burst without a bucket": ("rules: [{path: /a, limits: [{limit: 5/s, burst: 9}]}]", "token-bucket"),
+    "a burst of a limit of zero": ("rules: [{path: /a, limits: [{limit: 0/s, burst: 9, strategy: token-bucket}]}]", "no burst"),
+    "an unknown strategy": ("strategy: gcra", "token-bucket"),
+    "an unknown key type": ("key: user", "session-user"),
+    "a key type twice": ("key: [ip, ip]", "twice"),
+    "session-user without a session": ("key: session-user", "secret_key"),
+    "an unknown method": ("rules: [{path: /a, methods: [FETCH], limits: 1/s}]", "OTHER"),
+    "an unknown mode": ("mode: on", "enforce, shadow, off"),
+    "a yes": ("rules: [{path: /a, exempt: yes}]", "true or false"),
+    "a quoted true": ('rules: [{path: /a, exempt: "true"}]', "true or false"),
+    "an unknown policy": ("on_storage_error: open", "local, allow, deny"),
+    "an unknown storage": ("storage: memcached://x", "redis://"),
+    "an unknown storage option": ("storage: memory://?size=5", "max_clients"),
+    "a bad namespace": ('namespace: "a:b"', "letters"),
+    "a bad time": ("storage_timeout: soon", "100 ms"),
+    "a time of zero": ("storage_timeout: 0", "above zero"),
+    "a name in quotes": ("rules: [{path: /a, name: 'a\"b', limits: 1/s}]", "printable"),
+    "a reserved name": ("rules: [{path: /a, name: default, limits: 1/s}]", "choose another"),
+    "two rules of one name": ("rules: [{path: /a, name: x, limits: 1/s}, {path: /b, name: x, limits: 1/s}]", "name of its own"),
+    "a key twice": ("mode: off\nmode: off", "line 1"),
+    "a bad proxy": ("client_ip: {trusted_proxies: [nginx]}", "unix"),
+    "a bad prefix": ("client_ip: {ipv6_prefix: 129}", "from 1 to 128"),
+    "an unknown session": ("session: {kind: rails, secret_key: x}", "flask"),
+    "a session without a key": ("session: {kind: flask}", "secret_key"),
+    "a session without a kind": ("session: {secret_key: x}", "kind"),
+    "a network with host bits": ("allow: [10.0.0.1/8]", "10.0.0.0/8"),
+    "a list that is not there": ('block: ["file:nowhere.txt"]', "nowhere.txt"),
+    "a body that is not there": ("responses: {html: nowhere.html}", "nowhere.html"),
+    "an unknown header style": ("responses: {headers: github}", "x-ratelimit"),
+    "a skip that is no function": ("rules: [{path: /a, limits: 1/s, skip: internal}]", "python:"),
+    "a skip that is not there": ('rules: [{path: /a, limits: 1/s, skip: "python:os:nowhere"}]', "nowhere"),
+    "a condition without a header": ("rules: [{path: /a, limits: 1/s, when: {ip: x}}]", "header"),
+    "an unset variable": ("storage: ${NOWHERE_TO_BE_SET}", "NOWHERE_TO_BE_SET is not set"),
+    "a bad variable": ('storage: "${1}"', "${NAME}"),
+    "an unclosed variable": ('storage: "${A"', "${NAME}"),
+    "a tag": ("storage: !!python/object:os.system memory://", "this is not YAML|tag|leave it out"),
+    "a list for text": ("storage: [memory://]", "one text"),
+    "a list as a key": ("[a]: b", "a key is text"),
+    "a merge of text": ("rules: [{<<: x, path: /a, limits: 1/s}]", "takes a mapping"),
+    "a tab": ("rules:\n\t- path: /a", "not YAML"),
+    "an unclosed bracket": ("rules: [{path: /a", "not YAML"),
+    "a star without quotes": ("rules: [{path: /a, limits: *x}]", "not YAML"),
+    "a list at the top": ("- path: /a", "keys and values"),
+    "text at the top": ("hello", "keys and values"),
+    "two documents": ("mode: off\n---\nmode: off", "not YAML"),
+}
+
+
+@pytest.mark.parametrize(("text", "told"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_file_is_refused_with_a_remedy(write: Any, text: str, told: str) -> None:
+    found = mistakes(write(text), variables={})
+    assert any(part in one for one in found for part in told.split("|")), found
+    assert all("Traceback" not in one for one in found)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "cannot be read"),
+        (b"", "is empty"),
+        (b"# nothing but a comment\n", "is empty"),
+        (b"\x00\xff\xfe\x01", "not UTF-8"),
+        (b"\x00\x01", "not YAML"),
+        (b"rules: []\n#" + b"x" * 10_000_000, "larger than 1 MiB"),
+        (b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
+            b"%c: &%c [%s]\n" % (c, c, b",".join([b"*%c" % (c - 1)] * 9)) for c in range(98, 107)
+        ), "values, aliases expanded"),
+        (b"rules: &a [*a]", "refer to themselves"),
+        (b"[" * 5000 + b"]" * 5000, "deep"),
+    ],
+    ids=["missing", "empty", "comment", "binary", "control characters", "10 MB", "bomb", "recursion", "depth"],
+)
+def test_a_file_that_is_no_rule_file_gets_a_clear_error(tmp_path: Path, content: bytes | None, told: str) -> None:
+    path = tmp_path / "throttle.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    found = mistakes(path)
+    assert len(found) == 1
+    assert told in found[0]
+    assert found[0].startswith(str(path))
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    assert "cannot be read" in mistakes(tmp_path)[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'storage: "${SECRET}"',
+        'rules: [{path: /a, limits: "${SECRET}"}]',
+        'rules: [{path: "${SECRET}", limits: 1/s}]',
+        'mode: "${SECRET}"',
+        'key: "${SECRET}"',
+        'namespace: "${SECRET}"',
+        'rules: [{path: /a, cost: "${SECRET}", limits: 1/s}]',
+        'session: {kind: "${SECRET}"}',
+        'client_ip: {trusted_proxies: ["${SECRET}"]}',
+        'allow: ["${SECRET}"]',
+        'responses: {html: "${SECRET}"}',
+    ],
+)
+def test_no_value_from_the_environment_is_printed(write: Any, text: str) -> None:
+    found = mistakes(write(text), variables={"SECRET": "redis//:hunter2%"})
+    assert found
+    assert not any("hunter2" in one for one in found), found
+    assert all("${SECRET}" in one or "kind" in one for one in found)
+
+
+def test_the_variables_may_be_unset_where_that_is_asked_for(write: Any) -> None:
+    path = write('storage: "${REDIS_URL}"\nsession: {kind: flask, secret_key: "${SECRET_KEY}"}\nkey: session-user')
+    assert len(mistakes(path, variables={})) >= 2
+    assert load(path, variables={}, allow_unset=True).storage == "shared://"
+
+
+def test_a_mistake_is_data(write: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write("mode: of"))
+    (mistake,) = caught.value.mistakes
+    assert (mistake.line, mistake.column, mistake.where) == (1, 7, "mode")
+
+
+EXAMPLE = Path(__file__).parent.parent / "config.example.yaml"
+
+
+@given(st.data())
+def test_a_mutated_example_is_a_configuration_or_a_config_error(data: st.DataObject) -> None:
+    text = EXAMPLE.read_text()
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(text)))
+        cut = data.draw(st.integers(0, 6))
+        text = text[:at] + data.draw(st.text("{}[]:,-#&*!|>'\"%@` \n\tabc019/<$", max_size=4)) + text[at + cut :]
+    path = Path(f"/dev/shm/wsgi_throttle_{id(data)}.yaml") if Path("/dev/shm").is_dir() else Path("x.yaml")
+    path.write_text(text)
+    try:
+        RuleTable(load(path, variables={}))
+    except ConfigError as error:
+        assert error.mistakes
+    finally:
+        path.unlink()

@@ -1,0 +1,185 @@
+"""A changed rule file is picked up, and a bad one is not."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from werkzeug.test import Client
+
+from wsgi_throttle import ConfigError, Throttle
+from wsgi_throttle import reload as reload_module
+from wsgi_throttle.reload import Watch
+
+LIMIT = "storage: memory://\nrules: [{{name: r, path: /, limits: {} per hour}}]\n"
+
+
+def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"ok"]
+
+
+@pytest.fixture(autouse=True)
+def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reload_module, "LOOK_EVERY_S", 0.005)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, Client]]:
+    path = tmp_path / "throttle.yaml"
+    path.write_text(LIMIT.format(1000))
+    throttle = Throttle(app, path)
+    yield path, Client(throttle)
+    throttle.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)  # a poll, with a deadline
+
+
+def limit_of(client: Client) -> str:
+    return client.get("/").headers["X-RateLimit-Limit"]
+
+
+def test_a_change_is_picked_up(served: tuple[Path, Client]) -> None:
+    path, client = served
+    assert limit_of(client) == "1000"
+    path.write_text(LIMIT.format(77))
+    until(lambda: limit_of(client) == "77")
+
+
+def test_a_bad_change_leaves_the_old_rules_in_force_and_logs_every_mistake_once(
+    served: tuple[Path, Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    path, client = served
+    with caplog.at_level(logging.ERROR, "wsgi_throttle"):
+        path.write_text("rules: [{path: /, limits: 5 per minutee}, {path: x, limits: 1/s}]")
+        until(lambda: client.get("/") is not None and bool(caplog.records))
+        for _ in range(20):
+            assert limit_of(client) == "1000"
+            time.sleep(0.002)
+    assert len(caplog.records) == 1
+    assert 'did you mean "5 per minute"?' in caplog.text
+    assert "begins with a slash" in caplog.text
+    path.write_text(LIMIT.format(5000))
+    until(lambda: limit_of(client) == "5000")
+
+
+def test_a_deleted_file_leaves_the_old_rules_in_force(
+    served: tuple[Path, Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    path, client = served
+    path.unlink()
+    until(lambda: client.get("/") is not None and "cannot be read" in caplog.text)
+    assert limit_of(client) == "1000"
+    path.write_text(LIMIT.format(77))
+    until(lambda: limit_of(client) == "77")
+
+
+def test_the_counters_of_unchanged_limits_survive(served: tuple[Path, Client]) -> None:
+    path, client = served
+    for _ in range(10):
+        client.get("/")
+    path.write_text(LIMIT.format(1000) + "default_limits: 9 per day\n")
+    until(lambda: client.get("/other").headers.get("X-RateLimit-Limit") == "9")
+    assert int(client.get("/").headers["X-RateLimit-Remaining"]) == 989
+
+
+def test_a_changed_storage_says_that_it_needs_a_restart(
+    served: tuple[Path, Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    path, client = served
+    path.write_text(LIMIT.format(50).replace("memory://", "memory://?max_clients=5"))
+    until(lambda: limit_of(client) == "50")
+    assert "restart" in caplog.text
+
+
+def test_reload_false_turns_it_off(tmp_path: Path) -> None:
+    path = tmp_path / "throttle.yaml"
+    path.write_text(LIMIT.format(5) + "reload: false\n")
+    throttle = Throttle(app, path)
+    path.write_text(LIMIT.format(7))
+    for _ in range(5):
+        time.sleep(0.01)
+        assert limit_of(Client(throttle)) == "5"
+        Throttle(app, path).close()
+
+
+def test_a_bad_file_stops_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "throttle.yaml"
+    path.write_text("mode: of")
+    with pytest.raises(ConfigError):
+        Throttle(app, path)
+
+
+def test_a_version_counts_once_two_looks_have_seen_it_alike(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("a")
+    called = threading.Event()
+    watch = Watch(path, called.set)
+
+    def look() -> None:
+        watch._next_look = 0
+        watch.poll()
+
+    for growing in ("ab", "abc", "abcd"):
+        path.write_text(growing)
+        look()
+    assert not called.is_set()
+    look()
+    assert called.wait(10)
+    called.clear()
+    look()
+    assert not called.is_set()
+
+
+def test_no_more_than_one_look_in_the_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reload_module, "LOOK_EVERY_S", 3600)
+    looks: list[Path] = []
+    watch = Watch(tmp_path / "file", lambda: None)
+    monkeypatch.setattr(reload_module, "version", looks.append)
+    for _ in range(1000):
+        watch.poll()
+    assert not looks
+
+
+def test_every_request_is_judged_by_one_table_through_20_reloads(served: tuple[Path, Client]) -> None:
+    path, client = served
+    path.write_text(LIMIT.format(10**9))
+    until(lambda: limit_of(client) == str(10**9))
+    errors: list[BaseException] = []
+    seen: set[str] = set()
+    stop = threading.Event()
+
+    def load() -> None:
+        own = Client(client.application)
+        try:
+            while not stop.is_set():
+                response = own.get("/")
+                assert response.status_code == 200
+                seen.add(response.headers["X-RateLimit-Limit"])
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(20):
+        if number % 2:
+            path.write_text("rules: [{path: /, limi")
+        else:
+            path.write_text(LIMIT.format(10**9 + number))
+            until(lambda wanted=str(10**9 + number): wanted in seen)  # type: ignore[misc]
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert seen <= {str(10**9), *(str(10**9 + number) for number in range(0, 20, 2))}

@@ -1,0 +1,278 @@
+"""The rule table: what a request is charged, as seen in the plan for its method and path."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsgi_throttle.config import load
+from wsgi_throttle.errors import ConfigError
+from wsgi_throttle.rules import MAX_CACHED_CHARACTERS, RuleTable, warnings
+
+
+def table(*rules: dict[str, Any], **top: Any) -> RuleTable:
+    return RuleTable(load({"storage": "memory://", "rules": list(rules), **top}))
+
+
+def charged(rules: RuleTable, request: str, **environ: Any) -> list[str]:
+    """What ``METHOD /path`` is charged: ``policy`` or ``policy (shadow)``."""
+    method, _, path = request.partition(" ")
+    plan = rules.match(method, path)
+    found = plan.charges({"REMOTE_ADDR": "192.0.2.1", "REQUEST_METHOD": method, **environ})
+    return [charge.policy + ("" if charge.enforce else " (shadow)") for charge in found]
+
+
+def buckets(rules: RuleTable, request: str, **environ: Any) -> list[str]:
+    method, _, path = request.partition(" ")
+    plan = rules.match(method, path)
+    return [charge.bucket for charge in plan.charges({"REMOTE_ADDR": "192.0.2.1", **environ})]
+
+
+def rule(path: str, name: str = "", limits: Any = "5 per minute", **more: Any) -> dict[str, Any]:
+    return {"path": path, "limits": limits, **({"name": name} if name else {}), **more}
+
+
+def exempt(path: str, **more: Any) -> dict[str, Any]:
+    return {"path": path, "exempt": True, **more}
+
+
+def test_a_request_is_charged_what_its_rule_says() -> None:
+    rules = table(rule("/login", "login", "5 per minute; 20 per hour", methods=["POST"]))
+    assert charged(rules, "POST /login") == ["login-1", "login-2"]
+    assert charged(rules, "GET /login") == []
+    assert charged(rules, "POST /other") == []
+
+
+def test_requests_that_no_rule_matches_are_charged_the_defaults_in_one_counter() -> None:
+    rules = table(rule("/a"), default_limits=["200 per day", "50 per hour"])
+    assert charged(rules, "GET /b") == ["default-1", "default-2"]
+    assert buckets(rules, "GET /b") == buckets(rules, "GET /c")
+    assert charged(rules, "GET /a") == ["/a"]
+
+
+def test_application_limits_are_charged_on_every_request_that_is_not_exempt() -> None:
+    rules = table(rule("/a"), exempt("/e"), application_limits="1000 per hour")
+    assert charged(rules, "GET /a") == ["/a", "application"]
+    assert charged(rules, "GET /b") == ["application"]
+    assert charged(rules, "GET /e") == []
+    assert rules.match("GET", "/e").exempt
+
+
+def test_default_in_a_list_charges_the_defaults_own_counter_too() -> None:
+    rules = table(rule("/a", "a", ["5 per minute", "default"]), default_limits="50 per hour")
+    assert charged(rules, "GET /a") == ["a", "default"]
+    assert buckets(rules, "GET /a")[1] == buckets(rules, "GET /other")[0]
+
+
+def test_several_paths_of_a_rule_share_one_counter() -> None:
+    rules = table(rule(["/a", "/b/**"], "both"))  # type: ignore[arg-type]
+    assert buckets(rules, "GET /a") == buckets(rules, "GET /b/c")
+
+
+def test_rules_share_a_counter_exactly_where_they_name_one_scope_and_the_same_limit() -> None:
+    rules = table(
+        rule("/a", "a", scope="api"),
+        rule("/b", "b", scope="api"),
+        rule("/c", "c"),
+        rule("/api", "api"),
+    )
+    assert buckets(rules, "GET /a") == buckets(rules, "GET /b")
+    assert buckets(rules, "GET /a") != buckets(rules, "GET /c")
+    assert buckets(rules, "GET /a") != buckets(rules, "GET /api")
+
+
+def test_per_method_counts_each_method_by_itself() -> None:
+    rules = table(rule("/a", per_method=True))
+    assert buckets(rules, "GET /a") != buckets(rules, "POST /a")
+    assert buckets(rules, "BREW /a") == buckets(rules, "PROPFIND /a")
+
+
+def test_the_key_type_is_part_of_the_bucket_so_that_ip_and_user_limits_never_meet() -> None:
+    session = {"kind": "flask", "secret_key": "s"}
+    limits = ["5 per minute", {"limit": "5 per minute", "key": "session-user"}]
+    rules = table(rule("/a", "a", limits), session=session)
+    first, second = buckets(rules, "GET /a")
+    assert first != second
+    assert first.endswith("{ip:192.0.2.1}")
+    assert second.endswith("{ip:192.0.2.1}")
+
+
+def test_limits_of_one_counter_stand_side_by_side_whatever_their_order() -> None:
+    session = {"kind": "flask", "secret_key": "s"}
+    limits = ["5/s", {"limit": "6/s", "key": "session-user"}, "7/m"]
+    found = buckets(table(rule("/a", "a", limits), session=session), "GET /a")
+    assert [found.index(bucket) for bucket in found] == [0, 0, 2]
+
+
+def test_a_shadow_rule_is_an_overlay() -> None:
+    rules = table(
+        rule("/**", "all"),
+        rule("/export", "export", mode="shadow"),
+        rule("/export/**", "below", mode="shadow"),
+        default_limits="9 per hour",
+    )
+    assert charged(rules, "GET /export") == ["all", "export (shadow)"]
+    assert charged(rules, "GET /export/a") == ["all", "below (shadow)"]
+    assert charged(rules, "GET /") == ["all"]
+
+
+def test_a_shadow_rule_that_would_not_win_is_not_counted() -> None:
+    rules = table(rule("/a", "a"), rule("/**", "all", mode="shadow"))
+    assert charged(rules, "GET /a") == ["a"]
+    assert charged(rules, "GET /b") == ["all (shadow)"]
+
+
+def test_a_shadow_rule_never_counts_on_an_enforced_counter() -> None:
+    rules = table(rule("/a", scope="s"), rule("/b", scope="s", mode="shadow"))
+    assert buckets(rules, "GET /a") != buckets(rules, "GET /b")
+
+
+def test_a_shadow_rule_over_an_exempt_path_is_counted_and_the_rest_is_not() -> None:
+    rules = table(
+        exempt("/s/**"), rule("/s/big", "big", mode="shadow"), application_limits="9 per hour"
+    )
+    assert charged(rules, "GET /s/big") == ["big (shadow)"]
+    assert charged(rules, "GET /s/small") == []
+
+
+def test_a_rule_that_is_off_is_as_if_it_were_not_there() -> None:
+    rules = table(rule("/a", mode="off"), default_limits="9 per hour")
+    assert charged(rules, "GET /a") == ["default"]
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("shadow", ["/a (shadow)", "application (shadow)"]), ("off", [])])
+def test_the_top_levels_mode_is_for_everything(mode: str, expected: list[str]) -> None:
+    rules = table(rule("/a", mode="enforce"), application_limits="9 per hour", mode=mode)
+    assert charged(rules, "GET /a") == expected
+
+
+def test_a_path_with_dots_is_charged_by_both_rules_that_it_may_mean() -> None:
+    rules = table(
+        rule("/api/expensive/**", "expensive"), exempt("/health"), rule("/login", "login")
+    )
+    assert charged(rules, "GET /api/expensive/../../health") == ["expensive"]
+    assert charged(rules, "GET /api/expensive/../../login") == ["expensive", "login"]
+    assert charged(rules, "GET /x/../login") == ["login"]
+
+
+def test_a_path_with_dots_is_exempt_only_if_both_its_forms_are() -> None:
+    rules = table(exempt("/static/**"), exempt("/health"), default_limits="9 per hour")
+    assert charged(rules, "GET /static/../health") == []
+    assert charged(rules, "GET /static/../secret") == ["default"]
+
+
+def test_one_limit_that_two_rules_share_is_charged_once_at_the_higher_cost() -> None:
+    rules = table(rule("/a/**", "a", scope="s"), rule("/b", "b", scope="s", cost=3))
+    plan = rules.match("GET", "/a/../b")
+    assert [charge.cost for charge in plan.charges({"REMOTE_ADDR": "192.0.2.1"})] == [3]
+
+
+def test_skip_and_when_leave_the_other_limits_in_force() -> None:
+    rules = table(
+        rule("/skip", "skip", skip="python:tests.test_rules:is_internal"),
+        rule("/when", "when", when={"header": {"X-Bot": "1"}}),
+        application_limits="9 per hour",
+    )
+    assert charged(rules, "GET /skip") == ["skip", "application"]
+    assert charged(rules, "GET /skip", HTTP_X_INTERNAL="1") == ["application"]
+    assert charged(rules, "GET /when") == ["application"]
+    assert charged(rules, "GET /when", HTTP_X_BOT="1") == ["when", "application"]
+
+
+def test_a_skip_function_that_raises_skips_nothing() -> None:
+    rules = table(rule("/a", "a", skip="python:tests.test_rules:failing"))
+    assert charged(rules, "GET /a") == ["a"]
+
+
+def is_internal(environ: dict[str, Any]) -> bool:
+    return "HTTP_X_INTERNAL" in environ
+
+
+def failing(environ: dict[str, Any]) -> bool:
+    raise RuntimeError("no")
+
+
+def test_path_variables_reach_the_plan_in_their_canonical_text() -> None:
+    rules = table(rule("/users/<int:id>/<name>"))
+    assert rules.match("GET", "/users/005/Ann").path_args == {"id": "5", "name": "Ann"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (rule("/a/<x>", "first"), rule("/a/<y>", "second")),
+        (rule("/a", "first"), rule("/a/", "second")),
+        (rule("/a/*", "first"), rule("/a/<y>", "second")),
+        (rule("/a/**", "first"), rule("/a/**", "second")),
+        (rule("/a", "first", methods=["GET", "POST"]), rule("/a", "second", methods=["POST", "GET"])),
+    ],
+)
+def test_rules_that_can_never_be_told_apart_are_an_error(first: Any, second: Any) -> None:
+    with pytest.raises(ConfigError, match='never be told from the rule "first"') as caught:
+        table(first, second)
+    assert caught.value.mistakes[0].where == "rules[1]"
+
+
+def test_an_enforced_rule_and_its_shadow_may_have_one_path() -> None:
+    rules = table(rule("/a", "a"), rule("/a", "stricter", "1 per minute", mode="shadow"))
+    assert charged(rules, "GET /a") == ["a", "stricter (shadow)"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "top", "told"),
+    [
+        ([rule("/u/<name>", "n"), rule("/u/<uuid:id>", "u")], {}, 'fit this rule and "n"'),
+        ([rule("/a", "x", methods=["GET", "POST"]), rule("/a", methods=["POST"])], {}, 'and "x"'),
+        ([rule("/a", limits="100 per minute; 50 per hour")], {}, "100 per minute can never be reached"),
+        ([], {}, "nothing is limited"),
+        ([rule("/a")], {"mode": "shadow"}, "the mode is shadow"),
+        ([rule("/a")], {"storage": "redis://127.0.0.1"}, "a namespace of its own"),
+    ],
+)
+def test_what_is_doubtful_is_warned_of(rules: list[Any], top: dict[str, Any], told: str) -> None:
+    found = warnings(load({"storage": "memory://", "rules": rules, **top}))
+    assert any(told in str(warning) for warning in found), found
+
+
+def test_a_sound_configuration_has_no_warnings() -> None:
+    limits = ["5 per minute", "20 per hour", {"limit": "1 per second", "key": "all"}]
+    assert warnings(load({"storage": "memory://", "rules": [rule("/a", limits=limits)]})) == []
+
+
+def test_nothing_long_is_kept() -> None:
+    rules = table(rule("/**"))
+    rules.match("GET", "/" + "x" * MAX_CACHED_CHARACTERS)
+    assert not rules._paths
+    rules.match("GET", "/x")
+    assert len(rules._paths) == 1
+
+
+def test_as_many_paths_as_a_client_likes_do_not_make_the_table_grow() -> None:
+    rules = table(*[rule(f"/{index}", f"r{index}") for index in range(100)])
+    for index in range(10_000):
+        rules.match("GET", f"/{index % 100}/{index}/../../{index * 7 % 100}")
+    assert len(rules._paths) <= rules._paths.most
+    assert len(rules._plans) <= rules._plans.most
+
+
+@given(st.text(max_size=20), st.text(max_size=50))
+def test_any_method_and_path_meet_a_rule_for_everything(method: str, path: str) -> None:
+    assert charged(EVERYTHING, f"{method.replace(' ', '')} {path}")[0].startswith("all")
+
+
+EVERYTHING = table(rule("/**", "all"))
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("a:b", "ip"), ("a", "ip"), ("a{x}", "ip"), ("a%3Ab", "ip"), ("a", "all"), ("rule=a", "ip"), ("shadow", "ip")],
+)
+def test_no_two_names_make_one_prefix(name: str, key: str) -> None:
+    others = [("a:b", "ip"), ("a", "ip"), ("a{x}", "ip"), ("a%3Ab", "ip"), ("a", "all"), ("rule=a", "ip"), ("shadow", "ip")]
+    mine = buckets(table(rule("/a", name, key=key)), "GET /a")[0].partition("{")[0]
+    for other, other_key in others:
+        prefix = buckets(table(rule("/a", other, key=other_key)), "GET /a")[0].partition("{")[0]
+        assert (prefix == mine) == ((other, other_key) == (name, key))

@@ -1,0 +1,33 @@
+"""A rate limiter for any WSGI application, with its rules in YAML.
+
+    from wsgi_throttle import Throttle
+    application = Throttle(application, "throttle.yaml")
+"""
+
+from __future__ import annotations
+
+from .decision import Charge, Decision, Limit, Outcome
+from .errors import (
+    ConfigError,
+    LimitError,
+    Mistake,
+    StorageError,
+    StorageURIError,
+    ThrottleError,
+)
+from .middleware import Throttle, wrap
+
+__all__ = [
+    "Charge",
+    "ConfigError",
+    "Decision",
+    "Limit",
+    "LimitError",
+    "Mistake",
+    "Outcome",
+    "StorageError",
+    "StorageURIError",
+    "Throttle",
+    "ThrottleError",
+    "wrap",
+]

@@ -1,0 +1,231 @@
+"""The journey of a request: which rule, who, may it pass, and the answer."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from pathlib import Path
+from time import time_ns
+from typing import Any, TypeAlias
+
+from .config import Config, load
+from .decision import Decision
+from .errors import ConfigError, StorageError
+from .headers import Header
+from .identity import Environ
+from .refusals import RefusalLog
+from .reload import Watch
+from .response import Responder, Response
+from .rules import Plan, RuleTable
+from .storage import open_storage
+from .storage.memory import MemoryStorage
+
+StartResponse: TypeAlias = Callable[..., Callable[[bytes], object]]
+Application: TypeAlias = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+OnLimit: TypeAlias = Callable[[dict[str, Any], Decision], "Application | None"]
+
+DECISION = "wsgi_throttle.decision"
+"""Where the application finds the decision on its request, in the environ."""
+
+RETRY_UNAVAILABLE_S = 1
+"""After how long a client may ask again that was refused for want of a storage."""
+
+_log = logging.getLogger("wsgi_throttle")
+
+
+class _Serving:
+    """What is made of one configuration, and swapped as a whole when the file changes."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.table = RuleTable(config)
+        self._responders = {None: Responder(config.responses)} | {
+            rule.name: Responder(rule.responses) for rule in config.rules if rule.responses
+        }
+        self.pairs = self._responders[None].limit_headers.pairs
+
+    def responder(self, plan: Plan) -> Responder:
+        """The one of the rule, where it has bodies of its own."""
+        name = plan.rules[0].name if plan.rules else None
+        return self._responders.get(name) or self._responders[None]
+
+
+class Throttle:
+    """A WSGI application that lets another one have the requests that are within their limits.
+
+    Any thread may call it, and after a fork any process. Nothing is connected or opened before the
+    first request.
+
+    :param app: the application to protect.
+    :param config: the path of a YAML file, or a mapping of the same shape. If None, the
+        environment's WSGI_THROTTLE_CONFIG, else ``throttle.yaml`` in the working directory.
+    :param on_limit: called with (environ, decision) for a refused request; returns a WSGI
+        application that answers it, or None for the built-in answer.
+    :raises ConfigError: with every mistake in the configuration.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        *,
+        on_limit: OnLimit | None = None,
+    ) -> None:
+        if config is None:
+            config = os.environ.get("WSGI_THROTTLE_CONFIG") or "throttle.yaml"
+        self._app = app
+        self._on_limit = on_limit
+        self._source = config
+        # Before the file is read, so that no change is missed.
+        watch = None if isinstance(config, Mapping) else Watch(Path(config), self._reload)
+        loaded = load(config)
+        self._serving = _Serving(loaded)
+        self._watch = watch if loaded.reload else None
+        self._storage = open_storage(
+            loaded.storage,
+            identity=loaded.storage_identity,
+            timeout_s=loaded.storage_timeout_ms / 1000,
+        )
+        self._local = MemoryStorage()
+        self._log_refusal = RefusalLog()
+        self._counts_alone = loaded.storage.startswith("memory:")
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if self._watch is not None:
+            self._watch.poll()
+        serving = self._serving
+        plan = serving.table.match(environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", ""))
+        if plan.listed:
+            verdict = serving.table.verdict(plan, environ)
+            if verdict == "block":
+                return _answer(start_response, serving.responder(plan).forbidden(environ))
+            if verdict == "allow":
+                return self._app(environ, start_response)
+        if plan.exempt or _is_free_preflight(plan, environ):
+            return self._app(environ, start_response)
+        decision = self._take(plan, environ)
+        if decision is None:
+            return _answer(
+                start_response, serving.responder(plan).unavailable(environ, RETRY_UNAVAILABLE_S)
+            )
+        environ[DECISION] = decision
+        if decision.granted:
+            return self._app(environ, _announcing(start_response, decision, serving))
+        return self._refuse(serving, plan, decision, environ, start_response)
+
+    def reset(self, key: str) -> None:
+        """Forget what a client has used up, on every counter that the rules now have.
+
+        :param key: as logs and buckets show it, ``ip:192.0.2.1`` or ``session-user:42``; a bare
+            address is an ip.
+        :raises StorageError: the storage did not answer.
+        """
+        serving = self._serving
+        name = serving.table.key_of(key)
+        charges = [
+            charge for counter in serving.table.every_counter() for charge in counter.charges(name)
+        ]
+        self._local.reset(charges)
+        self._storage.reset(charges)
+
+    def close(self) -> None:
+        """Give back files and connections. May be called twice; a later request opens them anew."""
+        self._storage.close()
+
+    def _take(self, plan: Plan, environ: Environ) -> Decision | None:
+        """The decision; None for a request to be denied because nothing can be counted."""
+        if self._counts_alone and environ.get("wsgi.multiprocess"):
+            self._counts_alone = False
+            _log.warning(
+                "storage memory:// counts in each worker process alone, and this server runs "
+                "several: clients get as many times their limits; write storage: shared://"
+            )
+        charges = plan.charges(environ)
+        try:
+            return self._storage.take(charges)
+        except StorageError:
+            if plan.on_storage_error == "deny":
+                return None
+            if plan.on_storage_error == "allow":
+                return Decision(True, (), ())
+            return self._local.take(charges)
+
+    def _refuse(
+        self,
+        serving: _Serving,
+        plan: Plan,
+        decision: Decision,
+        environ: Environ,
+        start_response: StartResponse,
+    ) -> Iterable[bytes]:
+        self._log_refusal(decision)
+        if self._on_limit is not None:
+            try:
+                answer = self._on_limit(environ, decision)
+                if answer is not None:
+                    return answer(environ, _announcing(start_response, decision, serving))
+            except Exception:
+                _log.exception("on_limit failed, and the built-in answer is given instead")
+        responder = serving.responder(plan)
+        return _answer(
+            start_response, responder.too_many_requests(environ, decision, time_ns() // 1_000_000)
+        )
+
+    def _reload(self) -> None:
+        old = self._serving.config
+        try:
+            serving = _Serving(load(self._source))
+        except ConfigError as error:
+            _log.error("the old rules stay in force, since the changed file has mistakes:\n%s", error)
+            return
+        if serving.config.storage != old.storage:
+            _log.warning("a changed storage: takes effect at the next restart")
+        self._serving = serving
+        _log.info("the rules of %s are in force", serving.config.source)
+
+
+def wrap(app: str, config: str | None = None) -> Throttle:
+    """The application that ``package.module:name`` names, wrapped, for a server's command line:
+    ``gunicorn "wsgi_throttle:wrap('mysite.wsgi:application', 'throttle.yaml')"``.
+
+    :raises ConfigError: with every mistake in the configuration.
+    :raises ImportError: there is no such module.
+    :raises AttributeError: the module has no such name.
+    """
+    module, _, name = app.partition(":")
+    found: Any = import_module(module)
+    for part in (name or "application").split("."):
+        found = getattr(found, part)
+    return Throttle(found, config)
+
+
+def _is_free_preflight(plan: Plan, environ: Environ) -> bool:
+    """A CORS preflight (Fetch standard, 4.8), which a browser sends by itself and whose 429 no page
+    could read; charged only by a rule that names OPTIONS."""
+    return (
+        environ.get("REQUEST_METHOD") == "OPTIONS"
+        and not plan.names_options
+        and "HTTP_ORIGIN" in environ
+        and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
+    )
+
+
+def _announcing(start_response: StartResponse, decision: Decision, serving: _Serving) -> StartResponse:
+    """A start_response that adds what there is to tell of the limits."""
+
+    def start(status: str, headers: list[Header], *exc_info: Any) -> Callable[[bytes], object]:
+        ours = serving.pairs(decision, time_ns() // 1_000_000, headers)
+        retry_after_s = None if decision.granted else decision.retry_after_s
+        if retry_after_s is not None and not any(name.lower() == "retry-after" for name, _ in headers):
+            ours.append(("Retry-After", str(retry_after_s)))
+        return start_response(status, headers + ours, *exc_info)
+
+    return start
+
+
+def _answer(start_response: StartResponse, response: Response) -> Iterable[bytes]:
+    status, headers, body = response
+    start_response(status, headers)
+    return [body]

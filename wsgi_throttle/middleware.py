@@ -22,7 +22,7 @@ from .rules import Plan, RuleTable
 from .storage import open_storage
 from .storage.memory import MemoryStorage
 
-StartResponse: TypeAlias = Callable[..., Callable[[bytes], object]]
+StartResponse: TypeAlias = Callable[..., Any]
 Application: TypeAlias = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 OnLimit: TypeAlias = Callable[[dict[str, Any], Decision], "Application | None"]
 

@@ -1,7 +1,54 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+pytest_plugins = ["redis_server"]
 
 # A deadline on one example would measure the machine.
 settings.register_profile("suite", deadline=None, print_blob=True)
 settings.load_profile("suite")
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def new_client() -> Callable[[], str]:
+    """A loopback address that no request has come from, each time it is called."""
+
+    def address() -> str:
+        high, low = divmod(next(_numbers), 250)
+        return f"127.1.{high}.{low + 1}"
+
+    return address
+
+
+@pytest.fixture(scope="session")
+def new_user() -> Callable[[], str]:
+    """A user id that was not used, each time it is called."""
+    return lambda: f"user-{next(_numbers)}"
+
+
+@pytest.fixture
+def shared_uri(tmp_path: Path) -> str:
+    """shared:// in a folder of this test's own, which small counters fit."""
+    return shared_folder(tmp_path)
+
+
+def shared_folder(parent: Path) -> str:
+    folder = parent / "counters"
+    folder.mkdir(mode=0o700)
+    return f"shared://{folder}?size=1mb"
+
+
+@pytest.fixture(scope="module", params=["shared", "redis"])
+def storage_uri(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What several processes count on together: the same tests run on each."""
+    if request.param == "shared":
+        return shared_folder(tmp_path_factory.mktemp("shared"))
+    uri: str = request.getfixturevalue("redis_uri")
+    return uri

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from email.message import Message
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeAlias
 
 ROOT = Path(__file__).resolve().parent.parent
 START_DEADLINE_S = 60
@@ -67,15 +67,16 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+Address: TypeAlias = "tuple[str, int] | str"
+"""(host, port), or the path of a unix socket."""
+
+
 class Server:
     """A server process that is ready to answer."""
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], address: tuple[str, int] | str, log: IO[bytes]
-    ) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], address: Address, log: IO[bytes]) -> None:
         self.process = process
         self.address = address
-        """(host, port), or the path of a unix socket."""
         self._log = log
 
     @property
@@ -127,13 +128,13 @@ class Server:
 def running(
     command: list[str],
     *,
-    ready: Callable[[str], bool],
-    address: tuple[str, int] | str,
+    ready: Callable[[str], Address | None],
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     pass_fds: tuple[int, ...] = (),
 ) -> Iterator[Server]:
-    """Run ``command`` until the block ends, which begins when ``ready(log so far)``."""
+    """Run ``command`` until the block ends, which begins when ``ready(log so far)`` knows the
+    address that the server listens on."""
     inherited = {name: value for name, value in os.environ.items() if name not in DECIDING}
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     with TemporaryFile() as log:
@@ -146,13 +147,14 @@ def running(
             env={**inherited, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(env or {})},
             pass_fds=pass_fds,
         )
-        server = Server(process, address, log)
+        server = Server(process, "", log)
         try:
             end = time.monotonic() + START_DEADLINE_S
-            while not ready(server.log):
+            while not (address := ready(server.log)):
                 if process.poll() is not None or time.monotonic() > end:
                     raise AssertionError(f"{command} did not start:\n{server.log}")
                 time.sleep(0.01)
+            server.address = address
             yield server
         finally:
             process.terminate()
@@ -178,7 +180,7 @@ def gunicorn(
     It listens on a free port of 127.0.0.1, or on ``unix_socket``.
     """
     listener: socket.socket | None = None
-    address: tuple[str, int] | str
+    address: Address
     if unix_socket:
         address, bind = str(unix_socket), f"unix:{unix_socket}"
     else:
@@ -189,8 +191,7 @@ def gunicorn(
     try:
         with running(
             command,
-            ready=lambda log: log.count("worker is ready") >= workers,
-            address=address,
+            ready=lambda log: address if log.count("worker is ready") >= workers else None,
             env=env,
             cwd=cwd,
             pass_fds=(listener.fileno(),) if listener else (),

@@ -1,0 +1,23 @@
+"""What the tests' servers serve: the demo application behind the throttle.yaml of the working
+directory. It notes each request that reaches it in the file calls.txt there."""
+
+from __future__ import annotations
+
+import os
+
+from examples.demo import app
+from wsgi_throttle import Throttle
+
+
+def noting(environ, start_response):
+    line = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']} {environ['REMOTE_ADDR']}\n"
+    # One short write in append mode: lines of several processes stay whole.
+    file = os.open("calls.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(file, line.encode())
+    finally:
+        os.close(file)
+    return app(environ, start_response)
+
+
+application = Throttle(noting, "throttle.yaml")

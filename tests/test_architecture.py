@@ -1,0 +1,170 @@
+"""The shape of the package: imports point one way, and what is not used is not imported."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from servers import ROOT
+
+PACKAGE = ROOT / "wsgi_throttle"
+
+PIPELINE = [
+    *("__main__", "__init__", "middleware", "reload", "refusals", "rules", "config", "yamlfile"),
+    *("patterns", "identity", "response", "headers", "limits", "storage", "strategies", "decision"),
+    *("cache", "errors"),
+]
+"""From the whole to its parts: each may import those to its right. identity and storage are
+packages, whose own modules stand in no order but import in no circle."""
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_name(file: Path) -> str:
+    """Dotted, below the package: ``storage.redis``; ``storage`` for its __init__.py."""
+    parts = list(file.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+MODULES = {module_name(file): file for file in FILES}
+
+
+def imported(file: Path) -> Iterator[tuple[str, int]]:
+    """The package's own modules that a file imports, wherever in it, with their lines."""
+    package = ["wsgi_throttle", *file.relative_to(PACKAGE).parent.parts]
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = [*base, *(node.module or "").split(".")] if node.module else base
+            # What is imported may be a module of that package or a name in it.
+            targets = [".".join([*base, alias.name]) for alias in node.names]
+        else:
+            continue
+        for target in targets:
+            first, *rest = target.split(".")
+            if first != "wsgi_throttle":
+                continue
+            while rest and ".".join(rest) not in MODULES:
+                rest.pop()
+            yield ".".join(rest) or "__init__", node.lineno
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_down_the_pipeline(name: str) -> None:
+    own = name.partition(".")[0]
+    assert own in PIPELINE, f"{name} has no place in the pipeline"
+    for target, line in imported(MODULES[name]):
+        other = target.partition(".")[0]
+        assert other == own or PIPELINE.index(other) > PIPELINE.index(own), (
+            f"{name}, line {line}: imports {target}, which stands above it"
+        )
+
+
+def test_no_import_runs_in_a_circle() -> None:
+    graph = {
+        name: {target for target, _ in imported(file)} - {name} for name, file in MODULES.items()
+    }
+    TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_function_imports(name: str) -> None:
+    """An import in a function runs on a request; what is optional is imported by its name when a
+    configuration says so."""
+    tree = ast.parse(MODULES[name].read_text())
+    for function in ast.walk(tree):
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            for node in ast.walk(function):
+                assert not isinstance(node, (ast.Import, ast.ImportFrom)), (
+                    f"{name}, line {node.lineno}: an import in a function"
+                )
+
+
+def run(program: str) -> str:
+    """What a program prints in a fresh interpreter."""
+    command = [sys.executable, "-W", "error", "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def loaded(storage: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded after a request on that storage."""
+    program = f"""
+import sys
+from wsgi_throttle import Throttle
+throttle = Throttle(lambda environ, start_response: [b""], {{
+    "storage": {storage!r}, "default_limits": "5 per minute",
+}})
+environ = {{"REQUEST_METHOD": "GET", "PATH_INFO": "/", "REMOTE_ADDR": "192.0.2.1"}}
+throttle(environ, lambda status, headers, exc_info=None: None)
+throttle.close()
+print(*sys.modules)
+"""
+    return set(run(program).split())
+
+
+def test_memory_loads_neither_redis_nor_lmdb() -> None:
+    assert not {"redis", "lmdb"} & loaded("memory://")
+
+
+def test_shared_loads_lmdb_alone(tmp_path: Path) -> None:
+    assert {"redis", "lmdb"} & loaded(f"shared://{tmp_path}") == {"lmdb"}
+
+
+def test_redis_loads_redis_alone() -> None:
+    # Nothing listens on port 1, which is no reason not to start.
+    assert {"redis", "lmdb"} & loaded("redis://127.0.0.1:1") == {"redis"}
+
+
+def test_requests_import_open_and_compile_nothing() -> None:
+    """Not even the first of each kind: all requests of that moment would wait for it."""
+    program = """
+import sys
+from io import BytesIO
+from wsgi_throttle import Throttle
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [b""]
+
+throttle = Throttle(application, {
+    "storage": "memory://",
+    "session": {"kind": "flask", "secret_key": "s"},
+    "default_limits": "5 per minute",
+    "rules": [
+        {"path": "/free/**", "exempt": True},
+        {"path": "/one", "limits": "1 per minute"},
+        {"path": "/user", "key": "session-user", "limits": "1 per minute"},
+    ],
+})
+seen = []
+requests = [
+    {"PATH_INFO": path, "HTTP_ACCEPT": accept, "REMOTE_ADDR": address, "HTTP_COOKIE": cookie}
+    for path in ("/", "/free/x", "/one", "/x/../one", "/user")
+    for accept in ("*/*", "text/html", "text/plain")
+    for address in ("192.0.2.1", "2001:db8::1", "")
+    for cookie in ("", "session=forged")
+]
+def hook(event, arguments):
+    if event in ("import", "open", "compile"):
+        seen.append((event, arguments[0]))
+sys.addaudithook(hook)
+statuses = set()
+for request in requests:
+    environ = {"REQUEST_METHOD": "GET", "wsgi.input": BytesIO(), **request}
+    for _ in throttle(environ, lambda status, headers, exc_info=None: statuses.add(status[:3])):
+        pass
+found = list(seen)
+assert statuses == {"200", "429"}, statuses
+assert not found, found
+"""
+    run(program)

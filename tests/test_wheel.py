@@ -1,0 +1,70 @@
+"""What is installed is what was tested: the wheel, in an environment that holds nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from servers import ROOT
+
+NOT_SOURCE = (".*", "build", "dist", "*.egg-info", "__pycache__")
+
+
+def run(*command: object, cwd: Path) -> str:
+    arguments = [str(part) for part in command]
+    options = {"cwd": cwd, "capture_output": True, "text": True, "timeout": 300}
+    result = subprocess.run(arguments, check=False, **options)
+    assert result.returncode == 0, f"{arguments}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the source distribution: what that lacks, the wheel lacks."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*NOT_SOURCE))
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, cwd=source)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_every_file_of_the_package_and_no_other(wheel: Path) -> None:
+    package = ROOT / "wsgi_throttle"
+    expected = {
+        file.relative_to(ROOT).as_posix()
+        for file in package.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    with zipfile.ZipFile(wheel) as archive:
+        found = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert found == expected
+    assert {
+        "wsgi_throttle/py.typed",
+        "wsgi_throttle/storage/take.lua",
+        "wsgi_throttle/templates/429.html",
+    } <= found
+
+
+def test_the_wheel_runs_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+    environment = tmp_path / "environment"
+    run(sys.executable, "-m", "venv", environment, cwd=tmp_path)
+    run(environment / "bin" / "pip", "install", "--quiet", wheel, cwd=tmp_path)
+    command = environment / "bin" / "wsgi-throttle"
+    table = run(command, "check", ROOT / "config.example.yaml", cwd=tmp_path)
+    assert "login" in table
+    # All modules, so that none needs what only the tests install.
+    code = (
+        "import importlib, pkgutil, wsgi_throttle\n"
+        "for module in pkgutil.walk_packages(wsgi_throttle.__path__, 'wsgi_throttle.'):\n"
+        "    if not module.name.endswith('__main__'):\n"
+        "        importlib.import_module(module.name)\n"
+        "print(wsgi_throttle.__file__)\n"
+    )
+    path = run(environment / "bin" / "python", "-W", "error", "-c", code, cwd=tmp_path)
+    assert path.startswith(str(environment))

@@ -40,7 +40,7 @@ def load_hook(path: str) -> Callable[..., Any]:
             ) from error
     if not callable(found):
         raise ValueError(  # noqa: TRY004 - a bad value of a setting
-            f'"{path}" is a {type(found).__name__}, not a function'
+            f'"{path}" is of type {type(found).__name__}, not a function'
         )
     function: Callable[..., Any] = found
     return function

@@ -1,0 +1,322 @@
+"""The header pairs of a decision: which limits are told of, their numbers, and when none are."""
+
+from __future__ import annotations
+
+import pytest
+from http_sf import parse
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome, seconds_up
+from wsgi_throttle.headers import HEADER_STYLES, MAX_POLICIES, LimitHeaders
+
+NOW_MS = 1_700_000_000_123
+PER_MINUTE = Limit("sliding-window", 5, 60_000, 5)
+PER_HOUR = Limit("sliding-window", 20, 3_600_000, 20)
+
+
+def charge(limit: Limit = PER_MINUTE, policy: str = "login", enforce: bool = True) -> Charge:
+    return Charge("throttle:1:login:ip:{ip:192.0.2.1}", limit, 1, enforce, policy)
+
+
+def judged(granted: bool, *pairs: tuple[Charge, Outcome]) -> Decision:
+    return Decision(granted, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+
+def told(decision: Decision, style: str = "both") -> dict[str, str]:
+    pairs = LimitHeaders(style).pairs(decision, NOW_MS)
+    assert len(dict(pairs)) == len(pairs), "a field is there twice"
+    return dict(pairs)
+
+
+ADMITTED = judged(
+    True,
+    (charge(), Outcome(0, 3, 41_000)),
+    (charge(PER_HOUR, "login-2"), Outcome(0, 18, 3_541_000)),
+)
+REFUSED = judged(
+    False,
+    (charge(), Outcome(40_001, 0, 40_001)),
+    (charge(PER_HOUR, "login-2"), Outcome(0, 15, 3_541_000)),
+)
+
+CASES = {
+    "an admitted request hears of all its limits, and in numbers of the one with least left": (
+        ADMITTED,
+        {
+            "X-RateLimit-Limit": "5",
+            "X-RateLimit-Remaining": "3",
+            "X-RateLimit-Reset": "1700000042",
+            "RateLimit-Policy": '"login";q=5;w=60, "login-2";q=20;w=3600',
+            "RateLimit": '"login";r=3;t=41, "login-2";r=18;t=3541',
+        },
+    ),
+    "a refused one hears of all policies but only of the limit that refuses": (
+        REFUSED,
+        {
+            "X-RateLimit-Limit": "5",
+            "X-RateLimit-Remaining": "0",
+            "X-RateLimit-Reset": "1700000041",
+            "RateLimit-Policy": '"login";q=5;w=60, "login-2";q=20;w=3600',
+            "RateLimit": '"login";r=0;t=41',
+        },
+    ),
+    "where two refuse, the numbers are those of the longer wait": (
+        judged(
+            False,
+            (charge(), Outcome(1, 0, 1)),
+            (charge(PER_HOUR, "login-2"), Outcome(1_001, 0, 1_001)),
+        ),
+        {
+            "X-RateLimit-Limit": "20",
+            "X-RateLimit-Remaining": "0",
+            "X-RateLimit-Reset": "1700000002",
+            "RateLimit-Policy": '"login";q=5;w=60, "login-2";q=20;w=3600',
+            "RateLimit": '"login";r=0;t=1, "login-2";r=0;t=2',
+        },
+    ),
+    "of two with as much left, the later reset is told": (
+        judged(
+            True,
+            (charge(), Outcome(0, 3, 41_000)),
+            (charge(PER_HOUR, "login-2"), Outcome(0, 3, 50_000)),
+        ),
+        {
+            "X-RateLimit-Limit": "20",
+            "X-RateLimit-Remaining": "3",
+            "X-RateLimit-Reset": "1700000051",
+            "RateLimit-Policy": '"login";q=5;w=60, "login-2";q=20;w=3600',
+            "RateLimit": '"login";r=3;t=41, "login-2";r=3;t=50',
+        },
+    ),
+    "an unused limit resets now": (
+        judged(True, (charge(), Outcome(0, 5, 0))),
+        {
+            "X-RateLimit-Limit": "5",
+            "X-RateLimit-Remaining": "5",
+            "X-RateLimit-Reset": "1700000001",
+            "RateLimit-Policy": '"login";q=5;w=60',
+            "RateLimit": '"login";r=5;t=0',
+        },
+    ),
+    "a limit that lets nothing pass has no time": (
+        judged(
+            False,
+            (charge(Limit("sliding-window", 0, 60_000, 0), "closed"), Outcome(NEVER_MS, 0, 0)),
+            (charge(), Outcome(2_000, 0, 2_000)),
+        ),
+        {
+            "X-RateLimit-Limit": "0",
+            "X-RateLimit-Remaining": "0",
+            "RateLimit-Policy": '"closed";q=0;w=60, "login";q=5;w=60',
+            "RateLimit": '"closed";r=0, "login";r=0;t=2',
+        },
+    ),
+    "a window under a second has no w": (
+        judged(True, (charge(Limit("fixed-window", 3, 999, 3)), Outcome(0, 2, 400))),
+        {
+            "X-RateLimit-Limit": "3",
+            "X-RateLimit-Remaining": "2",
+            "X-RateLimit-Reset": "1700000001",
+            "RateLimit-Policy": '"login";q=3',
+            "RateLimit": '"login";r=2;t=1',
+        },
+    ),
+    "a window of parts of a second is rounded up": (
+        judged(True, (charge(Limit("fixed-window", 3, 1_500, 3)), Outcome(0, 2, 1_000))),
+        {
+            "X-RateLimit-Limit": "3",
+            "X-RateLimit-Remaining": "2",
+            "X-RateLimit-Reset": "1700000002",
+            "RateLimit-Policy": '"login";q=3;w=2',
+            "RateLimit": '"login";r=2;t=1',
+        },
+    ),
+    "shadow charges are not told of, though they have less left": (
+        judged(
+            True,
+            (charge(policy="shadow", enforce=False), Outcome(9_000, 0, 9_000)),
+            (charge(PER_HOUR, "login"), Outcome(0, 18, 3_541_000)),
+        ),
+        {
+            "X-RateLimit-Limit": "20",
+            "X-RateLimit-Remaining": "18",
+            "X-RateLimit-Reset": "1700003542",
+            "RateLimit-Policy": '"login";q=20;w=3600',
+            "RateLimit": '"login";r=18;t=3541',
+        },
+    ),
+    "shadow charges are not told of, though they would have refused for longer": (
+        judged(
+            False,
+            (charge(), Outcome(1_000, 0, 1_000)),
+            (charge(PER_HOUR, "shadow", enforce=False), Outcome(9_000, 0, 9_000)),
+        ),
+        {
+            "X-RateLimit-Limit": "5",
+            "X-RateLimit-Remaining": "0",
+            "X-RateLimit-Reset": "1700000002",
+            "RateLimit-Policy": '"login";q=5;w=60',
+            "RateLimit": '"login";r=0;t=1',
+        },
+    ),
+    "several keys of one rule are told of once, by the tightest": (
+        judged(
+            True,
+            (charge(), Outcome(0, 4, 10_000)),
+            (charge(), Outcome(0, 2, 30_000)),
+            (charge(), Outcome(0, 3, 20_000)),
+        ),
+        {
+            "X-RateLimit-Limit": "5",
+            "X-RateLimit-Remaining": "2",
+            "X-RateLimit-Reset": "1700000031",
+            "RateLimit-Policy": '"login";q=5;w=60',
+            "RateLimit": '"login";r=2;t=30',
+        },
+    ),
+    "of several keys of one rule, the one that refuses is told of": (
+        judged(
+            False,
+            (charge(), Outcome(0, 0, 59_000)),
+            (charge(), Outcome(7_000, 0, 7_000)),
+        ),
+        {
+            "X-RateLimit-Limit": "5",
+            "X-RateLimit-Remaining": "0",
+            "X-RateLimit-Reset": "1700000008",
+            "RateLimit-Policy": '"login";q=5;w=60',
+            "RateLimit": '"login";r=0;t=7',
+        },
+    ),
+    "nothing but shadow charges: nothing is told": (
+        judged(True, (charge(enforce=False), Outcome(0, 3, 41_000))),
+        {},
+    ),
+    "no charges: nothing is told": (judged(True), {}),
+}
+
+
+@pytest.mark.parametrize(("decision", "expected"), CASES.values(), ids=CASES)
+def test_pairs(decision: Decision, expected: dict[str, str]) -> None:
+    assert told(decision) == expected
+
+
+@pytest.mark.parametrize(("decision", "expected"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize("style", HEADER_STYLES)
+def test_a_style_is_its_part_of_both(
+    style: str, decision: Decision, expected: dict[str, str]
+) -> None:
+    names = LimitHeaders(style).names
+    assert told(decision, style) == {
+        name: value for name, value in expected.items() if name in names
+    }
+
+
+PRESENT = {
+    "none of ours": ([("Content-Type", "text/html"), ("X-Real", "1"), ("Rate", "1")], True, True),
+    "one of the three numbers": ([("X-RateLimit-Limit", "1")], False, True),
+    "another of that family": ([("x-ratelimit-used", "1")], False, True),
+    "in the letters of its framework": ([("X-Ratelimit-Remaining", "1")], False, True),
+    "the IETF's": ([("RateLimit", '"a";r=1')], True, False),
+    "the IETF's policy alone": ([("RATELIMIT-POLICY", '"a";q=1')], True, False),
+    "the IETF's of an older draft": ([("RateLimit-Remaining", "1")], True, False),
+    "both": ([("RateLimit", '"a";r=1'), ("X-RateLimit-Limit", "1")], False, False),
+    "a longer name that ends alike": ([("X-My-RateLimit", "1")], True, True),
+}
+
+
+@pytest.mark.parametrize(("present", "x_ratelimit", "ietf"), PRESENT.values(), ids=PRESENT)
+def test_a_family_that_the_application_sets_is_the_application_s(
+    present: list[tuple[str, str]], x_ratelimit: bool, ietf: bool
+) -> None:
+    names = [name for name, _ in LimitHeaders("both").pairs(ADMITTED, NOW_MS, present)]
+    assert ("X-RateLimit-Limit" in names) is x_ratelimit
+    assert ("RateLimit" in names) is ietf
+    assert len(names) == 3 * x_ratelimit + 2 * ietf
+
+
+def test_a_limit_that_was_edited_is_told_as_it_is_now() -> None:
+    headers = LimitHeaders("both")
+    headers.pairs(ADMITTED, NOW_MS)
+    edited = judged(True, (charge(PER_HOUR), Outcome(0, 3, 41_000)))
+    assert dict(headers.pairs(edited, NOW_MS))["RateLimit-Policy"] == '"login";q=20;w=3600'
+
+
+def test_what_is_prepared_is_bounded() -> None:
+    headers = LimitHeaders("both")
+    for number in range(MAX_POLICIES + 10):
+        decision = judged(True, (charge(policy=f"rule-{number}"), Outcome(0, 3, 41_000)))
+        assert dict(headers.pairs(decision, NOW_MS))["RateLimit"] == f'"rule-{number}";r=3;t=41'
+    assert len(headers._first) <= MAX_POLICIES
+
+
+def test_a_client_cannot_make_it_prepare_more() -> None:
+    """A rule that counts every value of a form's field has as many charges as the client likes."""
+    headers = LimitHeaders("both")
+    decision = judged(True, *[(charge(), Outcome(0, 3, 41_000))] * 1_000)
+    assert dict(headers.pairs(decision, NOW_MS))["RateLimit-Policy"] == '"login";q=5;w=60'
+    assert headers._policies == 1
+
+
+POLICY_NAMES = st.text(
+    st.characters(min_codepoint=0x20, max_codepoint=0x7E, exclude_characters='"\\'), min_size=1
+)
+
+
+@st.composite
+def decisions(draw: st.DrawFn) -> Decision:
+    names = draw(st.lists(POLICY_NAMES, max_size=4, unique=True))
+    charges = [
+        charge(Limit("sliding-window", quota, window_ms, quota), name, draw(st.booleans()))
+        for name in names
+        for quota in [draw(st.integers(0, 10**12))]
+        for window_ms in [draw(st.integers(1, 10**13))]
+    ]
+    waits = [draw(st.sampled_from([0, 1, 999, 1_000, 60_001, NEVER_MS])) for _ in charges]
+    granted = not any(wait and each.enforce for wait, each in zip(waits, charges, strict=True))
+    outcomes = [
+        Outcome(wait, draw(st.integers(0, 3)), draw(st.integers(0, 3_000))) for wait in waits
+    ]
+    return Decision(granted, charges, outcomes)
+
+
+@given(decisions())
+def test_the_fields_are_structured_fields_and_say_what_the_decision_says(
+    decision: Decision,
+) -> None:
+    headers = told(decision)
+    enforced = list(decision.enforced)
+    if not enforced:
+        assert headers == {}
+        return
+
+    policies = parse(headers["RateLimit-Policy"].encode(), tltype="list")
+    assert policies == [
+        (
+            each.policy,
+            {"q": each.limit.quota}
+            | ({"w": seconds_up(each.limit.window_ms)} if each.limit.window_ms >= 1000 else {}),
+        )
+        for each, _ in enforced
+    ]
+    items = parse(headers["RateLimit"].encode(), tltype="list")
+    shown = enforced if decision.granted else decision.refusing
+    due = [outcome.wait_ms or outcome.reset_ms for _, outcome in shown]
+    assert items == [
+        (
+            each.policy,
+            {"r": outcome.remaining} | ({"t": seconds_up(ms)} if ms < NEVER_MS else {}),
+        )
+        for (each, outcome), ms in zip(shown, due, strict=True)
+    ]
+
+    assert decision.tightest is not None
+    tightest, outcome = decision.tightest
+    assert headers["X-RateLimit-Limit"] == str(tightest.limit.quota)
+    assert headers["X-RateLimit-Remaining"] == str(outcome.remaining)
+    due_ms = outcome.wait_ms or outcome.reset_ms
+    if due_ms < NEVER_MS:
+        assert headers["X-RateLimit-Reset"] == str(seconds_up(NOW_MS + due_ms))
+    else:
+        assert "X-RateLimit-Reset" not in headers

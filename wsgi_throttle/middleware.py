@@ -215,7 +215,7 @@ def _is_free_preflight(plan: Plan, environ: Environ) -> bool:
 def _announcing(start_response: StartResponse, decision: Decision, serving: _Serving) -> StartResponse:
     """A start_response that adds what there is to tell of the limits."""
 
-    def start(status: str, headers: list[Header], *exc_info: Any) -> Callable[[bytes], object]:
+    def start(status: str, headers: list[Header], *exc_info: Any) -> Any:
         ours = serving.pairs(decision, time_ns() // 1_000_000, headers)
         retry_after_s = None if decision.granted else decision.retry_after_s
         if retry_after_s is not None and not any(name.lower() == "retry-after" for name, _ in headers):

@@ -58,16 +58,18 @@ class Server:
 
     def __init__(self, program: str, folder: Path, *, sentinel: bool = False, **options: str):
         self.port = free_port()
-        self.socket = folder / f"{self.port}.sock"
+        self.folder = folder / str(self.port)
+        self.folder.mkdir(exist_ok=True)
+        self.socket = self.folder / "redis.sock"
         self._sentinel = sentinel
         self._program = program
-        self._config = folder / f"{self.port}.conf"
-        self._log = folder / f"{self.port}.log"
+        self._config = self.folder / "redis.conf"
+        self._log = self.folder / "redis.log"
         given = {name.replace("_", "-"): value for name, value in options.items()}
         lines = {
             "port": str(self.port),
             "bind": "127.0.0.1",
-            "dir": str(folder),
+            "dir": str(self.folder),
             "logfile": str(self._log),
         }
         if not sentinel:

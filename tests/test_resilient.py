@@ -1,0 +1,449 @@
+"""A storage that dies, hangs or talks nonsense: no request waits for it, and it is found again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import pytest
+import redis
+
+from redis_server import Server, eventually, programs
+from wsgi_throttle.decision import Charge, Decision, Limit
+from wsgi_throttle.errors import StorageError
+from wsgi_throttle.storage import open_storage
+from wsgi_throttle.storage.resilient import Resilient
+
+TIMEOUT_S = 0.1
+SLOWEST_S = 2 * TIMEOUT_S + 0.15
+"""Two timeouts, and what a busy machine adds."""
+
+LIMIT = Limit("sliding-window", 10**6, 3_600_000, 10**6)
+CHARGES = [Charge("test_resilient:{all}", LIMIT, 1, True, "rule")]
+KEY = f"{CHARGES[0].bucket}:{LIMIT.tag}"
+
+
+# --- real servers --------------------------------------------------------------------------------
+
+
+@dataclass
+class Load:
+    """Requests of a few threads, without a pause, and how they went."""
+
+    storage: Resilient
+    slowest_s: float = 0.0
+    granted: int = 0
+    storage_errors: list[str] = field(default_factory=list)
+    other_errors: list[BaseException] = field(default_factory=list)
+
+    @contextmanager
+    def running(self, threads: int = 4) -> Iterator[None]:
+        over = threading.Event()
+        workers = [threading.Thread(target=self._run, args=(over,)) for _ in range(threads)]
+        for worker in workers:
+            worker.start()
+        try:
+            yield
+        finally:
+            over.set()
+            for worker in workers:
+                worker.join()
+
+    def _run(self, over: threading.Event) -> None:
+        while not over.wait(0.001):
+            began = time.monotonic()
+            try:
+                self.granted += self.storage.take(CHARGES).granted
+            except StorageError as error:
+                self.storage_errors.append(str(error))
+            except BaseException as error:
+                self.other_errors.append(error)
+            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+
+    def fails(self, after: int = 0) -> None:
+        eventually(lambda: len(self.storage_errors) > after)
+
+    def counts(self) -> None:
+        before = self.granted
+        eventually(lambda: self.granted > before, patience_s=20)
+
+    def check(self) -> None:
+        assert self.other_errors == []
+        assert self.slowest_s < SLOWEST_S
+
+
+@contextmanager
+def load_on(server: Server) -> Iterator[Load]:
+    storage = Resilient(open_storage(server.uri, timeout_s=TIMEOUT_S))
+    load = Load(storage)
+    with load.running():
+        yield load
+    load.check()
+    storage.close()
+
+
+def test_a_server_that_is_killed_and_comes_back_empty(new_redis: Callable[..., Server]) -> None:
+    server = new_redis()
+    with load_on(server) as load:
+        load.counts()
+        server.kill()
+        load.fails()
+        server.start()
+        load.counts()
+        assert 0 < server.client.pttl(KEY) <= LIMIT.window_ms + 100
+
+
+def test_a_server_that_is_stopped_for_a_while(new_redis: Callable[..., Server]) -> None:
+    server = new_redis()
+    with load_on(server) as load:
+        load.counts()
+        with server.stopped():
+            load.fails()
+            # Long enough for the storage to be asked more than once.
+            eventually(lambda: len(load.storage_errors) > 1000)
+        load.counts()
+
+
+def test_a_server_that_starts_after_the_workers(new_redis: Callable[..., Server]) -> None:
+    server = new_redis(start=False)
+    with load_on(server) as load:
+        load.fails()
+        server.start()
+        load.counts()
+
+
+def test_connections_that_are_cut_under_load(new_redis: Callable[..., Server]) -> None:
+    server = new_redis()
+    with load_on(server) as load:
+        for _ in range(10):
+            load.counts()
+            server.client.client_kill_filter(_type="normal", skipme=True)
+        load.counts()
+
+
+def test_a_server_that_is_out_of_memory(new_redis: Callable[..., Server]) -> None:
+    server = new_redis()
+    with load_on(server) as load:
+        load.counts()
+        server.client.config_set("maxmemory", 1)
+        load.fails()
+        server.client.config_set("maxmemory", 0)
+        load.counts()
+        assert any("OOM" in error or "maxmemory" in error for error in load.storage_errors)
+
+
+def test_a_master_that_becomes_a_replica(new_redis: Callable[..., Server]) -> None:
+    server = new_redis()
+    with load_on(server) as load:
+        load.counts()
+        server.client.replicaof("127.0.0.1", "1")
+        load.fails()
+        server.client.replicaof("NO", "ONE")
+        load.counts()
+        assert any("READONLY" in error for error in load.storage_errors)
+
+
+def test_a_server_that_is_busy_with_a_script(new_redis: Callable[..., Server]) -> None:
+    server = new_redis(lua_time_limit="10")
+
+    def run_away() -> None:
+        with redis.Redis(port=server.port, socket_timeout=30) as client, suppress(redis.RedisError):
+            client.eval("while true do end", 0)
+
+    with load_on(server) as load:
+        load.counts()
+        script = threading.Thread(target=run_away)
+        script.start()
+        load.fails()
+        # Asked again after half a second, it says why it does not answer.
+        eventually(lambda: len(load.storage_errors) > 1000)
+        server.client.script_kill()
+        script.join()
+        load.counts()
+
+
+def test_a_server_that_is_loading(new_redis: Callable[..., Server]) -> None:
+    program = programs().get("redis-server")
+    before = new_redis(program)
+    if before.version < (7,):
+        pytest.skip("this version loads too fast: it has no option to slow it")
+    for number in range(100):
+        before.client.set(f"test_resilient:{number}", os.urandom(2000))
+    before.client.save()
+    before.stop()
+    slowly = {"key-load-delay": "10000", "loading-process-events-interval-bytes": "1024"}
+    server = new_redis(program, start=False, dir=str(before.folder), **slowly)
+    server.start(wait=False)
+    with load_on(server) as load:
+        eventually(lambda: any("loading" in error.lower() for error in load.storage_errors))
+        load.counts()
+
+
+# --- servers that talk nonsense ------------------------------------------------------------------
+
+
+class Nonsense:
+    """A listener that lets a client connect, then answers whatever it is asked with this."""
+
+    def __init__(self, answer: bytes, pause_s: float = 0.0) -> None:
+        self._answer = answer
+        self._pause_s = pause_s
+        self._over = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.uri = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._talk, args=(connection,))
+            thread.start()
+            self._threads.append(thread)
+
+    def _talk(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.settimeout(10)
+            self._read_script_load(connection)
+            connection.sendall(b"$40\r\n%b\r\n" % (b"0" * 40))
+            connection.recv(1 << 16)
+            if not self._answer:
+                return
+            if not self._pause_s:
+                connection.sendall(self._answer)
+            while self._pause_s and not self._over.wait(self._pause_s):
+                connection.sendall(self._answer)
+            connection.recv(1)
+
+    @staticmethod
+    def _read_script_load(connection: socket.socket) -> None:
+        received = b""
+        while b"table.concat" not in received:  # in the script's last line
+            received += connection.recv(1 << 16)
+
+    def close(self) -> None:
+        self._over.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "pause_s"),
+    [
+        pytest.param(b"", 0, id="it hangs up"),
+        pytest.param(b"HTTP/1.1 400 Bad Request\r\n\r\n", 0, id="HTTP"),
+        pytest.param(b"+PONG\r\n", 0, id="another answer"),
+        pytest.param(b"+1\r\n", 0, id="too few numbers"),
+        pytest.param(b"+1 0 1 1 0 1 1\r\n", 0, id="too many numbers"),
+        pytest.param(b"+2 0 1 1\r\n", 0, id="neither granted nor refused"),
+        pytest.param(b"+1 0 1 1\r\n+1 0 1 1\r\n", 0, id="two answers"),
+        pytest.param(b":1\r\n", 0, id="a number"),
+        pytest.param(b"$-1\r\n", 0, id="nil"),
+        pytest.param(b"*3\r\n:1\r\n:2\r\n", 0, id="a part of a list"),
+        pytest.param(b"\r\n", 0, id="an empty line"),
+        pytest.param(b"+1 0 ", 0, id="half a line"),
+        pytest.param(b"\0\xff" * 1000, 0, id="bytes"),
+        pytest.param(b"1", 0.01, id="a byte at a time"),
+        pytest.param(b"1" * 60_000, 0.0001, id="without an end"),
+        pytest.param(b"-LOADING Redis is loading the dataset in memory\r\n", 0, id="loading"),
+        pytest.param(b"-BUSY Redis is busy running a script.\r\n", 0, id="busy"),
+        pytest.param(b"-NOSCRIPT No matching script.\r\n", 0, id="no script, and then nothing"),
+    ],
+)
+def test_nonsense_is_a_storage_error_in_time(answer: bytes, pause_s: float) -> None:
+    server = Nonsense(answer, pause_s)
+    storage = Resilient(open_storage(server.uri, timeout_s=TIMEOUT_S))
+    began = time.monotonic()
+    with pytest.raises(StorageError):
+        storage.take(CHARGES)
+    assert time.monotonic() - began < SLOWEST_S
+    storage.close()
+    server.close()
+
+
+def test_a_resolver_that_hangs_holds_one_thread_and_no_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer = threading.Event()
+
+    def hang(*_: object) -> list[object]:
+        answer.wait(30)
+        raise socket.gaierror("gave up")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    load = Load(Resilient(open_storage("redis://redis.invalid", timeout_s=TIMEOUT_S)))
+    with load.running():
+        eventually(lambda: len(load.storage_errors) > 1000)
+        connecting = [t for t in threading.enumerate() if t.name == "wsgi_throttle-connect"]
+        assert len(connecting) == 1
+        answer.set()
+        connecting[0].join(10)
+    load.check()
+    assert load.granted == 0
+
+
+# --- when a storage that failed is asked again ---------------------------------------------------
+
+
+class Scripted:
+    """A storage that answers or not, as it is told, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.asked: list[int] = []
+
+    def __repr__(self) -> str:
+        return "<Scripted>"
+
+    def take(self, charges: Sequence[Charge]) -> Decision:
+        self.asked.append(len(charges))
+        if self.error:
+            raise self.error
+        return Decision(True, charges, [])
+
+    def reset(self, charges: Sequence[Charge]) -> None:
+        self.take(charges)
+
+    def close(self) -> None:
+        pass
+
+
+class Guarded:
+    """A Scripted storage and its breaker, on a clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.changes = 0
+        self.inner = Scripted()
+        self.storage = Resilient(self.inner, on_change=self._changed, clock=lambda: self.now)
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    def take(self) -> bool:
+        try:
+            return self.storage.take(CHARGES).granted
+        except StorageError:
+            return False
+
+    def take_after_probe(self) -> bool:
+        """Take, which starts the thread that asks, and again as soon as that has its answer."""
+        self.take()
+        for thread in threading.enumerate():
+            if thread.name == "wsgi_throttle-probe":
+                thread.join(10)
+        return self.take()
+
+
+@pytest.fixture
+def guarded() -> Guarded:
+    return Guarded()
+
+
+def test_a_failed_storage_is_asked_after_half_a_second_and_then_ever_more_rarely(
+    guarded: Guarded,
+) -> None:
+    guarded.inner.error = StorageError("gone")
+    assert not guarded.take()
+    pauses = []
+    for _ in range(9):
+        asked, since = len(guarded.inner.asked), guarded.now
+        while len(guarded.inner.asked) == asked:
+            guarded.now += 0.25
+            guarded.take_after_probe()
+        pauses.append(guarded.now - since)
+    assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    # Only the first was a request: the others asked with nothing to count.
+    assert guarded.inner.asked == [1] + [0] * 9
+
+
+def test_it_is_over_once_a_request_has_been_counted(
+    guarded: Guarded, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "wsgi_throttle")
+    guarded.inner.error = StorageError("gone")
+    for _ in range(3):
+        assert not guarded.take()
+    guarded.inner.error = None
+    assert not guarded.take()
+    guarded.now += 0.5
+    assert guarded.take_after_probe()
+    assert guarded.take()
+    assert guarded.inner.asked == [1, 0, 1, 1]
+    assert guarded.changes == 2
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+def test_a_storage_that_answers_but_does_not_count_stays_away_without_a_word(
+    guarded: Guarded, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = StorageError("full")
+
+    def take(charges: Sequence[Charge]) -> Decision:
+        if charges:
+            raise full
+        return Decision(True, charges, [])
+
+    monkeypatch.setattr(guarded.inner, "take", take)
+    for _ in range(5):
+        assert not guarded.take_after_probe()
+        guarded.now += 30
+    assert len(caplog.records) == 1
+    assert guarded.changes == 1
+
+
+def test_an_error_of_another_kind_is_a_failed_storage_too(guarded: Guarded) -> None:
+    guarded.inner.error = RuntimeError("a bug")
+    with pytest.raises(StorageError, match="a bug"):
+        guarded.storage.take(CHARGES)
+    with pytest.raises(StorageError, match="a bug"):
+        guarded.storage.reset(CHARGES)
+    assert guarded.inner.asked == [1]
+
+
+def test_it_says_when_to_come_back(guarded: Guarded) -> None:
+    assert guarded.storage.retry_after_s == 1
+    guarded.inner.error = StorageError("gone")
+    guarded.take()
+    for _ in range(4):
+        guarded.now += 30
+        guarded.take_after_probe()
+    assert guarded.storage.retry_after_s == 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_that_is_forked_while_the_storage_is_asked_asks_for_itself(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarded.inner.error = StorageError("gone")
+    guarded.take()
+    guarded.now += 1
+    asking, release = threading.Event(), threading.Event()
+    parent = os.getpid()
+
+    def hang(charges: Sequence[Charge]) -> Decision:
+        if os.getpid() == parent:
+            asking.set()
+            release.wait(10)
+        return Decision(True, charges, [])
+
+    monkeypatch.setattr(guarded.inner, "take", hang)
+    guarded.take()
+    assert asking.wait(10)
+    child = os.fork()
+    if not child:
+        os._exit(0 if guarded.take_after_probe() else 1)
+    release.set()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -1,0 +1,187 @@
+"""A breaker around a storage, so that one that fails costs requests next to no time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Thread
+from time import monotonic
+from typing import TypeVar
+
+from ..decision import Charge, Decision, seconds_up
+from ..errors import StorageError
+from . import Storage
+from .fork import ForkLock
+
+FIRST_DELAY_S = 0.5
+LONGEST_DELAY_S = 30.0
+
+T = TypeVar("T")
+
+_log = logging.getLogger("wsgi_throttle")
+
+
+@dataclass
+class _Outage:
+    """From the first failure until a request has been counted again. Guarded by the lock."""
+
+    began: float
+    cause: str
+    """What it failed of when it was asked last."""
+    delay_s: float
+    ask_at: float
+    """When the storage is asked again; later, if the thread that asks still waits for an answer."""
+    asking: bool = False
+    answers: bool = False
+    """The storage has answered: the next request tries it, while the others still stay away."""
+
+
+class Resilient:
+    """A storage that is left alone once it has failed, until it answers again.
+
+    A failure begins an outage: every call raises :class:`.StorageError` at once, and what becomes
+    of the request is for the caller to say. After half a second, then after twice as long each time
+    up to 30 s, a short-lived daemon thread asks whether the storage answers, by a take without
+    charges. If it does then one request tries it, and if that succeeds the outage is over. So a
+    request waits for a storage that fails only where it is the first to notice.
+
+    Beginning and end are each logged once on ``wsgi_throttle``. All methods may be called by any
+    thread; a forked child inherits the outage, and asks for itself.
+
+    :param on_change: called, without arguments, after each beginning and end.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        on_change: Callable[[], object] = lambda: None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._storage = storage
+        self._on_change = on_change
+        self._clock = clock
+        self._outage: _Outage | None = None
+        self._lock = ForkLock(after_in_child=self._forget_the_thread)
+
+    def __repr__(self) -> str:
+        return repr(self._storage)
+
+    @property
+    def retry_after_s(self) -> int:
+        """Whole seconds, at least 1, after which the storage may answer again."""
+        outage = self._outage
+        left_s = outage.ask_at - self._clock() if outage else 0.0
+        return max(1, seconds_up(int(left_s * 1000)))
+
+    def take(self, charges: Sequence[Charge]) -> Decision:
+        """See :class:`.Storage`.
+
+        :raises StorageError: the storage failed, or is left alone because it had.
+        """
+        return self._call(self._storage.take, charges)
+
+    def reset(self, charges: Sequence[Charge]) -> None:
+        """See :class:`.Storage`.
+
+        :raises StorageError: the storage failed, or is left alone because it had.
+        """
+        self._call(self._storage.reset, charges)
+
+    def close(self) -> None:
+        """See :class:`.Storage`."""
+        self._storage.close()
+
+    def _call(self, action: Callable[[Sequence[Charge]], T], charges: Sequence[Charge]) -> T:
+        outage = self._outage
+        if outage and not self._is_to_try(outage):
+            raise StorageError(f"{self._storage!r} is left alone: {outage.cause}")
+        try:
+            result = action(charges)
+        except Exception as error:  # an error of its own making is a failure too
+            self._failed(error, outage)
+            if isinstance(error, StorageError):
+                raise
+            raise StorageError(f"{self._storage!r} failed: {error!r}") from error
+        if outage:
+            self._recovered(outage)
+        return result
+
+    def _is_to_try(self, outage: _Outage) -> bool:
+        """True for the one call that is to try a storage that answers again."""
+        with self._lock:
+            now = self._clock()
+            if outage.answers:
+                outage.answers = False
+                outage.ask_at = now + outage.delay_s
+                return True
+            if now >= outage.ask_at and not outage.asking:
+                self._ask(outage)
+            return False
+
+    def _ask(self, outage: _Outage) -> None:
+        """Start the thread that asks. Requires that the lock is held."""
+        thread = Thread(target=self._probe, args=(outage,), name="wsgi_throttle-probe", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads, or the interpreter shuts down
+            self._wait_longer(outage, error)
+        else:
+            outage.asking = True
+
+    def _probe(self, outage: _Outage) -> None:
+        failure: Exception | None = None
+        try:
+            self._storage.take(())
+        except Exception as error:  # noqa: BLE001 - as for a request
+            failure = error
+        with self._lock:
+            outage.asking = False
+            if failure:
+                self._wait_longer(outage, failure)
+            else:
+                outage.answers = True
+
+    def _wait_longer(self, outage: _Outage, error: Exception) -> None:
+        """Requires that the lock is held."""
+        outage.cause = str(error)
+        outage.delay_s = min(2 * outage.delay_s, LONGEST_DELAY_S)
+        outage.ask_at = self._clock() + outage.delay_s
+
+    def _failed(self, error: Exception, tried: _Outage | None) -> None:
+        """Begin an outage, or go on with the one that this request has tried to end."""
+        with self._lock:
+            if tried:
+                self._wait_longer(tried, error)
+                return
+            if self._outage:  # another request was first to notice
+                return
+            now = self._clock()
+            self._outage = _Outage(now, str(error), FIRST_DELAY_S, now + FIRST_DELAY_S)
+        _log.warning(
+            "%r failed: %s. Until it answers again requests are treated as on_storage_error says. "
+            "Check that it runs, can be reached and answers within storage_timeout.",
+            self._storage,
+            error,
+            extra={"storage": repr(self._storage)},
+        )
+        self._on_change()
+
+    def _recovered(self, outage: _Outage) -> None:
+        with self._lock:
+            self._outage = None
+        seconds = self._clock() - outage.began
+        _log.info(
+            "%r answers again, after %.1f s",
+            self._storage,
+            seconds,
+            extra={"storage": repr(self._storage), "outage_s": seconds},
+        )
+        self._on_change()
+
+    def _forget_the_thread(self) -> None:
+        # The parent's thread does not run here.
+        if self._outage:
+            self._outage.asking = False

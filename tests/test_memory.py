@@ -33,8 +33,8 @@ def test_keeps_no_more_clients_than_it_may(clock: Clock) -> None:
     storage = MemoryStorage(max_clients=100, clock=clock)
     for client in range(1_000):
         storage.take(charge(client))
-        assert len(storage) <= 100
-    assert len(storage) == 88
+        assert storage.size <= 100
+    assert storage.size == 88
 
 
 def test_the_client_written_longest_ago_is_forgotten_first(clock: Clock) -> None:
@@ -62,7 +62,7 @@ def test_a_blocked_client_whose_time_is_over_is_forgotten_like_any(clock: Clock)
     clock.now += 60_000
     for client in range(3):
         storage.take(charge(client))
-    assert len(storage) == 3
+    assert storage.size == 3
 
 
 def test_a_flood_of_blocked_clients_is_bounded_too(clock: Clock) -> None:
@@ -70,7 +70,7 @@ def test_a_flood_of_blocked_clients_is_bounded_too(clock: Clock) -> None:
     for client in range(500):
         storage.take(charge(client))
         storage.take(charge(client))
-    assert len(storage) == 50
+    assert storage.size == 50
 
 
 def test_a_flood_on_one_limit_spares_the_clients_of_another(clock: Clock) -> None:
@@ -88,7 +88,7 @@ def test_expired_clients_are_dropped_as_others_come(clock: Clock) -> None:
     clock.now += 60_000
     for client in range(100, 151):
         storage.take(charge(client))
-    assert len(storage) == 51
+    assert storage.size == 51
 
 
 def test_long_windows_do_not_keep_short_ones_alive(clock: Clock) -> None:
@@ -97,7 +97,7 @@ def test_long_windows_do_not_keep_short_ones_alive(clock: Clock) -> None:
         storage.take(charge(client, Limit("fixed-window", 5, 86_400_000, 5)))
         storage.take(charge(client, SECOND))
         clock.now += 2_000
-    assert len(storage) <= 102
+    assert storage.size <= 102
 
 
 def test_the_states_of_a_limit_that_was_edited_away_expire_too(clock: Clock) -> None:
@@ -107,7 +107,7 @@ def test_the_states_of_a_limit_that_was_edited_away_expire_too(clock: Clock) -> 
     clock.now += 1_000
     for client in range(60):
         storage.take(charge(client))
-    assert len(storage) == 60
+    assert storage.size == 60
 
 
 def test_what_expires_while_it_is_charged_is_counted_afresh(clock: Clock) -> None:
@@ -119,14 +119,14 @@ def test_what_expires_while_it_is_charged_is_counted_afresh(clock: Clock) -> Non
     clock.now += 1_000
     assert [outcome.remaining for outcome in storage.take(both).outcomes] == [0, 1]
     assert [outcome.remaining for outcome in storage.take(both).outcomes] == [0, 1]
-    assert len(storage) == 2
+    assert storage.size == 2
 
 
 def test_looking_keeps_nothing(clock: Clock) -> None:
     storage = MemoryStorage(clock=clock)
     for client in range(10):
         storage.take([charge(client)[0]._replace(cost=0)])
-    assert len(storage) == 0
+    assert storage.size == 0
 
 
 def test_reset_and_close_give_the_room_back(clock: Clock) -> None:
@@ -135,9 +135,9 @@ def test_reset_and_close_give_the_room_back(clock: Clock) -> None:
         storage.take(charge(client))
     storage.reset(charge(0))
     storage.reset(charge(0))
-    assert len(storage) == 2
+    assert storage.size == 2
     storage.close()
-    assert len(storage) == 0
+    assert storage.size == 0
 
 
 @pytest.mark.parametrize(
@@ -163,4 +163,4 @@ def test_max_clients_is_an_option_of_the_uri() -> None:
     storage = MemoryStorage.from_uri("memory://?max_clients=5", identity="/srv/throttle.yaml")
     for client in range(10):
         storage.take(charge(client))
-    assert len(storage) == 5
+    assert storage.size == 5

@@ -76,7 +76,8 @@ class MemoryStorage:
             self._tables.clear()
             self._size = 0
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         """How many states are kept."""
         return self._size
 

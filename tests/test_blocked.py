@@ -1,0 +1,291 @@
+"""A refused client is remembered: what is told of it, for how long, and who is never told so."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome
+from wsgi_throttle.errors import StorageError
+from wsgi_throttle.storage import blocked
+from wsgi_throttle.storage.blocked import BlockedClients
+from wsgi_throttle.storage.memory import MemoryStorage
+
+MS = 1_000_000
+MINUTE = Limit("sliding-window", 1, 60_000, 1)
+HOUR = Limit("sliding-window", 5, 3_600_000, 5)
+QUICK = Limit("token-bucket", 1, 100, 1)
+
+
+class Clock:
+    """Starts between two milliseconds, where rounding is seen."""
+
+    def __init__(self) -> None:
+        self.now_ns = 1_000_000 * MS + 900_000
+
+    def ns(self) -> int:
+        return self.now_ns
+
+    def ms(self) -> int:
+        return self.now_ns // MS
+
+    def pass_ms(self, passed: float) -> None:
+        self.now_ns += int(passed * MS)
+
+
+class Counting(MemoryStorage):
+    """How often it was asked, and slow to answer where a test says so."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock=clock.ms)
+        self._ticking = clock
+        self.asked = 0
+        self.before_ms = 0.0
+        self.after_ms = 0.0
+        self.fails = False
+
+    def take(self, charges: Sequence[Charge]) -> Decision:
+        self.asked += 1
+        if self.fails:
+            raise StorageError("gone")
+        self._ticking.pass_ms(self.before_ms)
+        decision = super().take(charges)
+        self._ticking.pass_ms(self.after_ms)
+        return decision
+
+
+def charge(
+    limit: Limit = MINUTE, *, bucket: str = "t:{ip:192.0.2.1}", cost: int = 1, enforce: bool = True
+) -> Charge:
+    return Charge(bucket, limit, cost, enforce, "rule")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def asked(clock: Clock) -> Counting:
+    return Counting(clock)
+
+
+@pytest.fixture
+def storage(clock: Clock, asked: Counting) -> BlockedClients:
+    return BlockedClients(asked, clock_ns=clock.ns)
+
+
+def test_the_storage_is_asked_once_a_second_for_a_blocked_client(
+    clock: Clock, asked: Counting, storage: BlockedClients
+) -> None:
+    storage.take([charge()])
+    for _ in range(5_000):
+        assert not storage.take([charge()]).granted
+        clock.pass_ms(1)
+    assert asked.asked == 1 + 5
+
+
+def test_a_wait_under_a_second_is_waited_for_and_no_longer(
+    clock: Clock, asked: Counting, storage: BlockedClients
+) -> None:
+    assert storage.take([charge(QUICK)]).granted
+    assert storage.take([charge(QUICK)]).outcomes[0].wait_ms == 100
+    clock.pass_ms(99)
+    assert storage.take([charge(QUICK)]).outcomes[0].wait_ms == 1
+    assert asked.asked == 2
+    clock.pass_ms(1)
+    assert storage.take([charge(QUICK)]).granted
+
+
+@pytest.mark.parametrize("passed_ms", [0, 0.3, 0.999, 1, 1.7, 500, 999.9])
+def test_what_is_told_has_the_time_that_passed_taken_off_and_is_never_too_short(
+    clock: Clock, storage: BlockedClients, passed_ms: float
+) -> None:
+    storage.take([charge()])
+    first = storage.take([charge()]).outcomes[0]
+    clock.pass_ms(passed_ms)
+    again = storage.take([charge()]).outcomes[0]
+    assert again == Outcome(first.wait_ms - int(passed_ms), 0, first.reset_ms - int(passed_ms))
+
+
+def test_a_slow_answer_blocks_nobody_for_longer_and_tells_no_shorter_wait(
+    clock: Clock, asked: Counting, storage: BlockedClients
+) -> None:
+    storage.take([charge(QUICK)])
+    asked.before_ms, asked.after_ms = 20, 30
+    assert storage.take([charge(QUICK)]).outcomes[0].wait_ms == 80
+    asked.before_ms = asked.after_ms = 0
+    # The storage's clock says 50 ms more, and it knows nothing of the way back: told is 80.
+    assert storage.take([charge(QUICK)]).outcomes[0].wait_ms == 80
+    clock.pass_ms(29)
+    assert not storage.take([charge(QUICK)]).granted
+    assert asked.asked == 2
+    clock.pass_ms(1)  # 80 ms after the storage was asked
+    storage.take([charge(QUICK)])
+    assert asked.asked == 3
+
+
+def test_the_others_of_a_request_are_told_as_they_were_found(
+    clock: Clock, asked: Counting, storage: BlockedClients
+) -> None:
+    shadow = charge(Limit("fixed-window", 9, 60_000, 9), enforce=False)
+    request = [charge(HOUR), charge(), shadow]
+    assert storage.take(request).granted
+    first = storage.take(request)
+    clock.pass_ms(250)
+    again = storage.take(request)
+    assert asked.asked == 2
+    assert again.charges == request
+    assert again.refusing == [(request[1], Outcome(59_750, 0, 59_750))]
+    assert [outcome.remaining for outcome in again.outcomes] == [4, 0, 8]
+    assert again.outcomes[0].reset_ms == first.outcomes[0].reset_ms - 250
+    assert [outcome.wait_ms for outcome in again.outcomes] == [0, 59_750, 0]
+
+
+def test_another_request_with_the_blocked_charge_is_refused_too(
+    asked: Counting, storage: BlockedClients
+) -> None:
+    storage.take([charge()])
+    storage.take([charge(HOUR), charge()])
+    other = charge(bucket="t:other:{ip:192.0.2.1}", limit=HOUR)
+    seen = asked.asked
+    decision = storage.take([other, charge(), charge(HOUR)])
+    assert asked.asked == seen
+    assert not decision.granted
+    assert [outcome.remaining for outcome in decision.outcomes] == [5, 0, 5]
+    assert [charge for charge, _ in decision.refusing] == [charge()]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        [charge(bucket="t:{ip:192.0.2.2}")],
+        [charge(HOUR)],
+        [charge(cost=0)],
+        [charge(enforce=False)],
+        [charge(enforce=False), charge(HOUR)],
+    ],
+    ids=["another client", "another limit", "a look", "a shadow charge", "a shadow beside another"],
+)
+def test_what_was_not_refused_is_asked_for(
+    asked: Counting, storage: BlockedClients, other: list[Charge]
+) -> None:
+    storage.take([charge()])
+    storage.take([charge()])
+    seen = asked.asked
+    assert storage.take(other).granted
+    assert asked.asked == seen + 1
+
+
+def test_a_refused_cost_does_not_block_a_smaller_one(
+    asked: Counting, storage: BlockedClients
+) -> None:
+    storage.take([charge(HOUR, cost=3)])
+    assert not storage.take([charge(HOUR, cost=3)]).granted
+    assert storage.take([charge(HOUR, cost=2)]).granted
+    assert not storage.take([charge(HOUR, cost=3)]).granted
+    assert asked.asked == 3
+
+
+def test_a_shadow_charge_that_did_not_fit_is_not_remembered(
+    asked: Counting, storage: BlockedClients
+) -> None:
+    for expected in (1, 2, 3, 4):
+        assert storage.take([charge(enforce=False)]).granted
+        assert asked.asked == expected
+
+
+def test_a_limit_of_0_is_remembered_and_never_told_to_end(
+    clock: Clock, asked: Counting, storage: BlockedClients
+) -> None:
+    nothing = Limit("sliding-window", 0, 60_000, 0)
+    storage.take([charge(nothing)])
+    clock.pass_ms(500)
+    assert storage.take([charge(nothing)]).outcomes == [Outcome(NEVER_MS, 0, 0)]
+    assert asked.asked == 1
+
+
+def test_what_fits_first_of_two_refusals_is_told_to_fit(
+    clock: Clock, asked: Counting, storage: BlockedClients
+) -> None:
+    both = [charge(QUICK), charge()]
+    storage.take(both)
+    storage.take(both)
+    clock.pass_ms(150)
+    decision = storage.take(both)
+    assert asked.asked == 2
+    assert [outcome.wait_ms for outcome in decision.outcomes] == [0, 59_850]
+
+
+def test_a_reset_takes_effect_at_once(asked: Counting, storage: BlockedClients) -> None:
+    storage.take([charge()])
+    storage.take([charge()])
+    storage.reset([charge()])
+    assert storage.take([charge()]).granted
+
+
+def test_clear_forgets_all(asked: Counting, storage: BlockedClients) -> None:
+    storage.take([charge()])
+    storage.take([charge()])
+    storage.clear()
+    assert not storage.take([charge()]).granted
+    assert asked.asked == 3
+
+
+def test_a_failure_of_the_storage_is_not_remembered(
+    asked: Counting, storage: BlockedClients
+) -> None:
+    asked.fails = True
+    for _ in range(3):
+        with pytest.raises(StorageError):
+            storage.take([charge()])
+    asked.fails = False
+    assert storage.take([charge()]).granted
+
+
+def test_memory_is_bounded_and_the_newest_are_kept(
+    asked: Counting, storage: BlockedClients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocked, "MOST", 10)
+    clients = [charge(bucket=f"t:{{ip:{number}}}") for number in range(50)]
+    for client in clients:
+        storage.take([client])
+        storage.take([client])
+    seen = asked.asked
+    for client in clients[-10:]:
+        storage.take([client])
+    assert asked.asked == seen
+    storage.take([clients[0]])
+    assert asked.asked == seen + 1
+
+
+def test_those_whose_time_is_over_are_forgotten(clock: Clock, storage: BlockedClients) -> None:
+    for number in range(50):
+        client = charge(QUICK, bucket=f"t:{{ip:{number}}}")
+        storage.take([client])
+        storage.take([client])
+    clock.pass_ms(100)
+    storage.take([charge(HOUR)])
+    assert storage.size == 0
+
+
+def test_threads_may_clear_refuse_and_ask_at_once(asked: Counting, storage: BlockedClients) -> None:
+    errors: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(300):
+                storage.take([charge(bucket=f"t:{{ip:{number * turn % 7}}}")])
+                if turn % 50 == 0:
+                    storage.clear()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=[number]) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []

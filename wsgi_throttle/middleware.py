@@ -20,7 +20,9 @@ from .reload import Watch
 from .response import Responder, Response
 from .rules import Plan, RuleTable
 from .storage import open_storage
+from .storage.blocked import BlockedClients
 from .storage.memory import MemoryStorage
+from .storage.resilient import Resilient
 
 StartResponse: TypeAlias = Callable[..., Any]
 Application: TypeAlias = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
@@ -28,9 +30,6 @@ OnLimit: TypeAlias = Callable[[dict[str, Any], Decision], "Application | None"]
 
 DECISION = "wsgi_throttle.decision"
 """Where the application finds the decision on its request, in the environ."""
-
-RETRY_UNAVAILABLE_S = 1
-"""After how long a client may ask again that was refused for want of a storage."""
 
 _log = logging.getLogger("wsgi_throttle")
 
@@ -83,11 +82,13 @@ class Throttle:
         loaded = load(config)
         self._serving = _Serving(loaded)
         self._watch = watch if loaded.reload else None
-        self._storage = open_storage(
+        storage = open_storage(
             loaded.storage,
             identity=loaded.storage_identity,
             timeout_s=loaded.storage_timeout_ms / 1000,
         )
+        self._breaker = Resilient(storage, on_change=lambda: self._storage.clear())
+        self._storage = BlockedClients(self._breaker)
         self._local = MemoryStorage()
         self._log_refusal = RefusalLog()
         self._counts_alone = loaded.storage.startswith("memory:")
@@ -107,9 +108,8 @@ class Throttle:
             return self._app(environ, start_response)
         decision = self._take(plan, environ)
         if decision is None:
-            return _answer(
-                start_response, serving.responder(plan).unavailable(environ, RETRY_UNAVAILABLE_S)
-            )
+            retry_after_s = self._breaker.retry_after_s
+            return _answer(start_response, serving.responder(plan).unavailable(environ, retry_after_s))
         environ[DECISION] = decision
         if decision.granted:
             return self._app(environ, _announcing(start_response, decision, serving))
@@ -183,6 +183,7 @@ class Throttle:
         if serving.config.storage != old.storage:
             _log.warning("a changed storage: takes effect at the next restart")
         self._serving = serving
+        self._storage.clear()
         _log.info("the rules of %s are in force", serving.config.source)
 
 

@@ -1,0 +1,120 @@
+"""``wsgi-throttle check`` and ``explain``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wsgi_throttle.__main__ import main
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = str(ROOT / "config.example.yaml")
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    monkeypatch.delenv("SECRET_KEY", raising=False)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        status = main(arguments)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def test_check_prints_the_table(run) -> None:  # type: ignore[no-untyped-def]
+    status, out, _ = run("check", EXAMPLE)
+    assert status == 0
+    lines = {line.split()[0]: line for line in out.splitlines() if line}
+    assert lines["login"].split() == ["login", "/login", "POST", "ip", "5", "per", "minute;", "20", "per", "hour"]
+    assert "exempt" in lines["/health,/static/**"]
+    assert "session-user" in lines["export"]
+    assert out.splitlines()[-1].endswith("8 rules, 0 warnings")
+
+
+def test_check_prints_every_mistake_and_fails(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "throttle.yaml"
+    path.write_text("mode: of\nrules: [{path: /a, limits: 5 per minutee}]")
+    status, out, err = run("check", str(path))
+    assert (status, out) == (1, "")
+    assert err.splitlines()[0].startswith(f"{path}:1:7: mode: ")
+    assert err.splitlines()[1].startswith(f"{path}:2:28: rules[0].limits: ")
+    assert err.splitlines()[2] == f"{path}: 2 mistakes"
+
+
+def test_check_tells_of_rules_that_the_table_refuses(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "throttle.yaml"
+    path.write_text("rules:\n- {path: /a/<x>, limits: 1/s}\n- {path: /a/<y>, limits: 1/s}")
+    status, _, err = run("check", str(path))
+    assert status == 1
+    assert err.startswith(f"{path}:3:")
+    assert "in line 2" in err
+
+
+def test_check_prints_warnings_and_succeeds(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "throttle.yaml"
+    path.write_text("rules: [{path: /a, limits: 100 per minute; 50 per hour}]")
+    status, out, _ = run("check", str(path))
+    assert status == 0
+    assert "warning: " in out
+    assert "can never be reached" in out
+
+
+def test_check_shows_no_password(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "throttle.yaml"
+    path.write_text("storage: redis://user:hunter2@127.0.0.1:6379/0?password=hunter2\ndefault_limits: 1/s")
+    status, out, _ = run("check", str(path))
+    assert status == 0
+    assert "storage redis://127.0.0.1:6379/0," in out
+    assert "hunter2" not in out
+
+
+def test_check_without_the_secrets_is_for_ci(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "throttle.yaml"
+    path.write_text('session: {kind: flask, secret_key: "${SECRET_KEY}"}\nkey: session-user\ndefault_limits: 1/s')
+    assert run("check", str(path))[0] == 1
+    assert run("check", "--allow-unset", str(path))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["POST", "/login"], ["rule              login", "login-1: 5 per minute", "by ip, here ip:192.0.2.1"]),
+        (["GET", "/login"], ["none; default_limits apply", "lost              login", "it is for POST"]),
+        (["get", "/static/x.css"], ["/health,/static/**", "nothing is counted"]),
+        (["GET", "/x/../login/"], ["is matched as     /x/../login and /login"]),
+        (["GET", "/api/export", "--user", "42"], ["here session-user:42"]),
+        (["GET", "/api/export", "--ip", "2001:db8::1"], ["here ip:2001:db8::/64"]),
+    ],
+)
+def test_explain_says_which_rule_wins_and_why(run, arguments: list[str], expected: list[str]) -> None:  # type: ignore[no-untyped-def]
+    status, out, _ = run("explain", EXAMPLE, *arguments)
+    assert status == 0
+    for text in expected:
+        assert text in out
+
+
+def test_explain_tells_of_shadow_rules_and_of_less_specific_ones(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "throttle.yaml"
+    path.write_text(
+        "rules:\n- {name: all, path: /**, limits: 9/s}\n- {name: a, path: /a, limits: 5/s}\n"
+        "- {name: stricter, path: /a, limits: 1/s, mode: shadow}\n- {name: gone, path: /a, limits: 1/s, mode: off}"
+    )
+    _, out, _ = run("explain", str(path), "GET", "/a")
+    assert "rule              a (line 3)" in out
+    assert "counts in shadow  stricter: 1 per second" in out
+    assert "lost              all (line 2)" in out
+    assert "gone" not in out
+
+
+def test_it_runs_as_a_module() -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "wsgi_throttle", "check", EXAMPLE], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    assert "login" in found.stdout

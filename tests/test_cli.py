@@ -31,7 +31,18 @@ def test_check_prints_the_table(run) -> None:  # type: ignore[no-untyped-def]
     status, out, _ = run("check", EXAMPLE)
     assert status == 0
     lines = {line.split()[0]: line for line in out.splitlines() if line}
-    assert lines["login"].split() == ["login", "/login", "POST", "ip", "5", "per", "minute;", "20", "per", "hour"]
+    assert lines["login"].split() == [
+        "login",
+        "/login",
+        "POST",
+        "ip",
+        "5",
+        "per",
+        "minute;",
+        "20",
+        "per",
+        "hour",
+    ]
     assert "exempt" in lines["/health,/static/**"]
     assert "session-user" in lines["export"]
     assert out.splitlines()[-1].endswith("8 rules, 0 warnings")
@@ -67,7 +78,9 @@ def test_check_prints_warnings_and_succeeds(run, tmp_path: Path) -> None:  # typ
 
 def test_check_shows_no_password(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "throttle.yaml"
-    path.write_text("storage: redis://user:hunter2@127.0.0.1:6379/0?password=hunter2\ndefault_limits: 1/s")
+    path.write_text(
+        "storage: redis://user:hunter2@127.0.0.1:6379/0?password=hunter2\ndefault_limits: 1/s"
+    )
     status, out, _ = run("check", str(path))
     assert status == 0
     assert "storage redis://127.0.0.1:6379/0," in out
@@ -76,7 +89,10 @@ def test_check_shows_no_password(run, tmp_path: Path) -> None:  # type: ignore[n
 
 def test_check_without_the_secrets_is_for_ci(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "throttle.yaml"
-    path.write_text('session: {kind: flask, secret_key: "${SECRET_KEY}"}\nkey: session-user\ndefault_limits: 1/s')
+    path.write_text(
+        'session: {kind: flask, secret_key: "${SECRET_KEY}"}\n'
+        "key: session-user\ndefault_limits: 1/s"
+    )
     assert run("check", str(path))[0] == 1
     assert run("check", "--allow-unset", str(path))[0] == 0
 
@@ -84,15 +100,23 @@ def test_check_without_the_secrets_is_for_ci(run, tmp_path: Path) -> None:  # ty
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["POST", "/login"], ["rule              login", "login-1: 5 per minute", "by ip, here ip:192.0.2.1"]),
-        (["GET", "/login"], ["none; default_limits apply", "lost              login", "it is for POST"]),
+        (
+            ["POST", "/login"],
+            ["rule              login", "login-1: 5 per minute", "by ip, here ip:192.0.2.1"],
+        ),
+        (
+            ["GET", "/login"],
+            ["none; default_limits apply", "lost              login", "it is for POST"],
+        ),
         (["get", "/static/x.css"], ["/health,/static/**", "nothing is counted"]),
         (["GET", "/x/../login/"], ["is matched as     /x/../login and /login"]),
         (["GET", "/api/export", "--user", "42"], ["here session-user:42"]),
         (["GET", "/api/export", "--ip", "2001:db8::1"], ["here ip:2001:db8::/64"]),
     ],
 )
-def test_explain_says_which_rule_wins_and_why(run, arguments: list[str], expected: list[str]) -> None:  # type: ignore[no-untyped-def]
+def test_explain_says_which_rule_wins_and_why(
+    run, arguments: list[str], expected: list[str]
+) -> None:  # type: ignore[no-untyped-def]
     status, out, _ = run("explain", EXAMPLE, *arguments)
     assert status == 0
     for text in expected:
@@ -103,7 +127,8 @@ def test_explain_tells_of_shadow_rules_and_of_less_specific_ones(run, tmp_path: 
     path = tmp_path / "throttle.yaml"
     path.write_text(
         "rules:\n- {name: all, path: /**, limits: 9/s}\n- {name: a, path: /a, limits: 5/s}\n"
-        "- {name: stricter, path: /a, limits: 1/s, mode: shadow}\n- {name: gone, path: /a, limits: 1/s, mode: off}"
+        "- {name: stricter, path: /a, limits: 1/s, mode: shadow}\n"
+        "- {name: gone, path: /a, limits: 1/s, mode: off}"
     )
     _, out, _ = run("explain", str(path), "GET", "/a")
     assert "rule              a (line 3)" in out
@@ -114,7 +139,11 @@ def test_explain_tells_of_shadow_rules_and_of_less_specific_ones(run, tmp_path: 
 
 def test_it_runs_as_a_module() -> None:
     found = subprocess.run(
-        [sys.executable, "-m", "wsgi_throttle", "check", EXAMPLE], capture_output=True, text=True, cwd=ROOT, check=False
+        [sys.executable, "-m", "wsgi_throttle", "check", EXAMPLE],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
     )
     assert found.returncode == 0, found.stderr
     assert "login" in found.stdout

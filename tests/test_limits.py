@@ -115,7 +115,10 @@ WRITTEN = st.builds(
 )
 
 
-@given(st.lists(WRITTEN, min_size=1, max_size=4, unique_by=lambda pair: pair[1]), st.sampled_from(";,|"))
+@given(
+    st.lists(WRITTEN, min_size=1, max_size=4, unique_by=lambda pair: pair[1]),
+    st.sampled_from(";,|"),
+)
 def test_every_spelling_of_a_limit_means_the_same(
     written: list[tuple[str, tuple[int, int]]], separator: str
 ) -> None:
@@ -139,7 +142,14 @@ def test_any_text_is_a_limit_or_a_limit_error(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["10 per minute", "10/minute", "10 per 2 hour", "1/day; 5/second", "1 per month", "7PER12HOURS"],
+    [
+        "10 per minute",
+        "10/minute",
+        "10 per 2 hour",
+        "1/day; 5/second",
+        "1 per month",
+        "7PER12HOURS",
+    ],
 )
 def test_what_the_limits_package_reads_means_the_same(text: str) -> None:
     theirs = pytest.importorskip("limits").parse_many(text)

@@ -141,7 +141,9 @@ def test_a_version_counts_once_two_looks_have_seen_it_alike(tmp_path: Path) -> N
     assert not called.is_set()
 
 
-def test_no_more_than_one_look_in_the_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_than_one_look_in_the_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(reload_module, "LOOK_EVERY_S", 3600)
     looks: list[Path] = []
     watch = Watch(tmp_path / "file", lambda: None)
@@ -151,7 +153,9 @@ def test_no_more_than_one_look_in_the_interval(tmp_path: Path, monkeypatch: pyte
     assert not looks
 
 
-def test_every_request_is_judged_by_one_table_through_20_reloads(served: tuple[Path, Client]) -> None:
+def test_every_request_is_judged_by_one_table_through_20_reloads(
+    served: tuple[Path, Client],
+) -> None:
     path, client = served
     path.write_text(LIMIT.format(10**9))
     until(lambda: limit_of(client) == str(10**9))

@@ -143,7 +143,9 @@ def test_a_rule_that_is_off_is_as_if_it_were_not_there() -> None:
     assert charged(rules, "GET /a") == ["default"]
 
 
-@pytest.mark.parametrize(("mode", "expected"), [("shadow", ["/a (shadow)", "application (shadow)"]), ("off", [])])
+@pytest.mark.parametrize(
+    ("mode", "expected"), [("shadow", ["/a (shadow)", "application (shadow)"]), ("off", [])]
+)
 def test_the_top_levels_mode_is_for_everything(mode: str, expected: list[str]) -> None:
     rules = table(rule("/a", mode="enforce"), application_limits="9 per hour", mode=mode)
     assert charged(rules, "GET /a") == expected
@@ -207,7 +209,10 @@ def test_path_variables_reach_the_plan_in_their_canonical_text() -> None:
         (rule("/a", "first"), rule("/a/", "second")),
         (rule("/a/*", "first"), rule("/a/<y>", "second")),
         (rule("/a/**", "first"), rule("/a/**", "second")),
-        (rule("/a", "first", methods=["GET", "POST"]), rule("/a", "second", methods=["POST", "GET"])),
+        (
+            rule("/a", "first", methods=["GET", "POST"]),
+            rule("/a", "second", methods=["POST", "GET"]),
+        ),
     ],
 )
 def test_rules_that_can_never_be_told_apart_are_an_error(first: Any, second: Any) -> None:
@@ -226,7 +231,11 @@ def test_an_enforced_rule_and_its_shadow_may_have_one_path() -> None:
     [
         ([rule("/u/<name>", "n"), rule("/u/<uuid:id>", "u")], {}, 'fit this rule and "n"'),
         ([rule("/a", "x", methods=["GET", "POST"]), rule("/a", methods=["POST"])], {}, 'and "x"'),
-        ([rule("/a", limits="100 per minute; 50 per hour")], {}, "100 per minute can never be reached"),
+        (
+            [rule("/a", limits="100 per minute; 50 per hour")],
+            {},
+            "100 per minute can never be reached",
+        ),
         ([], {}, "nothing is limited"),
         ([rule("/a")], {"mode": "shadow"}, "the mode is shadow"),
         ([rule("/a")], {"storage": "redis://127.0.0.1"}, "a namespace of its own"),
@@ -268,10 +277,26 @@ EVERYTHING = table(rule("/**", "all"))
 
 @pytest.mark.parametrize(
     ("name", "key"),
-    [("a:b", "ip"), ("a", "ip"), ("a{x}", "ip"), ("a%3Ab", "ip"), ("a", "all"), ("rule=a", "ip"), ("shadow", "ip")],
+    [
+        ("a:b", "ip"),
+        ("a", "ip"),
+        ("a{x}", "ip"),
+        ("a%3Ab", "ip"),
+        ("a", "all"),
+        ("rule=a", "ip"),
+        ("shadow", "ip"),
+    ],
 )
 def test_no_two_names_make_one_prefix(name: str, key: str) -> None:
-    others = [("a:b", "ip"), ("a", "ip"), ("a{x}", "ip"), ("a%3Ab", "ip"), ("a", "all"), ("rule=a", "ip"), ("shadow", "ip")]
+    others = [
+        ("a:b", "ip"),
+        ("a", "ip"),
+        ("a{x}", "ip"),
+        ("a%3Ab", "ip"),
+        ("a", "all"),
+        ("rule=a", "ip"),
+        ("shadow", "ip"),
+    ]
     mine = buckets(table(rule("/a", name, key=key)), "GET /a")[0].partition("{")[0]
     for other, other_key in others:
         prefix = buckets(table(rule("/a", other, key=other_key)), "GET /a")[0].partition("{")[0]

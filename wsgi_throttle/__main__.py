@@ -1,4 +1,4 @@
-"""``wsgi-throttle check`` and ``wsgi-throttle explain``: what a rule file does, before it serves."""
+"""``wsgi-throttle check`` and ``explain``: what a rule file does, before it serves."""
 
 from __future__ import annotations
 
@@ -18,16 +18,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status: 1 for a file with mistakes."""
     parser = argparse.ArgumentParser(prog="wsgi-throttle", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="check | explain")
-    check_parser = commands.add_parser("check", help="print the rules and what is doubtful, or every mistake")
+    check_parser = commands.add_parser(
+        "check", help="print the rules and what is doubtful, or every mistake"
+    )
     check_parser.set_defaults(run=_check)
-    explain_parser = commands.add_parser("explain", help="which rule a request falls under, and why")
+    explain_parser = commands.add_parser(
+        "explain", help="which rule a request falls under, and why"
+    )
     explain_parser.set_defaults(run=_explain)
     for command in (check_parser, explain_parser):
         command.add_argument("file")
-        command.add_argument("--allow-unset", action="store_true", help="let ${VARIABLES} be unset, as in CI without secrets")
+        command.add_argument(
+            "--allow-unset",
+            action="store_true",
+            help="let ${VARIABLES} be unset, as in CI without secrets",
+        )
     explain_parser.add_argument("method", type=str.upper)
     explain_parser.add_argument("path")
-    explain_parser.add_argument("--ip", default="192.0.2.1", help="the client's address (%(default)s)")
+    explain_parser.add_argument(
+        "--ip", default="192.0.2.1", help="the client's address (%(default)s)"
+    )
     explain_parser.add_argument("--user", help="the logged-in user")
     options = parser.parse_args(arguments)
     try:
@@ -45,16 +55,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check(config: Config, table: RuleTable, options: Any) -> None:
     rows = [("rule", "path", "methods", "key", "limits")]
     rows += [
-        (_named(rule), ", ".join(pattern.text for pattern in rule.patterns), ",".join(rule.methods) or "all", _keys(rule.limits), "exempt" if rule.exempt else _limits(rule.limits))
+        (
+            _named(rule),
+            ", ".join(pattern.text for pattern in rule.patterns),
+            ",".join(rule.methods) or "all",
+            _keys(rule.limits),
+            "exempt" if rule.exempt else _limits(rule.limits),
+        )
         for rule in config.rules
     ]
     rows += [
         (f"({what})", "", "", _keys(limits), _limits(limits))
-        for what, limits in (("no rule", config.default_limits), ("every request", config.application_limits))
+        for what, limits in (
+            ("no rule", config.default_limits),
+            ("every request", config.application_limits),
+        )
         if limits
     ]
     _print_table(rows)
-    print(f"\nstorage {_without_secrets(config.storage)}, mode {config.mode}, on_storage_error {config.on_storage_error}")
+    print(
+        f"\nstorage {_without_secrets(config.storage)}, mode {config.mode}, "
+        f"on_storage_error {config.on_storage_error}"
+    )
     found = warnings(config)
     for warning in found:
         print(f"warning: {warning}")
@@ -76,7 +98,11 @@ def _explain(config: Config, table: RuleTable, options: Any) -> None:
     for rule in plan.rules:
         print(f"  rule              {_named(rule)}{_line(rule)}")
     if not plan.rules:
-        print("  rule              none; default_limits apply" if config.default_limits else "  rule              none")
+        print(
+            "  rule              none; default_limits apply"
+            if config.default_limits
+            else "  rule              none"
+        )
     if plan.exempt:
         print("  nothing is counted")
     for part in plan.parts:
@@ -87,14 +113,23 @@ def _explain(config: Config, table: RuleTable, options: Any) -> None:
 
 def _print_part(part: Part, path_args: Any, environ: dict[str, Any], user: str | None) -> None:
     for counter in part.counters:
-        key = f"session-user:{user}" if user and counter.key_types == ("session-user",) else counter.key(environ, path_args)
+        key = (
+            f"session-user:{user}"
+            if user and counter.key_types == ("session-user",)
+            else counter.key(environ, path_args)
+        )
         for line in counter.lines:
             what = "counts" if line.enforce else "counts in shadow"
             cost = f", cost {line.cost}" if line.cost > 1 else ""
-            print(f"  {what:17} {line.policy}: {describe(line.limit)}, {line.limit.strategy}{cost}, by {','.join(counter.key_types)}, here {key}")
+            print(
+                f"  {what:17} {line.policy}: {describe(line.limit)}, {line.limit.strategy}{cost}, "
+                f"by {','.join(counter.key_types)}, here {key}"
+            )
 
 
-def _losers(config: Config, winners: Iterable[Rule], method: str, paths: Sequence[str]) -> list[tuple[Rule, str]]:
+def _losers(
+    config: Config, winners: Iterable[Rule], method: str, paths: Sequence[str]
+) -> list[tuple[Rule, str]]:
     """The rules that fit the path but not the request, or less specifically."""
     found = []
     known = method if method in METHODS else "OTHER"
@@ -106,7 +141,14 @@ def _losers(config: Config, winners: Iterable[Rule], method: str, paths: Sequenc
         if rule.mode == "off":
             continue
         if any(matcher(entries).match(known, path) for path in paths):
-            found.append((rule, "rides along" if rule.mode == "shadow" else "another pattern is more specific, or first"))
+            found.append(
+                (
+                    rule,
+                    "rides along"
+                    if rule.mode == "shadow"
+                    else "another pattern is more specific, or first",
+                )
+            )
         elif any(anywhere.match(known, path) for path in paths):
             found.append((rule, f"it is for {','.join(rule.methods)}"))
     return found
@@ -131,7 +173,9 @@ def _limits(limits: Iterable[RuleLimit]) -> str:
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 def _without_secrets(uri: str) -> str:

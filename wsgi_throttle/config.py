@@ -45,7 +45,7 @@ MODES = ("enforce", "shadow", "off")
 POLICIES = ("local", "allow", "deny")
 
 _RESERVED = ("application", "default")
-_NAME = re.compile(r'[ !#-\[\]-~]{1,100}')
+_NAME = re.compile(r"[ !#-\[\]-~]{1,100}")
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,13 @@ def load(
     root = source.from_python(config) if isinstance(config, Mapping) else source.read(Path(config))
     loaded = _Loader(source, path).config(Place(source, root, ""))
     if source.mistakes:
-        raise ConfigError(sorted(source.mistakes, key=lambda found: (found.line or 0, found.column or 0)))
+        raise ConfigError(
+            sorted(source.mistakes, key=lambda found: (found.line or 0, found.column or 0))
+        )
     return loaded
 
 
-class Invalid(ValueError):
+class InvalidError(ValueError):
     """A value that does not fit; its remedy alone is told of one from the environment."""
 
     def __init__(self, problem: str, remedy: str) -> None:
@@ -175,7 +177,7 @@ class Place:
 
     def section(self) -> Section:
         if not isinstance(self.node.value, dict):
-            raise Invalid(f"{self.shape} stands here", "write keys and values")
+            raise InvalidError(f"{self.shape} stands here", "write keys and values")
         return Section(self, self.node.value)
 
     def items(self) -> list[Place]:
@@ -189,33 +191,41 @@ class Place:
 
     def text(self) -> str:
         if not isinstance(self.node.value, str) or not self.node.value.strip():
-            raise Invalid(f"{self.shape} stands here", "write one text")
+            raise InvalidError(f"{self.shape} stands here", "write one text")
         return self.node.value.strip()
 
     def texts(self) -> tuple[str, ...]:
         found = [item.attempt(Place.text, None) for item in self.items()]
         if not found:
-            raise Invalid("the list is empty", "leave the key out, or list something")
+            raise InvalidError("the list is empty", "leave the key out, or list something")
         return tuple(text for text in found if text is not None)
 
     def boolean(self) -> bool:
         if not self.node.plain or self.node.value not in ("true", "false"):
-            raise Invalid(f"{self.shape} stands here", "write true or false")
+            raise InvalidError(f"{self.shape} stands here", "write true or false")
         return self.node.value == "true"
 
     def integer(self, least: int, most: int) -> int:
         text = self.node.value
-        if not self.node.plain or not isinstance(text, str) or not re.fullmatch("[0-9]{1,18}", text):
-            raise Invalid(f"{self.shape} stands here", f"write a whole number from {least} to {most}")
+        if (
+            not self.node.plain
+            or not isinstance(text, str)
+            or not re.fullmatch("[0-9]{1,18}", text)
+        ):
+            raise InvalidError(
+                f"{self.shape} stands here", f"write a whole number from {least} to {most}"
+            )
         if not least <= int(text) <= most:
-            raise Invalid(f"{text} is out of bounds", f"write a whole number from {least} to {most}")
+            raise InvalidError(
+                f"{text} is out of bounds", f"write a whole number from {least} to {most}"
+            )
         return int(text)
 
     def choice(self, names: Iterable[str]) -> str:
         text = self.text()
         known = list(names)
         if text not in known:
-            raise Invalid(f'"{text}" is not known here', f"use one of {', '.join(known)}")
+            raise InvalidError(f'"{text}" is not known here', f"use one of {', '.join(known)}")
         return text
 
     def duration_ms(self) -> int:
@@ -223,11 +233,13 @@ class Place:
         match = re.fullmatch(r"([0-9]{1,9})(?:\.([0-9]{1,3}))?\s*([a-z]*)", text)
         unit_ms = limit_strings.UNITS_MS.get(match[3] or "s") if match else None
         if not match or unit_ms is None:
-            raise Invalid(f'"{text}" is not a time', 'write it as "0.1 s", "100 ms" or "31 days"')
+            raise InvalidError(
+                f'"{text}" is not a time', 'write it as "0.1 s", "100 ms" or "31 days"'
+            )
         thousandths = int(match[1]) * 1000 + int((match[2] or "0").ljust(3, "0"))
         duration = thousandths * unit_ms // 1000
         if not 0 < duration <= limit_strings.MAX_WINDOW_MS:
-            raise Invalid(f'"{text}" is out of bounds', "write a time above zero")
+            raise InvalidError(f'"{text}" is out of bounds', "write a time above zero")
         return duration
 
     @property
@@ -337,7 +349,9 @@ class _Loader:
                 "application_limits", lambda at: self._limits(at, application, None), ()
             ),
             default_limits=default_limits,
-            rules=top.take("rules", lambda at: self._rules(at, defaults, inherited, default_limits), ()),
+            rules=top.take(
+                "rules", lambda at: self._rules(at, defaults, inherited, default_limits), ()
+            ),
             identity=self._identity,
             allow=top.take("allow", self._networks, None),
             block=top.take("block", self._networks, None),
@@ -351,10 +365,16 @@ class _Loader:
     # --- rules ------------------------------------------------------------------------------------
 
     def _rules(
-        self, place: Place, defaults: _Defaults, inherited: Rule, default_limits: tuple[RuleLimit, ...]
+        self,
+        place: Place,
+        defaults: _Defaults,
+        inherited: Rule,
+        default_limits: tuple[RuleLimit, ...],
     ) -> tuple[Rule, ...]:
         if not isinstance(place.node.value, list):
-            raise Invalid(f"{place.shape} stands here", "write a list, each rule beginning with a dash")
+            raise InvalidError(
+                f"{place.shape} stands here", "write a list, each rule beginning with a dash"
+            )
         names: dict[str, int | None] = {}
         rules = []
         for item in place.items():
@@ -366,7 +386,9 @@ class _Loader:
             if "name" in section and rule.name in names:
                 first = names[rule.name]
                 where = "above" if first is None else f"in line {first}"
-                section.place("name").mistake(f'another rule is called "{rule.name}" {where}: give each a name of its own')
+                section.place("name").mistake(
+                    f'another rule is called "{rule.name}" {where}: give each a name of its own'
+                )
             names.setdefault(rule.name, rule.line)
             rules.append(rule)
         return tuple(rules)
@@ -395,7 +417,9 @@ class _Loader:
         exempt = section.take("exempt", Place.boolean, False)
         limits = section.take("limits", lambda at: self._limits(at, own, default_limits), ())
         if exempt and "limits" in section:
-            section.place("limits").mistake("an exempt rule counts nothing: take out limits or exempt")
+            section.place("limits").mistake(
+                "an exempt rule counts nothing: take out limits or exempt"
+            )
         if not exempt and "limits" not in section:
             place.mistake('a rule needs limits: add limits: "5 per minute", or exempt: true')
         return Rule(
@@ -427,18 +451,25 @@ class _Loader:
         """
         items = place.items()
         if not items:
-            raise Invalid("the list is empty", 'list a limit such as "5 per minute"')
+            raise InvalidError("the list is empty", 'list a limit such as "5 per minute"')
         found: list[RuleLimit] = []
         inherited: tuple[RuleLimit, ...] = ()
         for item in items:
             if item.node.value == "default" and default_limits is not None:
                 if not default_limits:
-                    item.mistake('"default" stands for default_limits, and there are none: add them')
+                    item.mistake(
+                        '"default" stands for default_limits, and there are none: add them'
+                    )
                 inherited = default_limits
                 continue
             for limit in item.attempt(lambda at: self._limit(at, defaults), []):
-                if any((limit.limit, limit.key, limit.scope) == (old.limit, old.key, old.scope) for old in found):
-                    item.mistake(f"{limit_strings.describe(limit.limit)} is here twice: leave one out")
+                if any(
+                    (limit.limit, limit.key, limit.scope) == (old.limit, old.key, old.scope)
+                    for old in found
+                ):
+                    item.mistake(
+                        f"{limit_strings.describe(limit.limit)} is here twice: leave one out"
+                    )
                 else:
                     found.append(limit)
         if len(found) > 1:
@@ -454,7 +485,7 @@ class _Loader:
         if isinstance(place.node.value, dict):
             section = place.section()
             if "limit" not in section:
-                raise Invalid("a limit is missing", 'add limit: "5 per minute"')
+                raise InvalidError("a limit is missing", 'add limit: "5 per minute"')
             text = section.place("limit")
             section.take("limit", Place.text, "")
             defaults = replace(
@@ -466,7 +497,9 @@ class _Loader:
             )
             burst = section.take("burst", lambda at: at.integer(1, limit_strings.MAX_QUOTA), None)
             if burst is not None and defaults.strategy != "token-bucket":
-                section.place("burst").mistake("only the token-bucket has a burst: add strategy: token-bucket, or leave it out")
+                section.place("burst").mistake(
+                    "only the token-bucket has a burst: add strategy: token-bucket, or leave it out"
+                )
             section.close()
         limits = text.attempt(
             lambda at: limit_strings.parse(at.text(), strategy=defaults.strategy, burst=burst), []
@@ -475,7 +508,10 @@ class _Loader:
             if limit.quota == 0 and burst:
                 text.mistake("a limit of 0 refuses always and has no burst: leave the burst out")
             elif 0 < min(limit.quota, limit.burst) < defaults.cost:
-                text.mistake(f"a cost of {defaults.cost} never fits into {limit_strings.describe(limit)}: raise the limit or lower the cost")
+                text.mistake(
+                    f"a cost of {defaults.cost} never fits into {limit_strings.describe(limit)}: "
+                    "raise the limit or lower the cost"
+                )
         return [
             RuleLimit(limit, defaults.key, defaults.scope, defaults.cost, defaults.policy)
             for limit in limits
@@ -495,25 +531,35 @@ class _Loader:
         return Identity(client_ip=client_ip, session=session, form_max_bytes=form_max_bytes)
 
     def _client_ip(self, place: Place) -> ClientIP:
-        return _build(place, ClientIP, {
-            "trusted_proxies": Place.texts,
-            "header": Place.text,
-            "ipv4_prefix": lambda at: at.integer(1, 32),
-            "ipv6_prefix": lambda at: at.integer(1, 128),
-        }, {})
+        return _build(
+            place,
+            ClientIP,
+            {
+                "trusted_proxies": Place.texts,
+                "header": Place.text,
+                "ipv4_prefix": lambda at: at.integer(1, 32),
+                "ipv6_prefix": lambda at: at.integer(1, 128),
+            },
+            {},
+        )
 
     def _session(self, place: Place) -> Session:
         section = place.section()
         if "kind" not in section:
-            raise Invalid("a kind is missing", "write kind: flask")
-        return _build(place, Session, {
-            "kind": Place.text,
-            "secret_key": lambda at: ("unset",) if at.node.unset else at.texts(),
-            "cookie": Place.text,
-            "user": Place.texts,
-            "lifetime": lambda at: -(-at.duration_ms() // 1000),
-            "salt": Place.text,
-        }, {"kind": "kind", "secret_key": "secret_keys", "lifetime": "lifetime_s"})
+            raise InvalidError("a kind is missing", "write kind: flask")
+        return _build(
+            place,
+            Session,
+            {
+                "kind": Place.text,
+                "secret_key": lambda at: ("unset",) if at.node.unset else at.texts(),
+                "cookie": Place.text,
+                "user": Place.texts,
+                "lifetime": lambda at: -(-at.duration_ms() // 1000),
+                "salt": Place.text,
+            },
+            {"kind": "kind", "secret_key": "secret_keys", "lifetime": "lifetime_s"},
+        )
 
     def _networks(self, place: Place) -> Networks:
         found: list[str] = []
@@ -532,7 +578,8 @@ class _Loader:
         section = place.section()
         base = inherited or Responses()
         bodies = {
-            kind: section.take(kind, self._file, getattr(base, kind)) for kind in ("html", "json", "text")
+            kind: section.take(kind, self._file, getattr(base, kind))
+            for kind in ("html", "json", "text")
         }
         if inherited is None:
             base = replace(
@@ -550,7 +597,9 @@ class _Loader:
             return path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise Invalid(f'"{path}" cannot be read: {reason}', "name a file beside the rule file") from error
+            raise InvalidError(
+                f'"{path}" cannot be read: {reason}', "name a file beside the rule file"
+            ) from error
 
 
 def _build(
@@ -582,16 +631,22 @@ def _strategy(place: Place) -> str:
 def _namespace(place: Place) -> str:
     text = place.text()
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", text):
-        raise Invalid(f'"{text}" is not a namespace', "use up to 40 letters, digits, dots, dashes and underscores")
+        raise InvalidError(
+            f'"{text}" is not a namespace',
+            "use up to 40 letters, digits, dots, dashes and underscores",
+        )
     return text
 
 
 def _name(place: Place) -> str:
     text = place.text()
     if not _NAME.fullmatch(text):
-        raise Invalid(f'"{text}" is not a name', "use up to 100 printable ASCII characters, without quotes and backslashes")
+        raise InvalidError(
+            f'"{text}" is not a name',
+            "use up to 100 printable ASCII characters, without quotes and backslashes",
+        )
     if text in _RESERVED:
-        raise Invalid(f'"{text}" is the name of the {text}_limits', "choose another")
+        raise InvalidError(f'"{text}" is the name of the {text}_limits', "choose another")
     return text
 
 
@@ -607,7 +662,7 @@ def _default_name(methods: tuple[str, ...], patterns: tuple[Pattern, ...]) -> st
 def _patterns(place: Place) -> tuple[Pattern, ...]:
     found = [item.attempt(lambda at: Pattern.parse(at.text()), None) for item in place.items()]
     if not found:
-        raise Invalid("the list is empty", "name a path")
+        raise InvalidError("the list is empty", "name a path")
     return tuple(pattern for pattern in found if pattern)
 
 
@@ -618,21 +673,24 @@ def _methods(place: Place) -> tuple[str, ...]:
         if method and method not in found:
             found.append(method)
     if not found and not place.items():
-        raise Invalid("the list is empty", "leave methods out for all of them")
+        raise InvalidError("the list is empty", "leave methods out for all of them")
     return tuple(found)
 
 
 def _method(place: Place) -> str:
     text = place.text().upper()
     if text not in METHODS:
-        raise Invalid(f'"{text}" is not a method', f"use {', '.join(METHODS)}; OTHER is every method that is not listed here")
+        raise InvalidError(
+            f'"{text}" is not a method',
+            f"use {', '.join(METHODS)}; OTHER is every method that is not listed here",
+        )
     return text
 
 
 def _skip(place: Place) -> Hook:
     text = place.text()
     if not text.startswith("python:"):
-        raise Invalid(f'"{text}" is not a function', "write python:package.module:function")
+        raise InvalidError(f'"{text}" is not a function', "write python:package.module:function")
     return Hook(text.removeprefix("python:"), bool)
 
 
@@ -641,7 +699,7 @@ def _when(place: Place) -> tuple[tuple[str, str], ...]:
     headers = section.take("header", Place.section, None)
     section.close()
     if headers is None:
-        raise Invalid("there is no condition", "write {header: {X-Internal: \"1\"}}")
+        raise InvalidError("there is no condition", 'write {header: {X-Internal: "1"}}')
     return tuple(
         (f"HTTP_{name.upper().replace('-', '_')}", headers.take(name, Place.text, ""))
         for name in headers

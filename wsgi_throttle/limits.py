@@ -61,10 +61,9 @@ def is_limit(text: str) -> bool:
 
 def describe(limit: Limit) -> str:
     """The quota and window in words: ``10 per 15 minutes``."""
-    for name, unit_ms in reversed([(names.split()[-2], ms) for ms, names in _UNITS_MS.items()]):
-        multiple, rest = divmod(limit.window_ms, unit_ms)
-        if multiple and not rest:
-            break
+    unit_ms = max(ms for ms in _UNITS_MS if not limit.window_ms % ms)
+    multiple = limit.window_ms // unit_ms
+    name = _UNITS_MS[unit_ms].split()[-2]
     return f"{limit.quota} per {name if multiple == 1 else f'{multiple} {name}s'}"
 
 
@@ -77,13 +76,17 @@ def check(limit: Limit, text: str) -> None:
     if limit.window_ms > MAX_WINDOW_MS:
         raise LimitError(text, "the period is longer than 100 years")
     if STRATEGIES[limit.strategy].largest(limit) >= LARGEST:
-        raise LimitError(text, "that many in that time cannot be counted exactly: shorten the period")
+        raise LimitError(
+            text, "that many in that time cannot be counted exactly: shorten the period"
+        )
 
 
 def _rate(part: str, text: str) -> tuple[int, int]:
     """Quota and window in milliseconds of one limit."""
     if not part:
-        raise LimitError(text, f"a separator has nothing beside it: {_EXAMPLE}, with one ; between two")
+        raise LimitError(
+            text, f"a separator has nothing beside it: {_EXAMPLE}, with one ; between two"
+        )
     match = _LIMIT.fullmatch(part)
     if not match or not part.isascii():
         raise LimitError(text, _EXAMPLE)
@@ -99,5 +102,7 @@ def _rate(part: str, text: str) -> tuple[int, int]:
     if max(len(match["quota"]), len(multiple)) > 20:
         raise LimitError(text, f"a number in it is far too large: {_EXAMPLE}")
     if not int(multiple):
-        raise LimitError(text, f'a period of zero is none: {_EXAMPLE}; "0 per minute" refuses always')
+        raise LimitError(
+            text, f'a period of zero is none: {_EXAMPLE}; "0 per minute" refuses always'
+        )
     return int(match["quota"]), int(multiple) * UNITS_MS[unit]

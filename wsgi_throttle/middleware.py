@@ -87,7 +87,7 @@ class Throttle:
             identity=loaded.storage_identity,
             timeout_s=loaded.storage_timeout_ms / 1000,
         )
-        self._breaker = Resilient(storage, on_change=lambda: self._storage.clear())
+        self._breaker = Resilient(storage, on_change=self._storage_changed)
         self._storage = BlockedClients(self._breaker)
         self._local = MemoryStorage()
         self._log_refusal = RefusalLog()
@@ -97,7 +97,9 @@ class Throttle:
         if self._watch is not None:
             self._watch.poll()
         serving = self._serving
-        plan = serving.table.match(environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", ""))
+        plan = serving.table.match(
+            environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", "")
+        )
         if plan.listed:
             verdict = serving.table.verdict(plan, environ)
             if verdict == "block":
@@ -109,7 +111,9 @@ class Throttle:
         decision = self._take(plan, environ)
         if decision is None:
             retry_after_s = self._breaker.retry_after_s
-            return _answer(start_response, serving.responder(plan).unavailable(environ, retry_after_s))
+            return _answer(
+                start_response, serving.responder(plan).unavailable(environ, retry_after_s)
+            )
         environ[DECISION] = decision
         if decision.granted:
             return self._app(environ, _announcing(start_response, decision, serving))
@@ -166,19 +170,24 @@ class Throttle:
                 answer = self._on_limit(environ, decision)
                 if answer is not None:
                     return answer(environ, _announcing(start_response, decision, serving))
-            except Exception:
+            except Exception:  # noqa: BLE001 - theirs, and the client is to be answered
                 _log.exception("on_limit failed, and the built-in answer is given instead")
         responder = serving.responder(plan)
         return _answer(
             start_response, responder.too_many_requests(environ, decision, time_ns() // 1_000_000)
         )
 
+    def _storage_changed(self) -> None:
+        self._storage.clear()
+
     def _reload(self) -> None:
         old = self._serving.config
         try:
             serving = _Serving(load(self._source))
         except ConfigError as error:
-            _log.error("the old rules stay in force, since the changed file has mistakes:\n%s", error)
+            _log.error(
+                "the old rules stay in force, since the changed file has mistakes:\n%s", error
+            )
             return
         if serving.config.storage != old.storage:
             _log.warning("a changed storage: takes effect at the next restart")
@@ -213,13 +222,17 @@ def _is_free_preflight(plan: Plan, environ: Environ) -> bool:
     )
 
 
-def _announcing(start_response: StartResponse, decision: Decision, serving: _Serving) -> StartResponse:
+def _announcing(
+    start_response: StartResponse, decision: Decision, serving: _Serving
+) -> StartResponse:
     """A start_response that adds what there is to tell of the limits."""
 
     def start(status: str, headers: list[Header], *exc_info: Any) -> Any:
         ours = serving.pairs(decision, time_ns() // 1_000_000, headers)
         retry_after_s = None if decision.granted else decision.retry_after_s
-        if retry_after_s is not None and not any(name.lower() == "retry-after" for name, _ in headers):
+        if retry_after_s is not None and not any(
+            name.lower() == "retry-after" for name, _ in headers
+        ):
             ours.append(("Retry-After", str(retry_after_s)))
         return start_response(status, headers + ours, *exc_info)
 

@@ -100,7 +100,9 @@ class Pattern:
         variables: dict[str, str] = {}
         written = [_segment(segment, text, variables) for segment in segments if segment]
         if [*variables.values(), "path" if folder else ""].count("path") > 1:
-            raise ValueError(f'"{text}" matches slashes in two places: one <path:...> or ** is enough')
+            raise ValueError(
+                f'"{text}" matches slashes in two places: one <path:...> or ** is enough'
+            )
         base = "/" + "/".join(written)
         rules = (base, f"{base.rstrip('/')}/<path:{_REST}>") if folder else (base,)
         try:
@@ -116,7 +118,7 @@ class Pattern:
 
     @property
     def shapes(self) -> tuple[str, ...]:
-        """The rules with no more of a variable than its weight: equal if neither is more specific."""
+        """The rules with nothing of a variable but its weight: equal if none is more specific."""
         return tuple(_VARIABLE.sub(_weight, rule) for rule in self.rules)
 
 
@@ -140,12 +142,17 @@ def _segment(segment: str, text: str, variables: dict[str, str]) -> str:
     for match in found:
         converter, name = match["converter"] or "default", match["name"]
         if converter not in CONVERTERS:
-            raise ValueError(f'"{text}": {converter} is not known: use one of {", ".join(CONVERTERS)}')
+            raise ValueError(
+                f'"{text}": {converter} is not known: use one of {", ".join(CONVERTERS)}'
+            )
         if name in variables:
             raise ValueError(f'"{text}" has <{name}> twice: give each a name of its own')
-        if converter in _NUMBERS and re.search(r"\b(min|max|fixed_digits)\b", match["arguments"] or ""):
+        if converter in _NUMBERS and re.search(
+            r"\b(min|max|fixed_digits)\b", match["arguments"] or ""
+        ):
             raise ValueError(
-                f'"{text}": min, max and fixed_digits would let other numbers escape the rule: leave them out'
+                f'"{text}": min, max and fixed_digits would let other numbers escape the rule: '
+                "leave them out"
             )
         variables[name] = converter
     if sum((match["converter"] or "default") in _UNBOUNDED for match in found) > 2:
@@ -170,7 +177,7 @@ class _Rule(Rule):
 
     def _parse_rule(self, rule: str) -> Iterable[RulePart]:
         for part in super()._parse_rule(rule):
-            yield part if part.static else replace(part, content=re.compile(part.content))
+            yield part if part.static else replace(part, content=re.compile(part.content))  # type: ignore[arg-type]
 
     def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
         def build(*_: Any) -> tuple[str, str]:
@@ -236,8 +243,9 @@ def too_many(patterns: Iterable[Pattern]) -> str | None:
     for node, found in siblings.items():
         if len(found) > MAX_SIBLINGS:
             return (
-                f'below "{node or "/"}" there are {len(found)} segments such as "{min(found)}", and '
-                f"more than {MAX_SIBLINGS} are slow to match: let the variable be the whole segment"
+                f'below "{node or "/"}" there are {len(found)} segments such as "{min(found)}", '
+                f"and more than {MAX_SIBLINGS} are slow to match: let the variable be the whole "
+                "segment"
             )
     return None
 

@@ -39,9 +39,7 @@ class Watch:
             return
         self._next_look = now + LOOK_EVERY_S
         seen = version(self._path)
-        if seen == self._known:
-            self._candidate = seen
-        elif seen != self._candidate:
+        if seen == self._known or seen != self._candidate:
             self._candidate = seen
         else:
             self._known = seen

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from .cache import Bounded
-from .config import METHODS, POLICIES, Config, Rule, RuleLimit
+from .config import METHODS, Config, Rule, RuleLimit
 from .decision import Charge, Limit
 from .errors import ConfigError, Mistake
 from .identity import (
@@ -130,23 +130,35 @@ class RuleTable:
         _check(config, self.rules)
         self._keys = {
             key: key_function(key, config.identity)
-            for limits in (config.application_limits, config.default_limits, *(rule.limits for rule in self.rules))
+            for limits in (
+                config.application_limits,
+                config.default_limits,
+                *(rule.limits for rule in self.rules),
+            )
             for key in (limit.key for limit in limits)
         }
         # Shadow rules stand first: of two equal ones the shadow rule would replace the other.
         entries = [
             (pattern, rule.methods, index)
-            for index, rule in sorted(enumerate(self.rules), key=lambda item: item[1].mode == "enforce")
+            for index, rule in sorted(
+                enumerate(self.rules), key=lambda item: item[1].mode == "enforce"
+            )
             for pattern in rule.patterns
         ]
-        self._enforced = matcher([entry for entry in entries if self.rules[entry[2]].mode == "enforce"])
+        self._enforced = matcher(
+            [entry for entry in entries if self.rules[entry[2]].mode == "enforce"]
+        )
         self._has_shadows = any(rule.mode == "shadow" for rule in self.rules)
         self._all = matcher(entries) if self._has_shadows else self._enforced
         self._address = client_address(config.identity)
         self._enforce = config.mode == "enforce"
-        self._application = self._part(None, config.application_limits if is_on else (), "", self._enforce)
+        self._application = self._part(
+            None, config.application_limits if is_on else (), "", self._enforce
+        )
         self._default = self._part(None, config.default_limits if is_on else (), "", self._enforce)
-        self._plans: Bounded[tuple[str, tuple[int | None, ...], tuple[int, ...]], Plan] = Bounded(MAX_PLANS)
+        self._plans: Bounded[tuple[str, tuple[int | None, ...], tuple[int, ...]], Plan] = Bounded(
+            MAX_PLANS
+        )
         self._paths: Bounded[tuple[str, str], Plan] = Bounded(MAX_CACHED_PATHS)
 
     def match(self, method: str, path_info: str) -> Plan:
@@ -163,13 +175,17 @@ class RuleTable:
         return plan
 
     def verdict(self, plan: Plan, environ: Environ) -> str:
-        """``allow``, ``block`` or nothing: what the lists of addresses say of the client. Allow wins;
-        where a path fits two rules, only what both of them allow is allowed."""
+        """``allow``, ``block`` or nothing: what the lists of addresses say of the client. Allow
+        wins; where a path fits two rules, only what both of them allow is allowed."""
         address = self._address(environ)
         lists = [rule.allow for rule in plan.rules if not rule.exempt]
-        if _holds(self.config.allow, address) or (lists and all(_holds(one, address) for one in lists)):
+        if _holds(self.config.allow, address) or (
+            lists and all(_holds(one, address) for one in lists)
+        ):
             return "allow"
-        if _holds(self.config.block, address) or any(_holds(rule.block, address) for rule in plan.rules):
+        if _holds(self.config.block, address) or any(
+            _holds(rule.block, address) for rule in plan.rules
+        ):
             return "block"
         return ""
 
@@ -228,7 +244,9 @@ class RuleTable:
     def _plan(self, method: str, winners: Sequence[int | None], shadows: Sequence[int]) -> Plan:
         rules = tuple(self.rules[winner] for winner in winners if winner is not None)
         parts = [
-            self._part(rule, rule.limits, method, self._enforce) for rule in rules if not rule.exempt
+            self._part(rule, rule.limits, method, self._enforce)
+            for rule in rules
+            if not rule.exempt
         ]
         if None in winners:
             parts.append(self._default)
@@ -252,10 +270,14 @@ class RuleTable:
             listed=bool(self.config.allow or self.config.block)
             or any(rule.allow or rule.block for rule in rules),
             names_options=any("OPTIONS" in rule.methods for rule in rules),
-            on_storage_error=max(policies, key=_SEVERITY.index, default=self.config.on_storage_error),
+            on_storage_error=max(
+                policies, key=_SEVERITY.index, default=self.config.on_storage_error
+            ),
         )
 
-    def _part(self, rule: Rule | None, limits: Sequence[RuleLimit], method: str, enforce: bool) -> Part:
+    def _part(
+        self, rule: Rule | None, limits: Sequence[RuleLimit], method: str, enforce: bool
+    ) -> Part:
         groups: dict[tuple[str, tuple[str, ...]], list[Line]] = {}
         for one in limits:
             line = Line(one.limit, one.cost, enforce, one.policy)
@@ -264,14 +286,23 @@ class RuleTable:
         return Part(
             rule,
             tuple(
-                Counter(self._prefix(scope, key, method if per_method else "", enforce), key, self._keys[key], tuple(lines))
+                Counter(
+                    self._prefix(scope, key, method if per_method else "", enforce),
+                    key,
+                    self._keys[key],
+                    tuple(lines),
+                )
                 for (scope, key), lines in groups.items()
             ),
         )
 
     def _prefix(self, scope: str, key: tuple[str, ...], method: str, enforce: bool) -> str:
         """Every part is escaped, so that no two configurations can mean one prefix."""
-        parts = [quote(scope, safe="=/<> ,"), quote(",".join(key), safe=","), *filter(None, [method])]
+        parts = [
+            quote(scope, safe="=/<> ,"),
+            quote(",".join(key), safe=","),
+            *filter(None, [method]),
+        ]
         if not enforce:
             parts.insert(0, "shadow")
         return f"{self.config.namespace}:{LAYOUT}:{':'.join(parts)}:{{"
@@ -282,7 +313,6 @@ def _holds(networks: Networks | None, address: Address | None) -> bool:
 
 
 _SEVERITY = ("allow", "local", "deny")
-assert set(_SEVERITY) == set(POLICIES)
 
 
 def _merged(counters: Iterable[Counter]) -> list[Counter]:
@@ -308,7 +338,14 @@ def _check(config: Config, rules: Sequence[Rule]) -> None:
     mistakes = []
     for first, second in _pairs(rules, lambda pattern: pattern.signatures):
         if set(first.methods) == set(second.methods) and first.mode == second.mode:
-            mistakes.append(_mistake(config, second, f'it can never be told from the rule "{first.name}"{_in_line(first)}: same path, same methods; merge them, or take one out'))
+            mistakes.append(
+                _mistake(
+                    config,
+                    second,
+                    f'it can never be told from the rule "{first.name}"{_in_line(first)}: '
+                    "same path, same methods; merge them, or take one out",
+                )
+            )
     reason = too_many(pattern for rule in rules for pattern in rule.patterns)
     if reason:
         mistakes.append(Mistake(config.source, None, None, "rules", reason))
@@ -322,26 +359,64 @@ def warnings(config: Config) -> list[Mistake]:
     found = []
     for first, second in _pairs(rules, lambda pattern: pattern.shapes[-1:]):
         if first.mode == second.mode:
-            found.append(_mistake(config, second, f'some requests fit this rule and "{first.name}"{_in_line(first)} alike, and the first one takes them'))
+            found.append(
+                _mistake(
+                    config,
+                    second,
+                    f'some requests fit this rule and "{first.name}"{_in_line(first)} alike, '
+                    "and the first one takes them",
+                )
+            )
     for rule in rules:
         for loose, tight in _unreachable(rule.limits):
-            found.append(_mistake(config, rule, f"{describe(loose)} can never be reached beside {describe(tight)}"))
-    for name, limits in (("default_limits", config.default_limits), ("application_limits", config.application_limits)):
+            found.append(
+                _mistake(
+                    config, rule, f"{describe(loose)} can never be reached beside {describe(tight)}"
+                )
+            )
+    for name, limits in (
+        ("default_limits", config.default_limits),
+        ("application_limits", config.application_limits),
+    ):
         for loose, tight in _unreachable(limits):
-            found.append(Mistake(config.source, None, None, name, f"{describe(loose)} can never be reached beside {describe(tight)}"))
+            found.append(
+                Mistake(
+                    config.source,
+                    None,
+                    None,
+                    name,
+                    f"{describe(loose)} can never be reached beside {describe(tight)}",
+                )
+            )
     if not (rules or config.default_limits or config.application_limits):
-        found.append(Mistake(config.source, None, None, "", "nothing is limited: add rules or default_limits"))
+        found.append(
+            Mistake(
+                config.source, None, None, "", "nothing is limited: add rules or default_limits"
+            )
+        )
     if config.mode != "enforce":
-        found.append(Mistake(config.source, None, None, "mode", f"the mode is {config.mode}: nothing is refused"))
+        found.append(
+            Mistake(
+                config.source, None, None, "mode", f"the mode is {config.mode}: nothing is refused"
+            )
+        )
     if "redis" in config.storage.partition("://")[0] and config.namespace == "throttle":
-        found.append(Mistake(config.source, None, None, "namespace", "where several applications share this Redis, give each a namespace of its own"))
+        found.append(
+            Mistake(
+                config.source,
+                None,
+                None,
+                "namespace",
+                "where several applications share this Redis, give each a namespace of its own",
+            )
+        )
     return found
 
 
 def _pairs(
     rules: Sequence[Rule], view: Callable[[Pattern], tuple[str, ...]]
 ) -> list[tuple[Rule, Rule]]:
-    """The pairs of rules whose patterns look alike in this view, and that have a method in common."""
+    """The pairs of rules that look alike in this view, and have a method in common."""
     alike: dict[tuple[str, ...], list[Rule]] = {}
     for rule in rules:
         for seen in {view(pattern) for pattern in rule.patterns}:

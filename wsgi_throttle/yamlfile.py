@@ -21,7 +21,7 @@ MAX_NODES = 200_000
 """More than this many values, aliases expanded, are an attack or an accident."""
 MAX_DEPTH = 32
 
-Value: TypeAlias = "str | None | list[Node] | dict[str, Node]"
+Value: TypeAlias = "str | list[Node] | dict[str, Node] | None"
 
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^{}]*))?\})")
 
@@ -39,7 +39,7 @@ class Node:
     value: Value
     """A scalar is its text; None where there is nothing."""
     plain: bool = False
-    """A scalar without quotes, or filled in from the environment: it may be a boolean or integer."""
+    """A scalar without quotes, or from the environment: it may be a boolean or integer."""
     line: int | None = None
     column: int | None = None
     hidden: str = ""
@@ -89,7 +89,10 @@ class Source:
                 data = stream.read(MAX_BYTES + 1)
         except OSError as error:
             reason = error.strerror or error
-            raise self.fail(f"the file cannot be read: {reason}; give its path to Throttle, or in WSGI_THROTTLE_CONFIG") from error
+            raise self.fail(
+                f"the file cannot be read: {reason}; give its path to Throttle, or in "
+                "WSGI_THROTTLE_CONFIG"
+            ) from error
         if len(data) > MAX_BYTES:
             raise self.fail("the file is larger than 1 MiB: is it the right one?")
         try:
@@ -122,7 +125,9 @@ class Source:
         """The same tree of a mapping that a program built."""
         self._count(depth, None, None)
         if isinstance(value, Mapping):
-            return Node({str(key): self.from_python(item, depth + 1) for key, item in value.items()})
+            return Node(
+                {str(key): self.from_python(item, depth + 1) for key, item in value.items()}
+            )
         if isinstance(value, list | tuple):
             return Node([self.from_python(item, depth + 1) for item in value])
         if isinstance(value, str):
@@ -135,7 +140,9 @@ class Source:
         line, column = node.start_mark.line + 1, node.start_mark.column + 1
         self._count(depth, line, column)
         if isinstance(node, yaml.SequenceNode):
-            return Node([self._from_yaml(item, depth + 1) for item in node.value], line=line, column=column)
+            return Node(
+                [self._from_yaml(item, depth + 1) for item in node.value], line=line, column=column
+            )
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, depth)
         if node.tag.removeprefix("tag:yaml.org,2002:") not in _TAGS:
@@ -160,7 +167,9 @@ class Source:
                 continue
             if key in result:
                 first = made.keys[key][0]
-                self.mistake(f'the key "{key}" is here twice, first in line {first}: merge the two', *place)
+                self.mistake(
+                    f'the key "{key}" is here twice, first in line {first}: merge the two', *place
+                )
                 continue
             made.keys[key] = place
             result[key] = self._from_yaml(value_node, depth + 1)
@@ -194,12 +203,22 @@ class Source:
                 return str(match["default"])
             node.unset = True
             if not self._allow_unset:
-                self.mistake(f"{name} is not set in the environment: set it, or write a default as ${{{name}:-value}}", line, column)
+                self.mistake(
+                    f"{name} is not set in the environment: set it, or write a default as "
+                    f"${{{name}:-value}}",
+                    line,
+                    column,
+                )
             return ""
 
         replaced = _VARIABLE.sub(variable, text) if "$" in text else text
         if "${" in _VARIABLE.sub("", text):
-            self.mistake(f'"{text}": a variable is written as ${{NAME}} or ${{NAME:-default}}, and $${{ is a plain ${{', line, column)
+            self.mistake(
+                f'"{text}": a variable is written as ${{NAME}} or ${{NAME:-default}}, '
+                "and $${ is a plain ${",
+                line,
+                column,
+            )
         if replaced != text:
             node.value, node.plain = replaced, True
         if not node.value and plain:
@@ -209,7 +228,12 @@ class Source:
     def _count(self, depth: int, line: int | None, column: int | None) -> None:
         self._nodes += 1
         if depth > MAX_DEPTH:
-            raise self.fail(f"values are nested more than {MAX_DEPTH} deep, or refer to themselves", line, column)
+            raise self.fail(
+                f"values are nested more than {MAX_DEPTH} deep, or refer to themselves",
+                line,
+                column,
+            )
         if self._nodes > MAX_NODES:
-            raise self.fail(f"there are more than {MAX_NODES} values, aliases expanded", line, column)
-
+            raise self.fail(
+                f"there are more than {MAX_NODES} values, aliases expanded", line, column
+            )

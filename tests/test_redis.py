@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from redis_server import PATIENCE_S, Server, eventually, programs
+from redis_server import PATIENCE_S, Server, eventually, free_port, programs
 from wsgi_throttle.decision import Charge, Limit
 from wsgi_throttle.errors import StorageError, StorageURIError
 from wsgi_throttle.storage import open_storage
@@ -249,23 +250,27 @@ def test_a_restarted_server_is_found_again(new_redis: Callable[..., Server]) -> 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_child_and_its_parent_read_their_own_replies(server: Server) -> None:
+@pytest.mark.parametrize("busy", [False, True], ids=["idle parent", "parent amid a take"])
+def test_a_forked_child_and_its_parent_read_their_own_replies(busy: bool, server: Server) -> None:
     storage = storage_of(server)
     parents, childs = charges_of(hourly(1000)), charges_of(hourly(500))
-    storage.take(parents)
 
     def counts_down(charges: list[Charge], first: int) -> bool:
         seen = [storage.take(charges).outcomes[0].remaining for _ in range(200)]
         return seen == list(range(first, first - 200, -1))
 
+    assert counts_down(parents, 999)
     with ThreadPoolExecutor(1) as pool:
-        meanwhile = pool.submit(counts_down, parents, 998)
+        if busy:
+            meanwhile = pool.submit(counts_down, parents, 799)
         child = os.fork()
         if not child:
             os._exit(0 if counts_down(childs, 499) else 1)
+        if not busy:
+            meanwhile = pool.submit(counts_down, parents, 799)
         assert meanwhile.result(PATIENCE_S)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert counts_down(parents, 798)
+    assert counts_down(parents, 599)
     storage.close()
 
 
@@ -348,6 +353,46 @@ def test_a_password(user: str, works: bool, new_redis: Callable[..., Server]) ->
         with pytest.raises(StorageError, match=r"(?i)auth|password"):
             storage.take(charges_of(hourly(1)))
     storage.close()
+
+
+def test_tls(new_redis: Callable[..., Server], tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if not openssl:
+        pytest.skip("there is no openssl to make a certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        f"{openssl} req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1"
+        " -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+        f" -keyout {key} -out {certificate}".split(),
+        check=True,
+        capture_output=True,
+    )
+    tls_port = str(free_port())
+    server = new_redis(
+        start=False,
+        tls_port=tls_port,
+        tls_cert_file=str(certificate),
+        tls_key_file=str(key),
+        tls_ca_cert_file=str(certificate),
+        tls_auth_clients="no",
+    )
+    try:
+        server.start()
+    except pytest.fail.Exception:
+        pytest.skip("this server was built without TLS")
+    uri = f"rediss://127.0.0.1:{tls_port}/0"
+    storage = open_storage(f"{uri}?ssl_ca_certs={certificate}", timeout_s=PATIENCE_S)
+    charges = charges_of(hourly(100))
+    for remaining in (99, 98):
+        assert storage.take(charges).outcomes[0].remaining == remaining
+    server.client.client_kill_filter(_type="normal", skipme=True)
+    assert storage.take(charges).outcomes[0].remaining == 97
+    storage.close()
+
+    stranger = open_storage(uri, timeout_s=PATIENCE_S)
+    with pytest.raises(StorageError, match="CERTIFICATE_VERIFY_FAILED"):
+        stranger.take(charges)
+    stranger.close()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
-"""A rate limiter for any WSGI application, with its rules in YAML.
-
-    from wsgi_throttle import Throttle
-    application = Throttle(application, "throttle.yaml")
+"""A rate limiter for any WSGI application, with its rules in YAML:
+``application = Throttle(application, "throttle.yaml")``.
 """
 
 from __future__ import annotations

@@ -354,7 +354,8 @@ class Responder:
         elif self._origins:
             headers += self._origins.get(environ.get("HTTP_ORIGIN", ""), ())
         if environ.get("REQUEST_METHOD") == "HEAD":
-            body = b""  # the headers are those of a GET (RFC 9110, section 9.3.2)
+            # RFC 9110, section 9.3.2 lets it leave out what tells of the body.
+            return status, [pair for pair in headers if pair[0] != "Content-Length"], b""
         return status, headers, body
 
     def _kind(self, environ: dict[str, Any]) -> str:

@@ -237,6 +237,7 @@ def test_an_enforced_rule_and_its_shadow_may_have_one_path() -> None:
             "100 per minute can never be reached",
         ),
         ([], {}, "nothing is limited"),
+        ([rule("/a")], {"client_ip": {"trusted_proxies": ["0.0.0.0/0"]}}, "trusts everybody"),
         ([rule("/a")], {"mode": "shadow"}, "the mode is shadow"),
         ([rule("/a")], {"storage": "redis://127.0.0.1"}, "a namespace of its own"),
     ],

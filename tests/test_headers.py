@@ -122,6 +122,16 @@ CASES = {
             "RateLimit": '"login";r=2;t=1',
         },
     ),
+    "a window of one second has one": (
+        judged(True, (charge(Limit("fixed-window", 3, 1_000, 3)), Outcome(0, 2, 1_000))),
+        {
+            "X-RateLimit-Limit": "3",
+            "X-RateLimit-Remaining": "2",
+            "X-RateLimit-Reset": "1700000002",
+            "RateLimit-Policy": '"login";q=3;w=1',
+            "RateLimit": '"login";r=2;t=1',
+        },
+    ),
     "a window of parts of a second is rounded up": (
         judged(True, (charge(Limit("fixed-window", 3, 1_500, 3)), Outcome(0, 2, 1_000))),
         {

@@ -151,6 +151,16 @@ def test_what_clients_send_is_kept_bounded() -> None:
     assert all(len(cache) <= cache.most <= 1024 for cache in kept)
 
 
+def test_a_client_that_sends_many_keys_makes_no_answer_larger() -> None:
+    charges = [Charge(f"b{number}", PER_MINUTE, 1, True, "login") for number in range(5_000)]
+    responder = Responder(Responses())
+    many = Decision(False, charges, [Outcome(40_001, 0, 40_001)] * 5_000)
+    one = Decision(False, charges[:1], many.outcomes[:1])
+    given = [responder.too_many_requests(environ(), decision, NOW_MS) for decision in (many, one)]
+    assert given[0] == given[1]
+    assert len(responder._refusals) == 1
+
+
 # --- what is in it --------------------------------------------------------------------------------
 
 DETAIL = "The limit is 5 per minute. Try again in 41 seconds."

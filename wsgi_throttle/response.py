@@ -321,7 +321,8 @@ class Responder:
         for charge, outcome in zip(decision.charges, decision.outcomes):  # noqa: B905 -- as in headers
             wait = outcome.wait_ms
             if wait and charge.enforce:
-                violated += (charge.policy,)
+                if charge.policy not in violated:  # several keys of one rule share a name
+                    violated += (charge.policy,)
                 if wait > wait_ms:
                     tightest, wait_ms = charge, wait
         kind = self._kind(environ)
@@ -367,9 +368,8 @@ class Responder:
     def _refusal(
         self, kind: str, seconds: int | None, tightest: Charge, violated: Sequence[str]
     ) -> _Ready:
-        names = tuple(dict.fromkeys(violated))  # several keys of one rule share a name
         limit = describe(tightest.limit)
-        text = self._renders[kind](seconds, limit, tightest.policy, names)
+        text = self._renders[kind](seconds, limit, tightest.policy, violated)
         return self._ready(self._content_types[kind], seconds, text)
 
     def _outage(self, kind: str, seconds: int) -> _Ready:

@@ -221,6 +221,11 @@ def test_rotation_within_a_64_is_one_client_and_across_is_not() -> None:
     assert len(across) == 99
 
 
+def test_a_zone_id_makes_no_other_client() -> None:
+    zones = {key(f"fe80::1%{zone}", ipv6_prefix=128) for zone in ("eth0", "eth1", "x" * 20)}
+    assert zones == {"ip:fe80::1"}
+
+
 def test_an_ipv4_network_can_be_one_client() -> None:
     assert key("192.0.2.77", ipv4_prefix=24) == "ip:192.0.2.0/24"
     assert key("::ffff:192.0.2.78", ipv4_prefix=24) == "ip:192.0.2.0/24"

@@ -89,6 +89,8 @@ def all_of(stream: Any) -> bytes:
         pytest.param("email=ANN%40Example.COM", "form:email:ann@example.com", id="case"),
         pytest.param("email=stra%C3%9Fe", "form:email:strasse", id="folded as the sharp s is"),
         pytest.param("email=%EF%BC%A1nn", "form:email:ann", id="full-width, NFKC"),
+        pytest.param("email=%F0%9D%90%80nn", "form:email:ann", id="mathematical, NFKC then case"),
+        pytest.param("email=%C2%A8x", "form:email:%CC%88x", id="NFKC makes a leading space"),
         pytest.param("email=e%CC%81", "form:email:%C3%A9", id="combining, NFKC"),
         pytest.param("email=%C3%89", "form:email:%C3%A9", id="composed upper case"),
         pytest.param("email=\u00e9", "form:email:%C3%A9", id="not escaped"),

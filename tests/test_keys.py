@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from itertools import permutations
 from typing import Any
@@ -50,6 +51,15 @@ def proxied(forwarded: str) -> dict[str, Any]:
     """A request through nginx, which appends the peer that it saw."""
     sent = f"{forwarded}, {ATTACKER}" if forwarded else ATTACKER
     return {"REMOTE_ADDR": "10.0.0.1", "HTTP_X_FORWARDED_FOR": sent}
+
+
+def posted(form: str) -> dict[str, Any]:
+    body = form.encode()
+    return {
+        "CONTENT_TYPE": "application/x-www-form-urlencoded",
+        "CONTENT_LENGTH": str(len(body)),
+        "wsgi.input": io.BytesIO(body),
+    }
 
 
 MINE = signed("mallory")
@@ -160,6 +170,38 @@ MINE = signed("mallory")
         pytest.param("environ:x.y", {"x": {"y": 5}}, "environ:x.y:5", id="a place inside another"),
         pytest.param("environ:x", {"x": True}, BY_IP, id="a place that holds no text"),
         pytest.param("all", {"HTTP_COOKIE": MINE}, "all", id="everybody"),
+        # Another's account, guessed at from many addresses
+        pytest.param(
+            "form:email",
+            posted("email=+Ann%40X.example"),
+            "form:email:ann@x.example",
+            id="a spelling",
+        ),
+        pytest.param(
+            "form:email",
+            posted("email=ann%40x.example&pad=" + "x" * 70_000),
+            "form:email:?",
+            id="a padded body",
+        ),
+        pytest.param(
+            "form:email",
+            posted("email=nobody&email=ann"),
+            ("form:email:nobody", "form:email:ann"),
+            id="a doubled field",
+        ),
+        pytest.param(
+            "form:email",
+            {**posted('{"email": "ann"}'), "CONTENT_TYPE": "application/json"},
+            "form:email:?",
+            id="another content type",
+        ),
+        pytest.param("form:email", posted("mail=ann"), BY_IP, id="no such field"),
+        pytest.param(
+            "query:email",
+            {"QUERY_STRING": "email=nobody&email=ann"},
+            ("query:email:nobody", "query:email:ann"),
+            id="a doubled parameter",
+        ),
         # Combinations
         pytest.param(
             ["ip", "header:X-API-Key"],
@@ -273,7 +315,15 @@ class TestKeyText:
     @given(
         st.dictionaries(
             st.sampled_from(
-                ["HTTP_COOKIE", "HTTP_X_API_KEY", "HTTP_X_FORWARDED_FOR", "QUERY_STRING", "REMOTE_ADDR", "HTTP_FORWARDED", "REMOTE_USER"]
+                [
+                    "HTTP_COOKIE",
+                    "HTTP_X_API_KEY",
+                    "HTTP_X_FORWARDED_FOR",
+                    "QUERY_STRING",
+                    "REMOTE_ADDR",
+                    "HTTP_FORWARDED",
+                    "REMOTE_USER",
+                ]
             ),
             st.text(st.characters(max_codepoint=255)),
         )

@@ -493,9 +493,15 @@ class TestEnviron:
         ],
     )
     def test_a_place_in_the_environ(
-        self, user: tuple[str, ...], environ: dict[str, Any], expected: str
+        self,
+        user: tuple[str, ...],
+        environ: dict[str, Any],
+        expected: str,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         assert user_of(Session("environ", user=user), None, **environ) == expected
+        failed = any(isinstance(value, self.Lazy) for value in environ.values())
+        assert bool(caplog.records) == failed, "what is merely not there is no failure"
 
 
 class TestMemory:

@@ -244,7 +244,7 @@ class Clients:
                 self._notice(
                     "alone",
                     logging.WARNING,
-                    "all of the first %d requests came from %s, a local address, without a "
+                    "all of the first requests, %d, came from %s, a local address, without a "
                     "forwarding header: if it is a proxy of yours, all behind it count as one "
                     "client; let it set %s and write client_ip: {trusted_proxies: [%s]}",
                     seen,

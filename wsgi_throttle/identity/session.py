@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 import hashlib
 import json
 import logging
@@ -136,7 +135,7 @@ def _django(session: Session) -> UserReader:
         try:
             payload = signer.unsign_object(cookie, max_age=lifetime_s)
             signed_s = signing.b62_decode(cookie.rsplit(":", 2)[1])
-        except (signing.BadSignature, ValueError, zlib.error, binascii.Error):
+        except (signing.BadSignature, ValueError, zlib.error):
             return None
         return Verified(payload, signed_s + lifetime_s)
 

@@ -195,6 +195,22 @@ def test_one_thread_uses_one_connection_and_close_gives_it_back(server: Server) 
     eventually(lambda: "closing" not in names_of_clients(server))
 
 
+def test_a_connection_in_use_at_close_is_closed_after_use(
+    new_redis: Callable[..., Server],
+) -> None:
+    server = new_redis()
+    storage = storage_of(server, "?client_name=in_use")
+    charges = charges_of(hourly(10))
+    storage.take(charges)
+    with ThreadPoolExecutor(1) as pool:
+        with server.stopped():
+            in_use = pool.submit(storage.take, charges)
+            eventually(lambda: not storage._connections._idle)  # it is lent
+            storage.close()
+        assert in_use.result(PATIENCE_S).granted
+    eventually(lambda: "in_use" not in names_of_clients(server))
+
+
 def test_threads_share_as_many_connections_as_allowed(server: Server) -> None:
     storage = storage_of(server, "?client_name=few&max_connections=2")
     charges = charges_of(hourly(1000))

@@ -87,7 +87,7 @@ class RedisStorage:
         digest = sha1(script, usedforsecurity=False).hexdigest()
         self._evalsha = _bulk(b"EVALSHA") + _bulk(digest.encode())
         self._connections = self._no_connections()
-        self._at_fork = ForkLock(after_in_child=self._forget_connections)
+        self._at_fork = ForkLock(after_in_child=self._forget_connections)  # guards nothing
 
     @classmethod
     def from_uri(cls, uri: str, *, identity: str = "", timeout_s: float = 0.1) -> RedisStorage:
@@ -127,8 +127,9 @@ class RedisStorage:
         if charges:
             keys = b"".join(map(_key, charges))
             command = b"*%d\r\n%b%b" % (1 + len(charges), _bulk(b"DEL"), keys)
-            if not self._ask(command).startswith(b":"):
-                raise StorageError("not an answer to DEL")
+            line = self._ask(command)
+            if not re.fullmatch(b":[0-9]+", line):
+                raise StorageError(f"not an answer to DEL: {line[:80]!r}")
 
     def close(self) -> None:
         """See :class:`.Storage`."""

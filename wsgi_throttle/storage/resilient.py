@@ -161,7 +161,7 @@ class Resilient:
             now = self._clock()
             self._outage = _Outage(now, str(error), FIRST_DELAY_S, now + FIRST_DELAY_S)
         _log.warning(
-            "%r failed: %s. Until it answers again requests are treated as on_storage_error says. "
+            "%r failed (%s). Until it answers again requests are treated as on_storage_error says. "
             "Check that it runs, can be reached and answers within storage_timeout.",
             self._storage,
             error,

@@ -19,13 +19,19 @@ WORKERS = {
     "4 gevent workers, preloaded": ["--worker-class=gevent", "--preload"],
 }
 
+# What is asked is how exact the count is: a machine under load is not to look like an outage.
+RULES = """
+storage: "{}"
+storage_timeout: 20 s
+default_limits: 5 per minute
+"""
+
 
 @pytest.mark.parametrize("options", WORKERS.values(), ids=WORKERS)
 def test_5_of_200_parallel_requests_are_admitted(
     options: list[str], storage_uri: str, new_client: Callable[[], str], tmp_path: Path
 ) -> None:
-    rules = f'storage: "{storage_uri}"\ndefault_limits: 5 per minute\n'
-    (tmp_path / "throttle.yaml").write_text(rules)
+    (tmp_path / "throttle.yaml").write_text(RULES.format(storage_uri))
     client = new_client()
     with (
         gunicorn("served:application", *options, workers=4, cwd=tmp_path) as server,

@@ -151,6 +151,7 @@ def set_now(now: int) -> bytes:
 def saved_states(world: World, client: redis.Redis) -> dict[tuple[str, str], State]:
     places = list(world.states)
     texts = client.mget([f"{bucket}:{tag}" for bucket, tag in places])
+    assert b"" not in texts  # what is no state has no key
     return {
         place: tuple(map(int, unpack(f">{len(text) // 8}d", text))) if text else ()
         for place, text in zip(places, texts, strict=True)

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -337,12 +338,15 @@ class Guarded:
         except StorageError:
             return False
 
-    def take_after_probe(self) -> bool:
-        """Take, which starts the thread that asks, and again as soon as that has its answer."""
+    def probe(self) -> None:
+        """Take, which starts the thread that asks, and wait until that has its answer."""
         self.take()
         for thread in threading.enumerate():
             if thread.name == "wsgi_throttle-probe":
                 thread.join(10)
+
+    def take_after_probe(self) -> bool:
+        self.probe()
         return self.take()
 
 
@@ -401,6 +405,51 @@ def test_a_storage_that_answers_but_does_not_count_stays_away_without_a_word(
         guarded.now += 30
     assert len(caplog.records) == 1
     assert guarded.changes == 1
+
+
+def test_one_request_tries_while_the_others_stay_away(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarded.inner.error = StorageError("gone")
+    guarded.take()
+    guarded.inner.error = None
+    guarded.now += 0.5
+    guarded.probe()
+    trying, answer = threading.Event(), threading.Event()
+    asked = []
+
+    def wait(charges: Sequence[Charge]) -> Decision:
+        asked.append(len(charges))
+        trying.set()
+        answer.wait(10)
+        return Decision(True, charges, [])
+
+    monkeypatch.setattr(guarded.inner, "take", wait)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(guarded.take)
+        assert trying.wait(10)
+        others = [guarded.take() for _ in range(3)]
+        answer.set()
+        assert first.result(10)
+    assert others == [False, False, False]
+    assert guarded.take()
+    assert asked == [1, 1]
+
+
+def test_requests_that_fail_together_are_one_outage(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    together = threading.Barrier(4, timeout=10)
+
+    def fail(_: Sequence[Charge]) -> Decision:
+        together.wait()
+        raise StorageError("gone")
+
+    monkeypatch.setattr(guarded.inner, "take", fail)
+    with ThreadPoolExecutor(4) as pool:
+        assert not any(pool.map(lambda _: guarded.take(), range(4)))
+    assert guarded.changes == 1
+    assert len(caplog.records) == 1
 
 
 def test_an_error_of_another_kind_is_a_failed_storage_too(guarded: Guarded) -> None:

@@ -99,13 +99,12 @@ class Connections:
         # to close. append() and pop() of a list are atomic: only who has to wait takes the lock.
         self._idle: list[Link] = []
         self._changed = Condition()
-        # Guarded by _changed; _waiting and _closed may be read without it.
+        # Guarded by _changed; _waiting may be read without it.
         self._open = 0
         self._waiting = 0
         self._connecting = False
         self._failures = 0
         self._failure: Exception | None = None
-        self._closed = False
 
     def borrow(self) -> Link:
         """An open connection, which the caller gives back or discards.
@@ -124,11 +123,9 @@ class Connections:
     def give_back(self, link: Link) -> None:
         """For a connection whose last reply was read whole."""
         self._idle.append(link)
-        if self._waiting or self._closed:
+        if self._waiting:
             with self._changed:
                 self._changed.notify()
-            if self._closed:
-                self.discard_idle()
 
     def discard(self, link: Link) -> None:
         """For a connection that is closed, or of which it is unknown what will be read next."""
@@ -138,17 +135,12 @@ class Connections:
             self._changed.notify()
 
     def discard_idle(self) -> None:
-        """Close those that nobody uses: they lead to a server that has just failed."""
+        """Close those that nobody uses, since the server has failed or is not needed any more."""
         while self._idle:
             try:
                 self.discard(self._idle.pop())
             except IndexError:  # another thread took the last one
                 return
-
-    def close(self) -> None:
-        """Close all of them, those that are lent as soon as they are given back."""
-        self._closed = True
-        self.discard_idle()
 
     def _wait(self) -> Link:
         deadline = monotonic() + self._timeout_s
@@ -200,5 +192,3 @@ class Connections:
                 wanted = len(self._idle) < self._waiting and self._open < self._most
                 self._connecting = wanted
                 self._changed.notify()
-            if self._closed:
-                self.discard_idle()

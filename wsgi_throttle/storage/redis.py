@@ -134,7 +134,7 @@ class RedisStorage:
     def close(self) -> None:
         """See :class:`.Storage`."""
         connections, self._connections = self._connections, self._no_connections()
-        connections.close()
+        connections.discard_idle()  # one in use is closed when it is given back to nobody
 
     def _take_commands(self, charges: Sequence[Charge]) -> tuple[bytes, Callable[[], bytes]]:
         """The command that takes, and a function that makes the one which brings the script."""

@@ -199,6 +199,7 @@ def _create(folder: Path, size_bytes: int, fault: str) -> Opened:
         _allocate(opened.data, size_bytes)
         draft = folder / "format.new"
         draft.write_bytes(_format(size_bytes))
+        draft.chmod(0o600)
         draft.replace(folder / "format")
     except BaseException:
         if opened:

@@ -57,8 +57,8 @@ class Packing:
 
     def _learn(self, state: State) -> None:
         """A new length, or integers wider than any before: from here on all are packed so wide."""
-        even = max(self._even, _width(max(state[::2])))
-        odd = max(self._odd, _width(max(state[1::2])))
+        even = max(self._even, _width(max(state[::2], default=0)))
+        odd = max(self._odd, _width(max(state[1::2], default=0)))
         if (even, odd) != (self._even, self._odd):
             self._even, self._odd = even, odd
             self._packers.clear()

@@ -31,7 +31,7 @@ from .uri import options, size_bytes
 
 DEFAULT_BYTES = 32 << 20
 """Half of the /dev/shm that a Docker container has by default."""
-LEAST_BYTES = 1 << 18
+LEAST_BYTES = 1 << 20
 
 CROWDED = (0.85, 0.90, 0.95)
 """The parts of all pages: as many records are forgotten for one that grows as there are parts
@@ -86,8 +86,11 @@ class SharedStorage:
         size = size_bytes("size", found["size"], LEAST_BYTES) if "size" in found else DEFAULT_BYTES
         path = unquote(parts.path)
         folder = Path(path) if path.strip("/") else None
-        if folder and not folder.is_dir():
-            raise StorageURIError(f"the folder {folder} of shared:// does not exist: make it")
+        if folder and (folder.is_symlink() or not folder.is_dir()):
+            raise StorageURIError(
+                f"{folder} is not a folder (nor may it be a symbolic link): make it, owned by the "
+                "user that serves, with mode 700"
+            )
         return cls(folder, identity=identity, size_bytes=size)
 
     def take(self, charges: Sequence[Charge]) -> Decision:
@@ -107,6 +110,12 @@ class SharedStorage:
             if self._place:
                 _places.leave(self, self._place)
                 self._place = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the file is, or will be."""
+        with _places.lock:
+            return self._at().folder
 
     def _run(
         self,

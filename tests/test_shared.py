@@ -1,0 +1,757 @@
+"""shared:// where it is hurt: its folder, its file, its processes, its room and its clock."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+import lmdb
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from test_storage_contract import in_child, run_threads, start_child
+from wsgi_throttle.decision import Charge, Limit
+from wsgi_throttle.errors import StorageError, StorageURIError
+from wsgi_throttle.storage import folder as folder_module
+from wsgi_throttle.storage import open_storage, record, shared
+from wsgi_throttle.storage.folder import derived_folder
+from wsgi_throttle.storage.record import Packing, pack, rank, state_in, unpack
+from wsgi_throttle.storage.shared import SharedStorage
+from wsgi_throttle.strategies import STRATEGIES, State
+
+ROOT = Path(__file__).parent.parent
+MB = 1 << 20
+HOUR = Limit("sliding-window", 2, 3_600_000, 2)
+MANY = Limit("sliding-window", 1_000_000, 3_600_000, 1_000_000)
+
+pytestmark = pytest.mark.filterwarnings(
+    # Forking with threads is what is tested.
+    "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning"
+)
+
+
+def charge(client: object = "192.0.2.1", limit: Limit = HOUR, cost: int = 1) -> list[Charge]:
+    return [Charge(f"t:1:login:ip:{{ip:{client}}}", limit, cost, True, "login")]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 10_000_000
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "counters"
+    path.mkdir(mode=0o700)
+    return path
+
+
+@pytest.fixture
+def new(folder: Path) -> Iterator[Callable[..., SharedStorage]]:
+    """Storages in the test's folder, of 1 MB unless it says otherwise."""
+    made: list[SharedStorage] = []
+
+    def new(at: Path = folder, **settings: object) -> SharedStorage:
+        made.append(SharedStorage(at, **({"size_bytes": MB} | settings)))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield new
+    for storage in made:
+        storage.close()
+
+
+@pytest.fixture
+def always_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the file is still there is looked up at each use, and not once a second."""
+    monkeypatch.setattr(shared, "LOOK_EVERY_S", 0.0)
+
+
+def taken(storage: SharedStorage, tries: int = 3, client: object = "192.0.2.1") -> list[bool]:
+    return [storage.take(charge(client)).granted for _ in range(tries)]
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [line.getMessage() for line in caplog.records if line.levelno >= logging.WARNING]
+
+
+FRESH = [True, True, False]
+"""What a client gets of HOUR that was not seen, or was forgotten."""
+
+
+# --- the folder ----------------------------------------------------------------------------------
+
+
+def test_nothing_is_made_before_the_first_use(tmp_path: Path) -> None:
+    storage = SharedStorage(tmp_path / "later", size_bytes=MB)
+    assert not (tmp_path / "later").exists()
+    storage.close()
+    assert not (tmp_path / "later").exists()
+
+
+def test_the_folder_and_its_files_are_for_this_user_alone(
+    tmp_path: Path, new: Callable[..., SharedStorage]
+) -> None:
+    new(tmp_path / "made").take(charge())
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "made").iterdir()}
+    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o700
+    assert modes == dict.fromkeys(["data.mdb", "lock.mdb", "open.lock", "format"], 0o600)
+
+
+def test_without_a_folder_it_is_in_shared_memory_named_by_user_and_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_module, "SHARED_MEMORY", str(tmp_path))
+    storage = SharedStorage(identity="/srv/app/throttle.yaml", size_bytes=MB)
+    assert taken(storage) == FRESH
+    storage.close()
+    (made,) = tmp_path.iterdir()
+    assert made.name.startswith(f"wsgi_throttle-{os.geteuid()}-")
+    assert (made / "data.mdb").stat().st_size == MB
+
+
+@pytest.mark.parametrize("memory", ["missing", "tiny"])
+def test_without_shared_memory_it_is_in_the_temporary_folder(
+    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_module.tempfile, "gettempdir", lambda: str(tmp_path))
+    size = MB
+    if memory == "missing":
+        monkeypatch.setattr(folder_module, "SHARED_MEMORY", str(tmp_path / "none"))
+    else:
+        size = 1 << 60
+    assert derived_folder("/srv/throttle.yaml", size).parent == tmp_path
+
+
+def test_two_applications_of_one_user_count_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_module, "SHARED_MEMORY", str(tmp_path))
+    one, same, other = (
+        SharedStorage(identity=path, size_bytes=MB)
+        for path in ("/srv/a/throttle.yaml", "/srv/a/throttle.yaml", "/srv/b/throttle.yaml")
+    )
+    assert taken(one, 1) + taken(same, 2) == FRESH
+    assert taken(other) == FRESH
+    for storage in (one, same, other):
+        storage.close()
+
+
+def test_a_symbolic_link_is_refused(
+    tmp_path: Path, folder: Path, new: Callable[..., SharedStorage]
+) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(StorageError, match="symbolic link"):
+        new(tmp_path / "link").take(charge())
+    with pytest.raises(StorageURIError, match="symbolic link"):
+        open_storage(f"shared://{tmp_path}/link")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_that_others_may_write_is_refused(
+    folder: Path, new: Callable[..., SharedStorage]
+) -> None:
+    folder.chmod(0o777)
+    storage = new()
+    with pytest.raises(StorageError, match="chmod 700"):
+        storage.take(charge())
+    folder.chmod(0o700)
+    assert taken(storage) == FRESH
+
+
+def test_a_folder_of_another_user_is_refused(
+    folder: Path, new: Callable[..., SharedStorage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = os.geteuid()
+    if mine == 0:
+        os.chown(folder, 12345, 12345)
+    else:  # then it is this process that is another user
+        monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
+    with pytest.raises(StorageError, match="belongs to user"):
+        new().take(charge())
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["open.lock", "data.mdb", "lock.mdb", "format"])
+def test_a_link_in_place_of_a_file_is_not_followed(
+    name: str, tmp_path: Path, folder: Path, new: Callable[..., SharedStorage]
+) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (folder / name).symlink_to(tmp_path / "precious")
+    with suppress(StorageError):
+        new().take(charge())
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "shared://relative/folder",
+        "shared:///no/such/folder",
+        "shared://?size=1",
+        "shared://?size=0mb",
+        "shared://?size=-1mb",
+        "shared://?size=64 mb",
+        "shared://?size=",
+        "shared://?size=64mb&size=65mb",
+        "shared://?sise=64mb",
+        "shared://#here",
+        f"shared://{__file__}",
+    ],
+)
+def test_a_uri_that_cannot_be_meant_is_refused(uri: str) -> None:
+    with pytest.raises(StorageURIError):
+        open_storage(uri)
+
+
+# --- a file that is not ours to read, or no more -------------------------------------------------
+
+
+def hurt_garbage(folder: Path) -> None:
+    (folder / "data.mdb").write_bytes(os.urandom(MB))
+
+
+def hurt_cut_off(folder: Path) -> None:
+    os.truncate(folder / "data.mdb", MB // 2)
+
+
+def hurt_layout(folder: Path) -> None:
+    text = (folder / "format").read_text()
+    (folder / "format").write_text(text.replace("layout 1", "layout 0"))
+
+
+def hurt_boot(folder: Path) -> None:
+    lines = (folder / "format").read_text().splitlines()
+    (folder / "format").write_text("\n".join([*lines[:2], "boot another", ""]))
+
+
+def hurt_foreign(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    lmdb.open(str(folder), map_size=MB).close()
+
+
+def hurt_half_made(folder: Path) -> None:
+    (folder / "format").unlink()
+
+
+def hurt_lock(folder: Path) -> None:
+    (folder / "lock.mdb").unlink()
+
+
+def hurt_lock_cut_off(folder: Path) -> None:
+    os.truncate(folder / "lock.mdb", 10)
+
+
+def hurt_data_folder(folder: Path) -> None:
+    (folder / "data.mdb").unlink()
+    (folder / "data.mdb").mkdir()
+
+
+HURTS = {
+    name.removeprefix("hurt_"): value for name, value in globals().items() if name[:5] == "hurt_"
+}
+
+
+@pytest.mark.parametrize("hurt", HURTS.values(), ids=HURTS)
+def test_what_is_not_ours_is_set_aside_with_one_warning(
+    hurt: Callable[[Path], None],
+    folder: Path,
+    new: Callable[..., SharedStorage],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first = new()
+    assert taken(first) == FRESH
+    first.close()
+    hurt(folder)
+    second = new()
+    assert taken(second) == FRESH
+    assert taken(second, 1) == [False]
+    (warning,) = warnings_of(caplog)
+    assert "set aside" in warning
+    assert any(path.name.endswith(".aside") for path in folder.iterdir())
+    third = new()
+    second.close()
+    assert taken(third, 1) == [False]
+    assert len(warnings_of(caplog)) == 1
+
+
+def test_another_size_replaces_the_file_once_and_running_processes_follow(
+    folder: Path, new: Callable[..., SharedStorage], always_looking: None
+) -> None:
+    running = new()
+    running.take(charge())
+
+    restarted = (
+        "import sys; from test_shared import *;"
+        "print(taken(SharedStorage(Path(sys.argv[1]), size_bytes=2 * MB), 1))"
+    )
+    command = [sys.executable, "-c", restarted, str(folder)]
+    path = os.pathsep.join(["tests", "."])
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": path}, cwd=ROOT, capture_output=True, check=True
+    )
+    assert done.stdout == b"[True]\n"
+    assert (folder / "data.mdb").stat().st_size == 2 * MB
+    assert taken(running, 2) == [True, False]
+    assert (folder / "data.mdb").stat().st_size == 2 * MB
+
+
+@pytest.mark.parametrize("how", ["deleted", "renamed", "emptied"])
+def test_a_folder_that_vanishes_is_made_anew_and_all_processes_meet_there(
+    how: str,
+    folder: Path,
+    new: Callable[..., SharedStorage],
+    always_looking: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    storage = new()
+    assert taken(storage) == FRESH
+    ready, at_ready = os.pipe()
+    go, at_go = os.pipe()
+
+    def other() -> list[bool]:
+        os.close(at_go)
+        taken(storage, 1)
+        os.write(at_ready, b"x")
+        os.read(go, 1)
+        return taken(storage, 1)
+
+    result = start_child(other)
+    os.read(ready, 1)
+    if how == "deleted":
+        shutil.rmtree(folder)
+    elif how == "renamed":
+        folder.rename(folder.with_name("old"))
+    else:
+        for path in folder.iterdir():
+            path.unlink()
+    assert taken(storage, 1) == [True]
+    os.close(at_go)
+    assert result() == [True]
+    assert taken(storage, 1) == [False]
+    assert any("deleted or replaced" in warning for warning in warnings_of(caplog))
+
+
+def test_that_it_vanished_is_noticed_within_a_second(
+    folder: Path, new: Callable[..., SharedStorage]
+) -> None:
+    storage = new()
+    assert taken(storage) == FRESH
+    shutil.rmtree(folder)
+    deadline = time.monotonic() + shared.LOOK_EVERY_S + 0.5
+    while not storage.take(charge()).granted:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_folder_that_cannot_be_made_anew_is_an_error_until_it_can(
+    tmp_path: Path, new: Callable[..., SharedStorage], always_looking: None
+) -> None:
+    outer = tmp_path / "outer"
+    (outer / "inner").mkdir(parents=True, mode=0o700)
+    storage = new(outer / "inner")
+    storage.take(charge())
+    shutil.rmtree(outer)
+    for _ in range(2):
+        with pytest.raises(StorageError):
+            storage.take(charge())
+    outer.mkdir()
+    assert taken(storage) == FRESH
+
+
+def test_damage_that_lmdb_finds_while_serving_costs_the_counters_and_no_request(
+    folder: Path,
+    new: Callable[..., SharedStorage],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    storage = new()
+    for client in range(200):
+        storage.take(charge(client))
+    with open(folder / "data.mdb", "r+b") as file:  # all pages but the two meta pages
+        file.seek(2 * 4096)
+        file.write(b"\xff" * (MB - 2 * 4096))
+    assert taken(storage, client="new") == FRESH
+    assert any("set aside" in warning for warning in warnings_of(caplog))
+
+
+# --- room ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """A function that mounts a tmpfs of this size."""
+    mounted: list[Path] = []
+
+    def mount(size: str) -> Path:
+        path = tmp_path / "disk"
+        path.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(path)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("needs the right to mount")
+        mounted.append(path)
+        return path
+
+    yield mount
+    for path in mounted:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def test_a_disk_that_is_too_small_is_an_error_and_no_signal(
+    small_disk: Callable[[str], Path],
+) -> None:
+    disk = small_disk("1m")
+
+    def work() -> object:
+        storage = SharedStorage(disk / "counters", size_bytes=2 * MB)
+        errors = []
+        for _ in range(3):
+            try:
+                storage.take(charge())
+            except StorageError as error:
+                errors.append(str(error))
+        left = sorted(path.name for path in (disk / "counters").iterdir())
+        storage.close()
+        smaller = SharedStorage(disk / "counters", size_bytes=MB // 2)
+        return len(errors), left, taken(smaller)
+
+    assert in_child(work) == (3, ["open.lock"], FRESH)
+
+
+def test_a_limited_file_size_is_an_error_and_no_signal(folder: Path) -> None:
+    def work() -> object:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (MB // 2, MB // 2))
+        storage = SharedStorage(folder, size_bytes=MB)
+        with pytest.raises(StorageError):
+            storage.take(charge())
+        return sorted(path.name for path in folder.iterdir())
+
+    assert in_child(work) == ["open.lock"]
+
+
+def test_a_disk_that_fills_up_while_serving_is_no_concern(
+    small_disk: Callable[[str], Path],
+) -> None:
+    disk = small_disk("2m")
+
+    def work() -> object:
+        storage = SharedStorage(disk / "counters", size_bytes=MB)
+        storage.take(charge("first"))
+        with suppress(OSError), open(disk / "filler", "wb", buffering=0) as filler:
+            while filler.write(b"x" * 4096):
+                pass
+        for client in range(20_000):
+            storage.take(charge(client))
+        return os.statvfs(disk).f_bfree
+
+    assert in_child(work) == 0
+
+
+def test_what_was_set_aside_makes_room_for_the_new_file(
+    small_disk: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = small_disk("1500k")
+    storage = SharedStorage(disk / "counters", size_bytes=MB)
+    storage.take(charge())
+    storage.close()
+    hurt_layout(disk / "counters")
+    assert taken(storage) == FRESH
+    storage.close()
+    assert not (disk / "counters" / "data.mdb.aside").exists()
+
+
+@pytest.mark.parametrize("size_bytes", [shared.LEAST_BYTES, 4 * MB], ids="{} bytes".format)
+def test_a_flood_of_new_clients_frees_no_blocked_one(
+    size_bytes: int, new: Callable[..., SharedStorage], caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = new(size_bytes=size_bytes)
+    for client in range(100):
+        taken(storage, 2, f"blocked-{client}")
+    before = (storage.folder / "data.mdb").stat().st_blocks
+    capacity = size_bytes // 80
+    for client in range(4 * capacity):
+        assert storage.take(charge(client)).granted
+    kept = [not storage.take(charge(f"blocked-{client}")).granted for client in range(100)]
+    assert sum(kept) == 100
+    assert (storage.folder / "data.mdb").stat().st_blocks == before
+    (warning,) = warnings_of(caplog)
+    assert "is full" in warning
+
+
+def test_expired_clients_make_room_before_live_ones(
+    new: Callable[..., SharedStorage], caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    storage = new(clock=clock)
+    second = Limit("fixed-window", 5, 1_000, 5)
+    live = [storage.take(charge(f"live-{client}")) for client in range(50)]
+    assert all(live)
+    for client in range(30_000):
+        storage.take(charge(client, second))
+        clock.now += 5
+    remaining = [storage.take(charge(f"live-{n}")).outcomes[0].remaining for n in range(50)]
+    assert remaining == [0] * 50
+    assert warnings_of(caplog) == []
+
+
+def test_records_that_grow_are_counted_as_room_too(new: Callable[..., SharedStorage]) -> None:
+    clock = Clock()
+    storage = new(clock=clock)
+    sixty = Limit("sliding-window", 60, 86_400_000, 60)
+    for _ in range(60):
+        clock.now += 1
+        for client in range(3_000):
+            assert storage.take(charge(client, sixty)).granted
+
+
+def test_a_full_file_is_started_anew_rather_than_failing(
+    new: Callable[..., SharedStorage],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(shared, "CROWDED", ())  # so that nothing is ever forgotten
+    storage = new(size_bytes=MB // 4)
+    for client in range(6_000):
+        assert storage.take(charge(client)).granted
+    assert any("set aside" in warning for warning in warnings_of(caplog))
+
+
+def test_a_reader_that_was_killed_does_not_fill_the_file(
+    folder: Path, new: Callable[..., SharedStorage], caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = new()
+    taken(storage, 3, "blocked")
+
+    def work() -> None:
+        env = lmdb.open(str(folder), map_size=MB, writemap=True)
+        txn = env.begin()
+        txn.get(b"anything")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    storage.close()
+    with pytest.raises(EOFError):
+        in_child(work)
+    for client in range(20_000):
+        storage.take(charge(client))
+    assert taken(storage, 1, "blocked") == [False]
+    assert not any("set aside" in warning for warning in warnings_of(caplog))
+
+
+@pytest.mark.parametrize(
+    ("limits", "hits", "most_bytes"),
+    [
+        ([Limit("sliding-window", 5, 60_000, 5)], 5, 128),
+        ([Limit("fixed-window", 5, 60_000, 5)], 5, 100),
+        ([Limit("token-bucket", 5, 60_000, 5)], 5, 100),
+        ([HOUR, Limit("fixed-window", 100, 86_400_000, 100)], 1, 128),
+    ],
+    ids=["sliding-window", "fixed-window", "token-bucket", "two limits"],
+)
+def test_a_client_takes_few_bytes(
+    limits: list[Limit], hits: int, most_bytes: int, new: Callable[..., SharedStorage]
+) -> None:
+    clock = Clock()
+    clock.now = 300 * 86_400_000  # a host that has long been up
+    storage = new(size_bytes=4 * MB, clock=clock)
+    for _ in range(hits):
+        for client in range(5_000):
+            bucket = f"t:1:login:ip:{{ip:{client}}}"
+            storage.take([Charge(bucket, limit, 1, True, "login") for limit in limits])
+    storage.close()
+    with lmdb.open(str(storage.folder), map_size=4 * MB) as env:
+        found = env.stat()
+    assert found["entries"] == 5_000
+    assert (found["branch_pages"] + found["leaf_pages"]) * 4096 / 5_000 <= most_bytes
+
+
+# --- processes -----------------------------------------------------------------------------------
+
+
+def test_processes_and_threads_hammering_one_client_admit_exactly_as_many(
+    new: Callable[..., SharedStorage],
+) -> None:
+    storage = new()
+    storage.take(charge("warm"))
+    limits = [Limit("sliding-window", 300, 3_600_000, 300), MANY]
+    charges = [Charge("t:{ip:192.0.2.1}", limit, 1, True, "rule") for limit in limits]
+
+    def work() -> int:
+        granted: list[int] = []
+        run_threads(
+            lambda: granted.append(sum(storage.take(charges).granted for _ in range(25))), 4
+        )
+        return sum(granted)
+
+    children = [start_child(work) for _ in range(8)]
+    assert sum(int(str(wait())) for wait in children) == 300
+    looked = storage.take([one._replace(cost=0) for one in charges])
+    assert [outcome.remaining for outcome in looked.outcomes] == [0, 1_000_000 - 300]
+
+
+def test_a_process_killed_inside_a_transaction_blocks_nobody_and_leaves_nothing(
+    new: Callable[..., SharedStorage],
+) -> None:
+    storage = new()
+    storage.take(charge("other"))
+    for round_ in range(20):
+        reading, writing = os.pipe()
+
+        def stop_inside(writing: int = writing) -> int:
+            os.write(writing, b"x")
+            signal.pause()
+            return 0
+
+        child = os.fork()
+        if child == 0:
+            storage._clock = stop_inside
+            storage.take(charge(round_))
+            os._exit(1)
+        os.read(reading, 1)
+        threading.Timer(0.01, os.kill, [child, signal.SIGKILL]).start()
+        assert taken(storage, client=round_) == FRESH
+        os.waitpid(child, 0)
+        os.close(reading)
+        os.close(writing)
+
+
+def test_processes_killed_at_any_instant_lose_no_counted_request(
+    new: Callable[..., SharedStorage],
+) -> None:
+    storage = new()
+    storage.take(charge())
+    told = 0
+    for _ in range(10):
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            while True:
+                storage.take(charge("killed", MANY))
+                os.write(writing, b"x")
+        os.close(writing)
+        told += len(os.read(reading, 1000))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        with os.fdopen(reading, "rb") as pipe:
+            told += len(pipe.read())
+        used = MANY.quota - storage.take(charge("killed", MANY, 0)).outcomes[0].remaining
+        assert told <= used <= told + 1
+        told = used
+
+
+def test_a_fork_in_the_middle_of_everything(
+    new: Callable[..., SharedStorage], always_looking: None
+) -> None:
+    """Children of children, while the parent's threads use, close and open two storages."""
+    storage, reopened = new(), new()
+    stop = threading.Event()
+    numbers = count()
+
+    def busy() -> None:
+        while not stop.is_set():
+            storage.take(charge(next(numbers), MANY))
+            reopened.take(charge(next(numbers), MANY))
+            reopened.close()
+
+    def grandchild() -> object:
+        return in_child(lambda: taken(storage, client=f"{os.getpid()}"))
+
+    threads = [threading.Thread(target=busy) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(10):
+            assert in_child(grandchild) == FRESH
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+# --- the clock -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_clock_that_steps_back_blocks_for_no_more_than_a_window(
+    strategy: str, new: Callable[..., SharedStorage]
+) -> None:
+    clock = Clock()
+    storage = new(clock=clock)
+    limit = Limit(strategy, 2, 60_000, 2)
+    assert [storage.take(charge(limit=limit)).granted for _ in range(3)] == FRESH
+    clock.now -= 3_600_000
+    wait_ms = storage.take(charge(limit=limit)).outcomes[0].wait_ms
+    assert 0 < wait_ms <= 60_000
+    clock.now += wait_ms
+    assert storage.take(charge(limit=limit)).granted
+
+
+def test_the_clock_is_not_the_wall_clock(
+    new: Callable[..., SharedStorage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = new()
+    assert taken(storage) == FRESH
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    assert taken(storage, 1) == [False]
+
+
+# --- records -------------------------------------------------------------------------------------
+
+LIMITS = [Limit(name, 60, 60_000 + n, 60) for n in range(2) for name in STRATEGIES]
+integers = st.integers(0, (1 << 51) - 1) | st.integers(0, 1 << 17)
+states = st.lists(integers, min_size=1, max_size=123).map(tuple)
+
+
+@given(st.dictionaries(st.sampled_from(LIMITS), states, max_size=6))
+def test_records_are_read_as_they_were_written(found: dict[Limit, State]) -> None:
+    packings = {limit: Packing(limit) for limit in found}
+    packed = pack({}, [(packings[limit], state) for limit, state in found.items()], False, 5)
+    entries = unpack(packed)
+    assert {limit: state_in(entries, packings[limit]) for limit in found} == found
+    assert unpack(pack(unpack(packed), [], False, 5)) == entries
+
+
+def test_entries_of_other_limits_are_kept_until_they_expire() -> None:
+    old, new = (Packing(Limit("fixed-window", 5, window, 5)) for window in (5_000, 60_000))
+    packed = pack({}, [(old, (1_000, 3))], False, 1_000)
+    packed = pack(unpack(packed), [(new, (5_900, 1))], False, 5_900)
+    assert state_in(unpack(packed), old) == (1_000, 3)
+    packed = pack(unpack(packed), [(new, (7_000, 2))], False, 7_000)
+    assert state_in(unpack(packed), old) == ()
+    assert pack(unpack(packed), [(new, ())], False, 7_000) == b""
+
+
+def test_expired_records_go_first_then_idle_ones_then_those_over_their_limit() -> None:
+    second, hour = (Packing(Limit("fixed-window", 5, window, 5)) for window in (1_000, 3_600_000))
+    packed = {
+        "over": pack({}, [(second, (0, 5))], True, 50_000),
+        "idle for long": pack({}, [(hour, (0, 1))], False, 50_000),
+        "idle": pack({}, [(second, (0, 1))], False, 50_000),
+        "expired": pack({}, [(second, (0, 5))], True, 1_000),
+    }
+    assert sorted(packed, key=lambda name: rank(packed[name], 50_000)) == [
+        "expired",
+        "idle",
+        "idle for long",
+        "over",
+    ]
+
+
+def test_a_lifetime_beyond_all_reason_is_kept_for_long() -> None:
+    slow = Packing(Limit("token-bucket", 1, 365 * 86_400_000, 1_000_000))
+    packed = pack({}, [(slow, (1, 2))], False, 1 << 40)
+    assert rank(packed, 1 << 40)[0] == record.IDLE

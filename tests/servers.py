@@ -25,7 +25,7 @@ DECIDING = {"REDIS_URL", "SECRET_KEY", "THROTTLE_MODE", "WSGI_THROTTLE_CONFIG"}
 
 
 def wait_until(
-    condition: Callable[[], object], deadline_s: float = 10, what: str = "the condition"
+    condition: Callable[[], object], deadline_s: float = 30, what: str = "the condition"
 ) -> Any:
     """Poll until ``condition()`` is true, and return what it returned.
 
@@ -152,7 +152,7 @@ def running(
             end = time.monotonic() + START_DEADLINE_S
             while not (address := ready(server.log)):
                 if process.poll() is not None or time.monotonic() > end:
-                    raise AssertionError(f"{command} did not start:\n{server.log}")
+                    raise AssertionError(f"{command} did not start:\n{server.log[-5000:]}")
                 time.sleep(0.01)
             server.address = address
             yield server

@@ -106,7 +106,7 @@ class Throttle:
                 return _answer(start_response, serving.responder(plan).forbidden(environ))
             if verdict == "allow":
                 return self._app(environ, start_response)
-        if plan.exempt or _is_free_preflight(plan, environ):
+        if plan.exempt or (plan.preflight and _is_preflight(environ)):
             return self._app(environ, start_response)
         decision = self._take(plan, environ)
         if decision is None:
@@ -211,15 +211,10 @@ def wrap(app: str, config: str | None = None) -> Throttle:
     return Throttle(found, config)
 
 
-def _is_free_preflight(plan: Plan, environ: Environ) -> bool:
-    """A CORS preflight (Fetch standard, 4.8), which a browser sends by itself and whose 429 no page
-    could read; charged only by a rule that names OPTIONS."""
-    return (
-        environ.get("REQUEST_METHOD") == "OPTIONS"
-        and not plan.names_options
-        and "HTTP_ORIGIN" in environ
-        and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
-    )
+def _is_preflight(environ: Environ) -> bool:
+    """Whether an OPTIONS request is a CORS preflight (Fetch standard, 4.8), which a browser sends
+    by itself and whose 429 no page could read."""
+    return "HTTP_ORIGIN" in environ and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
 
 
 def _announcing(

@@ -31,6 +31,7 @@ LAYOUT = 1
 MAX_CACHED_PATHS = 4096
 MAX_CACHED_CHARACTERS = 512
 MAX_PLANS = 4096
+MAX_MADE = 8192
 
 _METHODS = frozenset(METHODS)
 
@@ -44,7 +45,7 @@ class Line(NamedTuple):
     policy: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Counter:
     """The limits that share scope and key type: a bucket without its client."""
 
@@ -53,11 +54,16 @@ class Counter:
     key_types: tuple[str, ...]
     key: KeyFunction
     lines: tuple[Line, ...]
+    made: Bounded[tuple[Counter, str], tuple[Charge, ...]]
+    """The charges that were made last, of all counters."""
 
-    def charges(self, key: str) -> list[Charge]:
+    def charges(self, key: str) -> tuple[Charge, ...]:
         """What a client with this key is charged."""
+        return self.made.get((self, key)) or self.made.keep((self, key), self._charges(key))
+
+    def _charges(self, key: str) -> tuple[Charge, ...]:
         bucket = f"{self.prefix}{key}}}"
-        return [Charge(bucket, *line) for line in self.lines]
+        return tuple(Charge(bucket, *line) for line in self.lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +91,17 @@ class Plan:
     """A rule has a condition, so that the parts tell what counts."""
     listed: bool
     """There are lists of addresses to look the client up in."""
-    names_options: bool
-    """A rule names OPTIONS, so that CORS preflights are charged."""
+    preflight: bool
+    """A CORS preflight is not charged: the method is OPTIONS, and no rule names it."""
     on_storage_error: str
 
-    def charges(self, environ: Environ) -> list[Charge]:
+    def charges(self, environ: Environ) -> tuple[Charge, ...]:
         """What this request is to be charged."""
-        charges: list[Charge] = []
-        for counter in self.counters if not self.conditional else self._applicable(environ):
+        charges: tuple[Charge, ...] = ()
+        for counter in self._applicable(environ) if self.conditional else self.counters:
             key: Key = counter.key(environ, self.path_args)
-            if key.__class__ is str:
-                charges += counter.charges(key)
-            else:
-                for one in key:
-                    charges += counter.charges(one)
+            for one in (key,) if key.__class__ is str else key:
+                charges += counter.charges(one)
         return charges
 
     def _applicable(self, environ: Environ) -> list[Counter]:
@@ -125,6 +128,7 @@ class RuleTable:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._made: Bounded[tuple[Counter, str], tuple[Charge, ...]] = Bounded(MAX_MADE)
         is_on = config.mode != "off"
         self.rules = tuple(rule for rule in config.rules if is_on and rule.mode != "off")
         _check(config, self.rules)
@@ -269,7 +273,7 @@ class RuleTable:
             conditional=any(rule.skip or rule.when for rule in counted),
             listed=bool(self.config.allow or self.config.block)
             or any(rule.allow or rule.block for rule in rules),
-            names_options=any("OPTIONS" in rule.methods for rule in rules),
+            preflight=method == "OPTIONS" and not any("OPTIONS" in rule.methods for rule in rules),
             on_storage_error=max(
                 policies, key=_SEVERITY.index, default=self.config.on_storage_error
             ),
@@ -291,6 +295,7 @@ class RuleTable:
                     key,
                     self._keys[key],
                     tuple(lines),
+                    self._made,
                 )
                 for (scope, key), lines in groups.items()
             ),

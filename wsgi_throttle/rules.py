@@ -399,8 +399,10 @@ def warnings(config: Config) -> list[Mistake]:
                 config.source, None, None, "", "nothing is limited: add rules or default_limits"
             )
         )
-    for doubt in config.identity.client_ip.doubts:
-        found.append(Mistake(config.source, None, None, "client_ip", doubt))
+    found += [
+        Mistake(config.source, None, None, "client_ip", doubt)
+        for doubt in config.identity.client_ip.doubts
+    ]
     if config.mode != "enforce":
         found.append(
             Mistake(

@@ -15,11 +15,12 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit
-from wsgi_throttle.strategies import ALIASES, GRAINS, LARGEST, STRATEGIES, State, take
+from wsgi_throttle.strategies import ALIASES, LARGEST, STRATEGIES, State, take
 
 YEAR_MS = 365 * 86_400_000
 START = 1_000_000_000
-MOST_INTEGERS = 1 + 2 * (GRAINS + 1)
+GRAINS = 60
+MOST_INTEGERS = 1 + 2 * 61
 
 QUOTAS = [1, 2, 5, 59, 60, 61, 62, 119, 121, 1_000, 99_999, 100_000]
 WINDOWS_MS = [1, 2, 59, 60, 61, 100, 119, 121, 1_000, 3_599_999, 86_400_000, YEAR_MS]

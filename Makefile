@@ -15,7 +15,7 @@ help: ## list the targets
 demo: $(VENV)/.demo ## serve the example application with 4 workers on 127.0.0.1:8000
 	@printf '%s\n' 'Try in another terminal:' '' \
 	  '  curl -i http://$(ADDRESS)/api/data' \
-	  '  for i in 1 2 3 4 5 6; do curl -s -d user_id=42 -d password=guess http://$(ADDRESS)/login; done' \
+	  '  for i in 1 2 3 4 5 6; do curl -s -o /dev/null -w "%{http_code} " -d user_id=42 http://$(ADDRESS)/login; done' \
 	  '  curl -i -H "Accept: text/html" -d user_id=42 http://$(ADDRESS)/login' \
 	  '  curl -i http://$(ADDRESS)/health' ''
 	@$(BIN)/gunicorn --workers 4 --bind $(ADDRESS) examples.wsgi:application

@@ -32,11 +32,8 @@ EACH_OTHER = [
     *(("<", "<="), (">", ">="), ("==", "!="), ("+", "-"), ("+=", "-="), ("and", "or")),
     *(("min", "max"), ("ceil", "floor"), ("True", "False")),
 ]
-SWAPS = {
-    **dict(EACH_OTHER),
-    **{new: old for old, new in EACH_OTHER},
-    **{"*": "+", "/": "*", "//": "*", "%": "*", "not": "", "~=": "=="},
-}
+SWAPS = dict(EACH_OTHER) | {new: old for old, new in EACH_OTHER}
+SWAPS |= {"*": "+", "/": "*", "//": "*", "%": "*", "not": "", "~=": "=="}
 LUA_TOKEN = re.compile(r"--.*|'[^'\n]*'|\w+(?:\.\w+)*|[<>=~]=|[-+*/%<>]|\S")
 
 

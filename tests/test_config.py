@@ -287,6 +287,7 @@ BROKEN = {
     "a bad prefix": ("client_ip: {ipv6_prefix: 129}", "from 1 to 128"),
     "an unknown session": ("session: {kind: rails, secret_key: x}", "flask"),
     "a session without a key": ("session: {kind: flask}", "secret_key"),
+    "a session's function that is not there": ("session: {kind: python:os:nowhere}", "nowhere"),
     "a session without a kind": ("session: {secret_key: x}", "kind"),
     "a network with host bits": ("allow: [10.0.0.1/8]", "10.0.0.0/8"),
     "a list that is not there": ('block: ["file:nowhere.txt"]', "nowhere.txt"),
@@ -390,6 +391,15 @@ def test_no_value_from_the_environment_is_printed(write: Any, text: str) -> None
     assert found
     assert not any("hunter2" in one for one in found), found
     assert all("${SECRET}" in one or "kind" in one for one in found)
+
+
+@pytest.mark.parametrize("session", ["{kind: flask}", "{kind: 'python:os:nowhere'}"])
+def test_a_mistaken_session_is_told_once_however_many_keys_need_it(
+    write: Any, session: str
+) -> None:
+    keys = "key: session-user\nrules: [{path: /a, limits: 1/s, key: [ip, session-user]}]"
+    (found,) = mistakes(write(f"session: {session}\n{keys}"))
+    assert ":1:10: session: " in found
 
 
 def test_the_variables_may_be_unset_where_that_is_asked_for(write: Any) -> None:

@@ -25,6 +25,7 @@ from wsgi_throttle.identity import (
     load_hook,
 )
 from wsgi_throttle.identity import hooks as hooks_module
+from wsgi_throttle.identity.keys import CHOSEN_FREELY
 from wsgi_throttle.identity.text import LONGEST, escaped
 
 SECRET = "the application's own key"
@@ -377,6 +378,8 @@ def test_the_order_of_a_list_is_kept_and_each_order_is_its_own_key() -> None:
         ([], "the list of keys is empty"),
         (["ip", "ip"], "stands twice"),
         (["ip", "nonsense"], "use one of ip"),
+        (["form:a", "form:b"], "leave one in the list"),
+        (["query:a", "ip", "form:b"], "several values of query:a and of form:b"),
     ],
     ids=str,
 )
@@ -410,6 +413,10 @@ def test_every_key_type_is_tested_here() -> None:
             "all",
         )
     }
+
+
+def test_a_type_that_is_said_to_be_chosen_freely_exists() -> None:
+    assert KEY_TYPES.keys() > CHOSEN_FREELY
 
 
 def test_the_address_for_lists_of_networks_is_the_whole_one() -> None:

@@ -238,6 +238,23 @@ def test_an_enforced_rule_and_its_shadow_may_have_one_path() -> None:
         ),
         ([], {}, "nothing is limited"),
         ([rule("/a")], {"client_ip": {"trusted_proxies": ["0.0.0.0/0"]}}, "trusts everybody"),
+        ([rule("/a", key="header:X-API-Key")], {}, "(header:X-API-Key), so that each new value"),
+        (
+            [rule("/a", limits=["1/s", {"limit": "9/h", "key": "query:q"}], key="cookie:c")],
+            {},
+            "(cookie:c, query:q), so",
+        ),
+        ([rule("/a", key=["ip", "form:email"])], {}, "add a limit by ip beside it"),
+        ([rule("/u/<id>", key="path:id")], {}, "rules[0]: nothing is counted but by"),
+        ([rule("/a", key="environ:HTTP_X_TEAM")], {}, "(environ:HTTP_X_TEAM)"),
+        ([rule("/a", key="environ:QUERY_STRING")], {}, "(environ:QUERY_STRING)"),
+        (
+            [rule("/a", key="header:A")],
+            {"application_limits": {"limit": "9/h", "key": "header:B"}},
+            "(header:A, header:B)",
+        ),
+        ([], {"default_limits": "9/h", "key": "header:A"}, "default_limits: nothing is counted"),
+        ([], {"application_limits": "9/h", "key": "header:A"}, "application_limits: nothing is"),
         ([rule("/a")], {"mode": "shadow"}, "the mode is shadow"),
         ([rule("/a")], {"storage": "redis://127.0.0.1"}, "a namespace of its own"),
     ],
@@ -250,6 +267,31 @@ def test_what_is_doubtful_is_warned_of(rules: list[Any], top: dict[str, Any], to
 def test_a_sound_configuration_has_no_warnings() -> None:
     limits = ["5 per minute", "20 per hour", {"limit": "1 per second", "key": "all"}]
     assert warnings(load({"storage": "memory://", "rules": [rule("/a", limits=limits)]})) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "beside"),
+    [
+        ("form:email", {"limits": ["5 per minute", {"limit": "50 per minute", "key": "ip"}]}),
+        ("header:A", {"limits": ["5 per minute", {"limit": "50 per minute", "key": "all"}]}),
+        ("header:A", {"limits": ["5 per minute", "default"]}),
+        ("environ:REMOTE_USER", {}),
+        ("session-user", {}),
+        (["ip", "environ:beaker.session.id"], {}),
+    ],
+)
+def test_a_key_that_the_client_chooses_is_sound_beside_one_that_it_does_not(
+    key: Any, beside: dict[str, Any]
+) -> None:
+    limited = {**rule("/a", key=key), **beside}
+    top = {"storage": "memory://", "default_limits": "9/d", "session": {"kind": "environ"}}
+    assert warnings(load({**top, "rules": [limited]})) == []
+
+
+def test_application_limits_by_ip_hold_whoever_changes_a_chosen_key() -> None:
+    top = {"application_limits": {"limit": "9/h", "key": "ip"}, "default_limits": "3/h"}
+    rules = [rule("/a", key="header:A")]
+    assert warnings(load({"storage": "memory://", "rules": rules, "key": "header:B", **top})) == []
 
 
 def test_nothing_long_is_kept() -> None:

@@ -28,6 +28,7 @@ from .identity import (
     key_function,
     parse_network,
     read_networks,
+    user_reader,
 )
 from .patterns import Pattern
 from .response import Responses
@@ -527,6 +528,8 @@ class _Loader:
     def _read_identity(self, top: Section) -> Identity:
         client_ip = top.take("client_ip", self._client_ip, ClientIP())
         session = top.take("session", self._session, None)
+        if session is None and "session" in top:
+            session = Session("environ")  # the mistake is on the list: once, not for every key
         form_max_bytes = top.take("form_max_bytes", lambda at: at.integer(1, 1 << 24), 65536)
         return Identity(client_ip=client_ip, session=session, form_max_bytes=form_max_bytes)
 
@@ -547,7 +550,7 @@ class _Loader:
         section = place.section()
         if "kind" not in section:
             raise InvalidError("a kind is missing", "write kind: flask")
-        return _build(
+        session = _build(
             place,
             Session,
             {
@@ -560,6 +563,8 @@ class _Loader:
             },
             {"kind": "kind", "secret_key": "secret_keys", "lifetime": "lifetime_s"},
         )
+        user_reader(session)  # raises where its function cannot be had, though no key may need it
+        return session
 
     def _networks(self, place: Place) -> Networks:
         found: list[str] = []

@@ -19,6 +19,7 @@ from .identity import (
     Key,
     KeyFunction,
     Networks,
+    chosen_freely,
     client_address,
     key_function,
 )
@@ -379,6 +380,9 @@ def warnings(config: Config) -> list[Mistake]:
                     config, rule, f"{describe(loose)} can never be reached beside {describe(tight)}"
                 )
             )
+        chosen = _chosen_freely(rule.limits, config.application_limits)
+        if chosen:
+            found.append(_mistake(config, rule, chosen))
     for name, limits in (
         ("default_limits", config.default_limits),
         ("application_limits", config.application_limits),
@@ -393,6 +397,12 @@ def warnings(config: Config) -> list[Mistake]:
                     f"{describe(loose)} can never be reached beside {describe(tight)}",
                 )
             )
+    name = "default_limits" if config.default_limits else "application_limits"
+    chosen = _chosen_freely(
+        config.default_limits or config.application_limits, config.application_limits
+    )
+    if chosen:
+        found.append(Mistake(config.source, None, None, name, chosen))
     if not (rules or config.default_limits or config.application_limits):
         found.append(
             Mistake(
@@ -450,6 +460,21 @@ def _unreachable(limits: Sequence[RuleLimit]) -> list[tuple[Limit, Limit]]:
         and loose.limit.quota >= tight.limit.quota
         and loose.limit.window_ms <= tight.limit.window_ms
     ]
+
+
+def _chosen_freely(limits: Sequence[RuleLimit], application: Sequence[RuleLimit]) -> str:
+    """What is wrong where these limits, and those of the application, hold nobody back who sends
+    another value each time; nothing where one of them does."""
+    parts = [
+        [part for part in limit.key if chosen_freely(part)] for limit in (*limits, *application)
+    ]
+    if not limits or not all(parts):
+        return ""
+    names = ", ".join(dict.fromkeys(part for chosen in parts for part in chosen))
+    return (
+        f"nothing is counted but by what the client chooses ({names}), so that each new value has "
+        "a new allowance: add a limit by ip beside it, {limit: 100 per minute, key: ip}"
+    )
 
 
 def _mistake(config: Config, rule: Rule, message: str) -> Mistake:

@@ -16,11 +16,12 @@ from .keys import (
     Key,
     KeyFunction,
     PathArgs,
+    chosen_freely,
     client_address,
     key_function,
 )
 from .networks import Address, Networks, parse_network, read_networks
-from .session import Session
+from .session import Session, user_reader
 
 __all__ = [
     "KEY_TYPES",
@@ -36,9 +37,11 @@ __all__ = [
     "Networks",
     "PathArgs",
     "Session",
+    "chosen_freely",
     "client_address",
     "key_function",
     "load_hook",
     "parse_network",
     "read_networks",
+    "user_reader",
 ]

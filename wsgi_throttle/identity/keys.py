@@ -72,7 +72,8 @@ def key_function(spec: str | Sequence[str], settings: Identity) -> KeyFunction:
     A key that a request does not have falls back to its ip. A list is the combination of its parts:
     an absent one is ``-``, and the ip joins at the end if it was not in the list.
 
-    :raises ValueError: an unknown type or a bad argument; the message has the remedy.
+    :raises ValueError: an unknown type, a bad argument, or two parts of which a request may have
+        several values; the message has the remedy.
     """
     by_ip: KeyFunction = settings.clients.key
     if isinstance(spec, str):
@@ -84,6 +85,12 @@ def key_function(spec: str | Sequence[str], settings: Identity) -> KeyFunction:
         raise ValueError("a key stands twice in the list: remove one")
     if len(spec) == 1:
         return key_function(spec[0], settings)
+    several = [part for part in spec if _type(part) in _OF_SEVERAL]
+    if len(several) > 1:
+        raise ValueError(
+            f"a request may have several values of {' and of '.join(several)}, and each "
+            "combination would be charged: leave one in the list, and give others their own limit"
+        )
     return _all_of([_lookup(part, settings) for part in spec], by_ip)
 
 
@@ -93,6 +100,18 @@ def _lookup(spec: str, settings: Identity) -> Lookup:
         known = ", ".join(KEY_TYPES)
         raise ValueError(f'"{spec}" is not a key: use one of {known}')
     return KEY_TYPES[name](argument, settings)
+
+
+def chosen_freely(spec: str) -> bool:
+    """Whether a client has a new counter as often as it likes, by sending something else."""
+    name, _, argument = spec.partition(":")
+    return name in CHOSEN_FREELY or (
+        name == "environ" and (argument.startswith("HTTP_") or argument in _SENT)
+    )
+
+
+def _type(spec: str) -> str:
+    return spec.partition(":")[0]
 
 
 def _or_else(lookup: Lookup, fallback: KeyFunction) -> KeyFunction:
@@ -282,3 +301,17 @@ KEY_TYPES: dict[str, Callable[[str, Identity], Lookup]] = {
 }
 """Name -> function of (what stands after the colon, the settings). It raises ValueError, whose
 message has the remedy, and imports and compiles what requests will need."""
+
+CHOSEN_FREELY = frozenset({"header", "cookie", "query", "form", "path"})
+"""The types whose value is whatever the client writes."""
+
+_OF_SEVERAL = frozenset({"query", "form"})
+"""The types of which a request may have several values."""
+
+_SENT = frozenset(
+    {
+        *("CONTENT_LENGTH", "CONTENT_TYPE", "PATH_INFO", "QUERY_STRING", "RAW_URI"),
+        *("REMOTE_PORT", "REQUEST_METHOD", "REQUEST_URI"),
+    }
+)
+"""Places in the environ, besides HTTP_*, where servers keep what the client sent."""

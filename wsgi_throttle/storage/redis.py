@@ -86,7 +86,7 @@ class RedisStorage:
         self._eval = _bulk(b"EVAL") + _bulk(script)
         digest = sha1(script, usedforsecurity=False).hexdigest()
         self._evalsha = _bulk(b"EVALSHA") + _bulk(digest.encode())
-        self._connections = self._no_connections()
+        self._connections: Connections | None = None
         self._at_fork = ForkLock(after_in_child=self._forget_connections)  # guards nothing
 
     @classmethod
@@ -133,8 +133,9 @@ class RedisStorage:
 
     def close(self) -> None:
         """See :class:`.Storage`."""
-        connections, self._connections = self._connections, self._no_connections()
-        connections.discard_idle()  # one in use is closed when it is given back to nobody
+        connections, self._connections = self._connections, None
+        if connections:
+            connections.discard_idle()  # one in use is closed when it is given back to nobody
 
     def _take_commands(self, charges: Sequence[Charge]) -> tuple[bytes, Callable[[], bytes]]:
         """The command that takes, and a function that makes the one which brings the script."""
@@ -150,7 +151,7 @@ class RedisStorage:
             and so has charged nothing.
         :raises StorageError: the server could not be asked, did not answer in time, or refused.
         """
-        connections = self._connections
+        connections = self._connections or self._first_connections()
         link = connections.borrow()
         deadline = monotonic() + self._timeout_s
         try:
@@ -177,12 +178,17 @@ class RedisStorage:
         connection.read_response()
         return Link(connection)
 
-    def _no_connections(self) -> Connections:
-        return Connections(self._open, most=self._most, timeout_s=self._timeout_s)
+    def _first_connections(self) -> Connections:
+        # Made by the first request and not before: between the fork of a preloaded application and
+        # its first request gevent replaces what locks are made of. Where two threads are first, one
+        # of the two sets goes by itself.
+        made = Connections(self._open, most=self._most, timeout_s=self._timeout_s)
+        self._connections = made
+        return made
 
     def _forget_connections(self) -> None:
         # The inherited ones are the parent's. Dropped, they are closed here and stay open there.
-        self._connections = self._no_connections()
+        self._connections = None
 
 
 # --- what is sent and what comes back ------------------------------------------------------------

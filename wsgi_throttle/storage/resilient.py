@@ -117,19 +117,22 @@ class Resilient:
                 outage.answers = False
                 outage.ask_at = now + outage.delay_s
                 return True
-            if now >= outage.ask_at and not outage.asking:
-                self._ask(outage)
-            return False
+            if now < outage.ask_at or outage.asking:
+                return False
+            outage.asking = True
+        self._ask(outage)
+        return False
 
     def _ask(self, outage: _Outage) -> None:
-        """Start the thread that asks. Requires that the lock is held."""
+        """Start the thread that asks. Requires that the lock is not held: the start of a thread
+        lets gevent run other greenlets, which would wait for the lock and never give way."""
         thread = Thread(target=self._probe, args=(outage,), name="wsgi_throttle-probe", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:  # no more threads, or the interpreter shuts down
-            self._wait_longer(outage, error)
-        else:
-            outage.asking = True
+            with self._lock:
+                outage.asking = False
+                self._wait_longer(outage, error)
 
     def _probe(self, outage: _Outage) -> None:
         failure: Exception | None = None

@@ -39,5 +39,5 @@ def test_5_of_200_parallel_requests_are_admitted(
     ):
         answers = clients.map(lambda _: server.get("/", source=client).status, range(200))
         statuses = Counter(answers)
-    assert statuses == {200: 5, 429: 195}
+        assert statuses == {200: 5, 429: 195}, server.log
     assert len((tmp_path / "calls.txt").read_text().splitlines()) == 5

@@ -224,14 +224,19 @@ def _announcing(
 
     def start(status: str, headers: list[Header], *exc_info: Any) -> Any:
         ours = serving.pairs(decision, time_ns() // 1_000_000, headers)
-        retry_after_s = None if decision.granted else decision.retry_after_s
-        if retry_after_s is not None and not any(
-            name.lower() == "retry-after" for name, _ in headers
-        ):
-            ours.append(("Retry-After", str(retry_after_s)))
+        if not decision.granted:
+            ours += _retry_after(decision, headers)
         return start_response(status, headers + ours, *exc_info)
 
     return start
+
+
+def _retry_after(decision: Decision, present: list[Header]) -> list[Header]:
+    """The header of a refusal, unless the answer has one or no time will help."""
+    seconds = decision.retry_after_s
+    if seconds is None or any(name.lower() == "retry-after" for name, _ in present):
+        return []
+    return [("Retry-After", str(seconds))]
 
 
 def _answer(start_response: StartResponse, response: Response) -> Iterable[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -41,3 +42,20 @@ def test_5_of_200_parallel_requests_are_admitted(
         statuses = Counter(answers)
         assert statuses == {200: 5, 429: 195}, server.log
     assert len((tmp_path / "calls.txt").read_text().splitlines()) == 5
+
+
+def test_greenlets_of_a_preloaded_worker_go_on_while_redis_is_away(tmp_path: Path) -> None:
+    # Nothing listens on port 1. A greenlet that holds a lock while another one runs ends them all.
+    (tmp_path / "throttle.yaml").write_text(RULES.format("redis://127.0.0.1:1"))
+    options = ["--worker-class=gevent", "--preload"]
+    with (
+        gunicorn("served:application", *options, workers=1, cwd=tmp_path) as server,
+        ThreadPoolExecutor(20) as clients,
+    ):
+        # Long enough for the storage to be asked again, more than once.
+        end = time.monotonic() + 2
+        statuses = Counter[int]()
+        while time.monotonic() < end:
+            statuses.update(clients.map(lambda _: server.get("/").status, range(20)))
+    assert statuses[200] == 5
+    assert statuses.keys() == {200, 429}

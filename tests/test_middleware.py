@@ -239,9 +239,22 @@ def raises_when_called(environ: dict[str, Any], decision: Decision) -> Any:
     return lambda environ, start_response: 1 / 0
 
 
+def raises_when_begun(environ: dict[str, Any], decision: Decision) -> Any:
+    def answer(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        raise RuntimeError("no")
+
+    return answer
+
+
 @pytest.mark.parametrize(
     ("on_limit", "logged"),
-    [(returns_none, False), (returns_nonsense, True), (raises, True), (raises_when_called, True)],
+    [
+        (returns_none, False),
+        (returns_nonsense, True),
+        (raises, True),
+        (raises_when_called, True),
+    ],
 )
 def test_an_on_limit_that_fails_gets_the_built_in_answer(
     on_limit: Any, logged: bool, caplog: pytest.LogCaptureFixture
@@ -250,6 +263,11 @@ def test_an_on_limit_that_fails_gets_the_built_in_answer(
     assert response.status_code == 429
     assert response.get_json(force=True)["status"] == 429
     assert ("on_limit failed" in caplog.text) == logged
+
+
+def test_an_answer_that_fails_once_it_has_begun_is_for_the_server() -> None:
+    with pytest.raises(RuntimeError, match="no"):
+        client({"path": "/a", "limits": "0/h"}, on_limit=raises_when_begun).get("/a")
 
 
 # --- operators ----------------------------------------------------------------------------------

@@ -166,16 +166,24 @@ class Throttle:
     ) -> Iterable[bytes]:
         self._log_refusal(decision)
         if self._on_limit is not None:
+            begun: list[str] = []
+            announcing = _announcing(start_response, decision, serving)
+
+            def start(status: str, *rest: Any) -> Any:
+                begun.append(status)
+                return announcing(status, *rest)
+
             try:
                 answer = self._on_limit(environ, decision)
                 if answer is not None:
-                    return answer(environ, _announcing(start_response, decision, serving))
-            except Exception:  # noqa: BLE001 - theirs, and the client is to be answered
+                    return answer(environ, start)
+            except Exception:
+                if begun:  # too late for another answer: for the server, as of any application
+                    raise
                 _log.exception("on_limit failed, and the built-in answer is given instead")
         responder = serving.responder(plan)
-        return _answer(
-            start_response, responder.too_many_requests(environ, decision, time_ns() // 1_000_000)
-        )
+        response = responder.too_many_requests(environ, decision, time_ns() // 1_000_000)
+        return _answer(start_response, response)
 
     def _storage_changed(self) -> None:
         self._storage.clear()

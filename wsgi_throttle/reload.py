@@ -9,8 +9,6 @@ from threading import Thread
 from time import monotonic
 from typing import TypeAlias
 
-from .storage.fork import ForkLock
-
 LOOK_EVERY_S = 0.5
 
 Version: TypeAlias = "tuple[int, int, int] | None"
@@ -22,13 +20,13 @@ class Watch:
 
     A new version counts once two looks have seen it alike, since half a file can be valid YAML.
 
-    :param changed: called in a short-lived thread, one call at a time; reads the file itself.
+    :param changed: called in a short-lived thread; reads the file itself.
     """
 
     def __init__(self, path: Path, changed: Callable[[], None]) -> None:
         self._path = path
         self._changed = changed
-        self._lock = ForkLock()
+        self._thread: Thread | None = None
         self._next_look = monotonic() + LOOK_EVERY_S
         self._known = self._candidate = version(path)
 
@@ -38,16 +36,20 @@ class Watch:
         if now < self._next_look:
             return
         self._next_look = now + LOOK_EVERY_S
+        if self._thread is not None and self._thread.is_alive():
+            return
         seen = version(self._path)
         if seen == self._known or seen != self._candidate:
             self._candidate = seen
         else:
-            self._known = seen
-            Thread(target=self._call, name="wsgi_throttle reload", daemon=True).start()
+            self._thread = Thread(target=self._call, args=(seen,), name="wsgi_throttle reload")
+            self._thread.daemon = True
+            self._thread.start()
 
-    def _call(self) -> None:
-        with self._lock:
-            self._changed()
+    def _call(self, seen: Version) -> None:
+        # Known afterwards, so that a child that was forked meanwhile looks for itself.
+        self._changed()
+        self._known = seen
 
 
 def version(path: Path) -> Version:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from itertools import permutations
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from itsdangerous import URLSafeTimedSerializer
+from itsdangerous import NoneAlgorithm, URLSafeTimedSerializer
 
 import identity_hooks
 from wsgi_throttle.identity import (
@@ -28,17 +29,19 @@ from wsgi_throttle.identity import hooks as hooks_module
 from wsgi_throttle.identity.keys import CHOSEN_FREELY
 from wsgi_throttle.identity.text import LONGEST, escaped
 
-SECRET = "the application's own key"
+SECRET, OLD_SECRET, RETIRED = "the application's own key", "its last one", "the one before"
 SETTINGS = Identity(
     client_ip=ClientIP(trusted_proxies=("10.0.0.0/8", "unix")),
-    session=Session("flask", (SECRET,)),
+    session=Session("flask", (SECRET, OLD_SECRET)),
 )
 ATTACKER = "203.0.113.66"
 BY_IP = f"ip:{ATTACKER}"
 
 
-def signed(user: Any, key: str = SECRET, salt: str = "cookie-session") -> str:
-    serializer = URLSafeTimedSerializer(key, salt=salt, signer_kwargs={"key_derivation": "hmac"})
+def signed(user: Any, key: str = SECRET, salt: str = "cookie-session", **signer: Any) -> str:
+    serializer = URLSafeTimedSerializer(
+        key, salt=salt, signer_kwargs={"key_derivation": "hmac", **signer}
+    )
     return f"session={serializer.dumps({'user_id': user})}"
 
 
@@ -89,6 +92,9 @@ MINE = signed("mallory")
         pytest.param(
             "ip", {"REMOTE_ADDR": "2001:db8::dead:beef"}, "ip:2001:db8::/64", id="rotated in a /64"
         ),
+        pytest.param(
+            "ip", {"REMOTE_ADDR": "2001:DB8:0:1::BEEF"}, "ip:2001:db8:0:1::/64", id="across /64s"
+        ),
         # Another's session, or none
         pytest.param(
             "session-user", {"HTTP_COOKIE": MINE}, "session-user:mallory", id="own session"
@@ -100,6 +106,30 @@ MINE = signed("mallory")
             {"HTTP_COOKIE": signed("ann", "guess")},
             BY_IP,
             id="signed by a guessed key",
+        ),
+        pytest.param(
+            "session-user",
+            {"HTTP_COOKIE": signed("ann", OLD_SECRET)},
+            "session-user:ann",
+            id="signed by the old key, while it is listed",
+        ),
+        pytest.param(
+            "session-user",
+            {"HTTP_COOKIE": signed("ann", RETIRED)},
+            BY_IP,
+            id="signed by a key that is listed no more",
+        ),
+        pytest.param(
+            "session-user",
+            {"HTTP_COOKIE": signed("ann", digest_method=hashlib.sha512)},
+            BY_IP,
+            id="signed by another algorithm",
+        ),
+        pytest.param(
+            "session-user",
+            {"HTTP_COOKIE": signed("ann", algorithm=NoneAlgorithm())},
+            BY_IP,
+            id="signed by no algorithm",
         ),
         pytest.param(
             "session-user",
@@ -142,6 +172,12 @@ MINE = signed("mallory")
             {"HTTP_X_API_KEY": "a{b},c d%"},
             "header:X-API-Key:a%7Bb%7D%2Cc%20d%25",
             id="a header with what separates keys",
+        ),
+        pytest.param(
+            "header:X-API-Key",
+            {"HTTP_X_API_KEY": "x" * 100_000},
+            f"header:X-API-Key:#{hashlib.blake2b(b'x' * 100_000, digest_size=16).hexdigest()}",
+            id="a header of 100 KB",
         ),
         pytest.param(
             "header:X-API-Key",

@@ -160,6 +160,15 @@ def test_a_path_with_dots_is_charged_by_both_rules_that_it_may_mean() -> None:
     assert charged(rules, "GET /x/../login") == ["login"]
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    ["/login", "//login", "/login/", "/login//", "///login", "/./login", "/login/.", "/x/../login"],
+)
+def test_no_spelling_of_a_path_dodges_its_rule(spelling: str) -> None:
+    rules = table(rule("/login", "login"), exempt("/x/**"), exempt("/"))
+    assert buckets(rules, f"POST {spelling}") == buckets(rules, "POST /login")
+
+
 def test_a_path_with_dots_is_exempt_only_if_both_its_forms_are() -> None:
     rules = table(exempt("/static/**"), exempt("/health"), default_limits="9 per hour")
     assert charged(rules, "GET /static/../health") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import subprocess
@@ -11,6 +12,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import flask
@@ -20,10 +22,13 @@ from django.http.cookie import parse_cookie as django_cookies
 from flask.sessions import SecureCookieSessionInterface
 from hypothesis import given
 from hypothesis import strategies as st
-from itsdangerous import URLSafeTimedSerializer
+from itsdangerous import NoneAlgorithm, URLSafeTimedSerializer
 from markupsafe import Markup
+from werkzeug.test import Client
 from werkzeug.wrappers import Request
 
+from wsgi_throttle import Throttle
+from wsgi_throttle.__main__ import main
 from wsgi_throttle.identity import Identity, Session, key_function
 from wsgi_throttle.identity.cookies import cookie_reader, django_cookie_reader
 from wsgi_throttle.identity.session import REMEMBERED, REMEMBERED_LENGTH, SUSPICIOUS
@@ -238,6 +243,10 @@ def forgeries() -> Iterator[Any]:
         resigned(KEY, {"user_id": 1}, key_derivation="none"), id="the key without derivation"
     )
     yield pytest.param(
+        resigned(KEY, {"user_id": 1}, digest_method=hashlib.sha256), id="another digest"
+    )
+    yield pytest.param(resigned(KEY, {"user_id": 1}, algorithm=NoneAlgorithm()), id="no algorithm")
+    yield pytest.param(
         "session=eyJhbGciOiJub25lIn0.eyJ1c2VyX2lkIjoxfQ.", id="a JWT without algorithm"
     )
     yield pytest.param('session={"user_id": 1}', id="plain JSON")
@@ -435,6 +444,25 @@ class TestDjango:
         assert user_of(django_session(salt="password reset"), cookie) == ANONYMOUS
         assert user_of(flask_session(cookie="sessionid"), cookie) == ANONYMOUS
 
+    @pytest.mark.parametrize(
+        ("signer", "expected"),
+        [
+            pytest.param({}, "session-user:2", id="as Django does"),
+            pytest.param({"key": OLD_KEY}, ANONYMOUS, id="with a key that was retired"),
+            pytest.param({"key": WRONG_KEY}, ANONYMOUS, id="with an unknown key"),
+            pytest.param({"algorithm": "sha1"}, ANONYMOUS, id="by another algorithm"),
+            pytest.param({"algorithm": "md5"}, ANONYMOUS, id="by a weak algorithm"),
+            pytest.param({"salt": "django.core.signing"}, ANONYMOUS, id="with another salt"),
+        ],
+    )
+    def test_a_cookie_signed_again(self, signer: dict[str, str], expected: str) -> None:
+        from django.core import signing
+
+        salt = "django.contrib.sessions.backends.signed_cookies"
+        own = signing.TimestampSigner(**{"key": KEY, "salt": salt, "fallback_keys": [], **signer})
+        cookie = f"sessionid={own.sign_object({'_auth_user_id': '2'})}"
+        assert user_of(django_session(), cookie) == expected
+
     @pytest.mark.parametrize("payload", [b"\x80\x04K\x01.", b"[1, 2]", b"{", b"\xff", b'"x"'])
     @pytest.mark.parametrize("compressed", [False, True])
     def test_a_signed_payload_of_another_serializer_is_nobody(
@@ -562,6 +590,63 @@ def test_no_secret_is_shown() -> None:
     assert "secret" not in f"{session!r} {session} {Identity(session=session)!r}".replace(
         "secret_keys", ""
     )
+
+
+class TestSecrets:
+    """The application's key comes from the environment, and is seen nowhere."""
+
+    RULES = (
+        'session: {kind: KIND, secret_key: ["${SECRET_KEY}", "${SECRET_KEY}"]}\n'
+        "storage: memory://\nkey: session-user\nmode: MODE\n"
+        "rules: [{path: /, limits: 1 per minute}]"
+    )
+
+    @pytest.fixture
+    def write(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+        monkeypatch.setenv("SECRET_KEY", KEY)
+
+        def write(kind: str = "flask", mode: str = "enforce") -> str:
+            path = tmp_path / "throttle.yaml"
+            path.write_text(self.RULES.replace("KIND", kind).replace("MODE", mode))
+            return str(path)
+
+        return write
+
+    @pytest.mark.parametrize("command", [["check"], ["explain", "GET", "/", "--user", "42"]])
+    @pytest.mark.parametrize(
+        "session",
+        [("flask", "enforce"), ("django", "shadow"), ("environ", "off"), ("jwt", "of")],
+        ids=["Flask", "Django", "a mistake", "two mistakes"],
+    )
+    def test_not_by_the_commands(
+        self,
+        command: list[str],
+        session: tuple[str, str],
+        write: Callable[..., str],
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        file = write(*session)
+        is_sound = session[0] in ("flask", "django")
+        assert main([command[0], file, *command[1:]]) == (0 if is_sound else 1)
+        printed = "".join(capsys.readouterr())
+        assert ("session-user" if is_sound else f"{file}:1:10: session: ") in printed
+        assert KEY not in printed
+
+    def test_not_by_the_log_and_neither_is_a_cookie(
+        self, write: Callable[..., str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        throttle = Throttle(flask_app(), write())
+        cookies = [flask_cookie({"user_id": 42})]
+        cookies += [f"{cookies[0]}{number}" for number in range(3 * SUSPICIOUS)]
+        client = Client(throttle, use_cookies=False)
+        for cookie in cookies * 2:
+            client.get("/", headers={"Cookie": cookie}, environ_base={"REMOTE_ADDR": ADDRESS})
+        throttle.close()
+        logged = "\n".join(f"{record.getMessage()} {record.__dict__}" for record in caplog.records)
+        assert "session-user:42" in logged
+        assert KEY not in logged
+        assert cookies[0].partition("=")[2] not in logged
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from threading import Lock
 from types import TracebackType
 
 
-
 class ForkLock:
     """A mutex that the forking thread takes before it forks, so that a child never inherits what it
     guards half changed, nor the lock held by a thread that the child does not have.

@@ -1,0 +1,145 @@
+"""Requests at a steady rate, from many clients, and what became of each: the load under which the
+tests hurt what serves it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import NamedTuple
+
+from servers import Server, wait_until
+
+RATE = 300
+"""Requests a second that are tried. On a busy machine there are fewer."""
+THREADS = 8
+PATIENCE_S = 30.0
+
+
+class Answer(NamedTuple):
+    path: str
+    source: str
+    at: float
+    """When it was asked for, by the monotonic clock."""
+    seconds: float
+    status: int
+    head: str
+    """The header lines, as they came."""
+
+    def header(self, name: str) -> str:
+        """Its value; empty if it is absent."""
+        for line in self.head.splitlines():
+            found, _, value = line.partition(":")
+            if found.lower() == name.lower():
+                return value.strip()
+        return ""
+
+
+class Load:
+    """GET requests for these paths in turn, from these addresses in turn, until the block ends.
+
+    ``answers`` and ``errors`` may be read meanwhile. An error is a request without a whole answer.
+
+    :param rate: requests a second.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        paths: Sequence[str],
+        sources: Sequence[str] = ("127.0.0.1",),
+        *,
+        rate: float = RATE,
+        threads: int = THREADS,
+    ) -> None:
+        self.answers: list[Answer] = []
+        self.errors: list[str] = []
+        self._server = server
+        self._plan = [(path, source) for source in sources for path in paths]
+        self._pause_s = threads / rate
+        self._threads = threads
+        self._numbers = count()
+        self._began = self._ended = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[Load]:
+        over = threading.Event()
+        clients = [threading.Thread(target=self._run, args=(over,)) for _ in range(self._threads)]
+        self._began = time.monotonic()
+        for client in clients:
+            client.start()
+        try:
+            yield self
+        finally:
+            over.set()
+            for client in clients:
+                client.join()
+            self._ended = time.monotonic()
+
+    def until(self, what: Callable[[], object], name: str, patience_s: float = PATIENCE_S) -> None:
+        """Go on until it is so."""
+        wait_until(what, patience_s, name)
+
+    def go_on(self, seconds: float) -> None:
+        """Go on for so long, and until at least some requests have been answered."""
+        answered, end = len(self.answers), time.monotonic() + seconds
+        self.until(
+            lambda: time.monotonic() >= end and len(self.answers) >= answered + 20,
+            "20 more answers",
+            PATIENCE_S + seconds,
+        )
+
+    @property
+    def slowest_s(self) -> float:
+        return max(answer.seconds for answer in self.answers)
+
+    @property
+    def rate(self) -> float:
+        """Requests a second that there were."""
+        return len(self.answers) / ((self._ended or time.monotonic()) - self._began)
+
+    def statuses(self) -> dict[str, Counter[int]]:
+        """For each path, how often it was answered how."""
+        found: dict[str, Counter[int]] = {}
+        for answer in list(self.answers):
+            found.setdefault(answer.path, Counter())[answer.status] += 1
+        return found
+
+    def _run(self, over: threading.Event) -> None:
+        next_at = time.monotonic()
+        while not over.wait(max(0.0, next_at - time.monotonic())):
+            # What was missed by being slow is not made up for in a burst.
+            next_at = max(next_at + self._pause_s, time.monotonic() - self._pause_s)
+            path, source = self._plan[next(self._numbers) % len(self._plan)]
+            began = time.monotonic()
+            try:
+                status, head = get(self._server, path, source)
+            except (OSError, ValueError) as error:
+                self.errors.append(f"{path}: {error!r}")
+                continue
+            seconds = time.monotonic() - began
+            self.answers.append(Answer(path, source, began, seconds, status, head))
+
+
+def get(server: Server, path: str, source: str) -> tuple[int, str]:
+    """The status and the header lines of the answer, on a connection of its own.
+
+    :raises ValueError: the answer is none, or a part of one.
+    """
+    host, port = server.address
+    with socket.create_connection((host, port), PATIENCE_S, (source, 0)) as connection:
+        connection.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+        )
+        received = b""
+        while part := connection.recv(1 << 16):
+            received += part
+    head, _, body = received.decode("latin-1").partition("\r\n\r\n")
+    answer = Answer(path, source, 0, 0, int(head[9:12] or 0), head)
+    if len(body) != int(answer.header("Content-Length") or -1):
+        raise ValueError(f"not a whole answer: {received[:200]!r}")
+    return answer.status, head

@@ -31,13 +31,45 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ["wsgi_throttle/strategies.py", "wsgi_throttle/storage/take.lua"]
 # One failure is enough, so those that find the most in the least time come first.
-TESTS = [f"tests/test_{name}.py" for name in ("agreement", "strategies", "storage_contract")]
+TESTS = [
+    f"tests/test_{name}.py" for name in ("limits", "agreement", "strategies", "storage_contract")
+]
 NOT_COPIED = (".*", "build", "dist", "*.egg-info", "__pycache__")
 AT_ONCE = 2
 PATIENCE = 4
 """What takes so many times as long as the tests of the file as it is never ends."""
 
-EQUIVALENT: dict[str, str] = {}
+_ODD = "the length of a log is odd, and so never 2"
+_ENTRIES = "one is the byte that an entry begins at and the other one that it ends at: never equal"
+_NOW_IS_SAME = "a stamp of exactly now becomes now, which it is"
+_MERGES = "an entry of exactly now is one with what is appended at now, either way"
+_NOTHING = "what is not missing takes 0 ms to flow in"
+_NEVER_KEPT = "with a quota of 0 nothing is ever charged, so that no state has a lifetime"
+_MARGIN = "a margin, of which one that is near does as well"
+_GRACE = "  -- a TTL counts from the start of the script, which TIME may be later than"
+
+EQUIVALENT = {
+    "while kept > 2 and state[kept - 2] > now:": _ODD,
+    "while kept > 1 and state[kept - 2] >= now:": _MERGES,
+    "return -(-missing // flow) if missing >= 0 else 0": _NOTHING,
+    "return -(-capacity // flow) if flow else 2": _NEVER_KEPT,
+    "return -(-capacity // flow) if flow else 0": _NEVER_KEPT,
+    "local GRACE_MS = 101" + _GRACE: _MARGIN,
+    "local GRACE_MS = 99" + _GRACE: _MARGIN,
+    "if opened >= now then return write(PAIR, now, used) end": _NOW_IS_SAME,
+    "if first <= last then": _ENTRIES,
+    "while last > FIRST do": _ENTRIES,
+    "if at < now then break end": _MERGES,
+    "if read(NUMBER, state, #state - ENTRY + 1) >= now then state = clamp(state, limit, now) end": (
+        _NOW_IS_SAME
+    ),
+    "while kept <= #state do": _ENTRIES,
+    "if at >= now then return write(PAIR, now, level) end": "equal ones have returned before",
+    "return missing >= 0 and ceil(missing / flow) or 0": _NOTHING,
+    "local wait = cost >= 0 and verbs.wait(state, limit, now, cost) or 0": (
+        "no state holds more than its limit, so that a cost of 0 always fits"
+    ),
+}
 """The line as it is after a change that is none -> why it is none."""
 
 EACH_OTHER = [

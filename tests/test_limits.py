@@ -99,6 +99,10 @@ def test_a_bucket_too_large_to_count_exactly_is_refused() -> None:
     with pytest.raises(LimitError, match="exactly"):
         parse("999999999989 per 99 years", strategy="token-bucket")
     assert parse("1000000 per year", strategy="token-bucket")
+    slow = f"1 per {2**31} ms"
+    assert parse(slow, strategy="token-bucket", burst=2**20 - 1)
+    with pytest.raises(LimitError, match="exactly"):
+        parse(slow, strategy="token-bucket", burst=2**20)
 
 
 WRITTEN = st.builds(

@@ -315,6 +315,29 @@ def test_after_its_lifetime_a_state_is_as_good_as_none(
 
 
 @every_strategy
+def test_a_state_of_all_there_is_lasts_for_its_lifetime_to_the_millisecond(name: str) -> None:
+    client = Client(limit_of(name, 7, 1_000))
+    client.ask_for_all()
+    verbs = STRATEGIES[name]
+    last = client.now + verbs.lifetime_ms(client.limit) - 1
+    assert verbs.advance(client.state, client.limit, last) != ()
+    assert verbs.advance(client.state, client.limit, last + 1) == ()
+
+
+@pytest.mark.parametrize(
+    ("limit", "largest"),
+    [
+        (Limit("sliding-window", 5, 60_000, 5), 60_000),
+        (Limit("fixed-window", 60_000, 5, 60_000), 60_000),
+        (Limit("token-bucket", 7, 1_000, 7), 7_000),
+    ],
+    ids=lambda of: getattr(of, "tag", None),
+)
+def test_the_largest_number_is_known_beforehand(limit: Limit, largest: int) -> None:
+    assert STRATEGIES[limit.strategy].largest(limit) == largest
+
+
+@every_strategy
 @settings(max_examples=100)
 @given(quota=quotas, window_ms=windows, moves=moves, back_ms=st.integers(1, YEAR_MS))
 def test_a_clock_that_steps_back_gives_nothing_and_blocks_for_a_window_at_most(

@@ -164,34 +164,34 @@ def edit_rules(found: Site, *, edits: int) -> Figures:
         hour, day = MANY + number, 2 * MANY + number
         return f'"t{number}-1";q={hour};w=3600, "t{number}-2";q={day};w=86400'
 
-    def edit_to(text: str, said: str) -> None:
-        times = found.server.log.count(said)
+    def edit_to(text: str, said: str, policies: str) -> None:
+        times, answered = found.server.log.count(said), len(load.answers)
         rules.write_text(text)
         load.until(lambda: found.server.log.count(said) >= times + WORKERS, said)
-
-    def seen() -> set[str]:
-        edited = [answer for answer in list(load.answers) if answer.path == "/edited"]
-        return {answer.header("RateLimit-Policy") for answer in edited}
+        load.until(lambda: policies in policies_of(load.answers[answered:]), policies)
 
     load = found.load([*PATHS, "/edited"], clients=1)
     try:
         with load.running():
-            edit_to(table(0), "are in force")
-            load.until(lambda: policies(0) in seen(), "edit 0")
-            for number in range(1, edits + 1):
+            for number in range(edits + 1):
                 if number % 2:
-                    edit_to("rules: [{path: /edited, limi", "the old rules stay in force")
+                    broken = "rules: [{path: /edited, limi"
+                    edit_to(broken, "the old rules stay in force", policies(number - 1))
                 else:
-                    edit_to(table(number), "are in force")
-                    load.until(lambda: policies(number) in seen(), f"edit {number}")  # noqa: B023
+                    edit_to(table(number), "are in force", policies(number))
     finally:
         rules.write_text(before)
     figures = found.saw(load)
     assert load.errors == []
     assert figures.unavailable == figures.over == 0
     # Before the first edit there is no such rule.
-    assert seen() - {""} == {policies(number) for number in range(0, edits + 1, 2)}
+    seen = policies_of(load.answers) - {""}
+    assert seen == {policies(number) for number in range(0, edits + 1, 2)}
     return figures
+
+
+def policies_of(answers: list[Answer]) -> set[str]:
+    return {answer.header("RateLimit-Policy") for answer in answers if answer.path == "/edited"}
 
 
 @contextmanager

@@ -32,7 +32,7 @@ bench: $(VENV)/.bench ## measure, beside Flask-Limiter
 	$(BIN)/python -m benchmarks
 
 soak: $(VENV)/.test ## long loads and fuzzing
-	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m pytest -m soak -v -s
 
 mutate: $(VENV)/.test ## change the arithmetic piece by piece, and list what no test notices
 	$(BIN)/python -m tests.mutate

@@ -127,10 +127,11 @@ class Site:
         """On Redis nothing is negative, counted twice, or there for ever."""
         assert self.redis
         client = self.redis.client
+        checked = 0
         for source in {answer.source for answer in load.answers}:
             for path in PATHS:
                 sent = sum((a.path, a.source) == (path, source) for a in load.answers)
-                for key in client.scan_iter(f"throttle:*:{path[1:]}:*{{ip:{source}}}*"):
+                for key in client.scan_iter(f"throttle:*={path[1:]}:ip:{{ip:{source}}}:*"):
                     state = client.get(key)
                     total, *entries = map(int, unpack(f">{len(state) // 8}d", state))
                     counts = entries[1::2]
@@ -138,6 +139,8 @@ class Site:
                     assert min(counts) > 0, key
                     assert total <= min(sent, TIGHT if path == "/tight" else MANY), key
                     assert 0 < client.pttl(key) <= HOUR_MS + 100, key
+                    checked += 1
+        assert checked
 
 
 def check(answer: Answer) -> None:

@@ -67,10 +67,11 @@ def test_a_million_clients_on_shared_storage_of_the_default_size(tmp_path: Path)
     # The longest by the clock is the machine's, where it has other things to do.
     assert walls[places["p99.99"]] < LONGEST_MS * 1_000_000
     assert cpus[-1] < LONGEST_MS * 1_000_000
-    (first_resident, first_disk), *others = grown
+    # In the first quarter the file is filled, whose pages are then this process's too.
+    _, (full_resident, full_disk), *others = grown
     for resident, disk in others:
-        assert resident < 1.05 * first_resident
-        assert disk == first_disk
+        assert resident < 1.05 * full_resident
+        assert disk == full_disk
 
 
 def disk_bytes(folder: Path) -> int:

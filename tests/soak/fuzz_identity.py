@@ -5,7 +5,7 @@
 Each input is pieced together from what the parsers look for. Checked of each: nothing raises, a key
 is printable and bounded, an address comes from the header or is the proxy's, a cookie is read as
 Werkzeug reads it and nobody becomes a user by it, a body is handed on unchanged, and nothing takes
-a second.
+a second of the processor.
 """
 
 from __future__ import annotations
@@ -168,10 +168,10 @@ def run(seconds: float, seed: int = 1) -> int:
     """Fuzz for so long, and return the number of inputs. A failure has a note of what to repeat."""
     fuzz = Fuzz()
     kinds = [fuzz.x_forwarded_for, fuzz.forwarded, fuzz.cookie, fuzz.query, fuzz.form]
-    clock = time.perf_counter
-    end = clock() + seconds
-    inputs, slowest, slowest_kind = 0, 0.0, ""
-    while clock() < end:
+    clock = time.thread_time  # of the processor, so that a busy machine is no slow parser
+    end = time.perf_counter() + seconds
+    inputs, slowest, where = 0, 0.0, ""
+    while time.perf_counter() < end:
         for kind in kinds:
             fuzz.random.seed(f"{seed}/{inputs}")
             for _ in range(BATCH):
@@ -183,10 +183,10 @@ def run(seconds: float, seed: int = 1) -> int:
                     raise
                 took = clock() - started
                 if took > slowest:
-                    slowest, slowest_kind = took, kind.__name__
+                    slowest, where = took, f"{kind.__name__}, random.seed('{seed}/{inputs}')"
             inputs += BATCH
-    print(f"{inputs:,} inputs, seed {seed}; the slowest took {slowest:.4f} s ({slowest_kind})")
-    assert slowest < SLOW_S
+    print(f"{inputs:,} inputs, seed {seed}; the slowest took {slowest:.4f} s ({where})")
+    assert slowest < SLOW_S, where
     return inputs
 
 

@@ -1,0 +1,73 @@
+"""Where the storages that are measured live: a Redis of the benchmarks' own, and a folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import redis
+
+ROOM_BYTES = 512 << 20
+
+
+class Places(NamedTuple):
+    folder: Path
+    redis_socket: str
+    """Empty where there is no redis-server."""
+
+    def shared(self, name: str) -> Path:
+        """A folder for counters, the same for the same name."""
+        found = self.folder / name
+        found.mkdir(mode=0o700, exist_ok=True)
+        return found
+
+    def ours(self) -> dict[str, str]:
+        """The storages by name, as wsgi_throttle's URIs."""
+        found = {"memory": "memory://", "shared": f"shared://{self.shared('shared')}"}
+        return found | ({"Redis": f"unix://{self.redis_socket}"} if self.redis_socket else {})
+
+    def theirs(self) -> dict[str, str]:
+        """As Flask-Limiter's."""
+        found = {"memory": "memory://"}
+        return found | ({"Redis": f"redis+unix://{self.redis_socket}"} if self.redis_socket else {})
+
+    def redis(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=self.redis_socket)
+
+
+@contextmanager
+def places() -> Iterator[Places]:
+    with TemporaryDirectory(dir=_memory()) as name:
+        program = shutil.which("redis-server") or shutil.which("valkey-server")
+        if not program:
+            print("Redis is left out: there is no redis-server here", file=sys.stderr)
+            yield Places(Path(name), "")
+            return
+        socket = Path(name, "redis.sock")
+        options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", name]
+        process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 10
+            while not socket.exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            found = Places(Path(name), str(socket))
+            found.redis().ping()
+            yield found
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _memory() -> str | None:
+    """Where files are in memory, with room for all counters; None: in the temporary folder."""
+    found = "/dev/shm"
+    roomy = os.access(found, os.W_OK) and shutil.disk_usage(found).free > ROOM_BYTES
+    return found if roomy else None

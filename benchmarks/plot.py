@@ -1,0 +1,69 @@
+"""The measured costs as a picture, which a light page and a dark one can show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+from .server import UNLIMITED
+from .timing import Samples, Spread
+
+FILE = Path(__file__).with_name("results.svg")
+
+INK = "#768390"
+OURS = "#2f81f7"
+THEIRS = "#c06c2b"
+
+
+def draw(samples: Samples, parts: Mapping[str, Spread]) -> None:
+    mpl.use("svg")
+    # No date and no random names: an unchanged result is an unchanged file.
+    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "wsgi_throttle"})
+    mpl.rcParams.update({"font.family": "sans-serif", "font.size": 11})
+    for name in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"):
+        mpl.rcParams[name] = INK
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(3, 1, figsize=(8, 8), height_ratios=[6, 5, 5])
+    for axis, kind, title in (
+        (axes[0], "Flask", "An admitted request, 2 limits: us above the application"),
+        (axes[1], "refused", "A refused request: us"),
+    ):
+        costs = {}
+        for whose in ("ours", "Flask-Limiter"):
+            for storage in ("memory", "shared", "Redis"):
+                if (whose, storage) != ("Flask-Limiter", "shared"):
+                    name = f"{whose}, {storage}"
+                    costs[name] = samples.cost_us(f"{name}, {kind}")
+        _bars(axis, title, costs, " us")
+    shares = {
+        name.replace("wsgi_throttle", "ours"): Spread(*(100 * value for value in part))
+        for name, part in parts.items()
+        if name != UNLIMITED
+    }
+    _bars(axes[2], "gunicorn, 2 workers: requests/s, % of those without a limiter", shares, "%")
+    figure.tight_layout()
+    figure.savefig(FILE, transparent=True, metadata={"Date": None})
+
+
+def _bars(axis: Any, title: str, values: Mapping[str, Spread], unit: str) -> None:
+    """A bar at the median with the middle half as a line."""
+    names = [name.replace("ours", "wsgi_throttle") for name in values]
+    colours = [OURS if name.startswith("ours") else THEIRS for name in values]
+    spreads = list(values.values())
+    medians = [spread.median for spread in spreads]
+    errors = [
+        [spread.median - spread.low for spread in spreads],
+        [spread.high - spread.median for spread in spreads],
+    ]
+    axis.barh(names, medians, color=colours, height=0.6, xerr=errors, ecolor=INK)
+    for index, spread in enumerate(spreads):
+        text = f"{spread.median:.3g}{unit}"
+        axis.annotate(text, (spread.high, index), (6, 0), textcoords="offset points", va="center")
+    axis.margins(x=0.12)
+    axis.invert_yaxis()
+    axis.set_title(title, loc="left", fontsize=11)
+    axis.spines[["top", "right"]].set_visible(False)

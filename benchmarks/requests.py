@@ -1,0 +1,199 @@
+"""What one request costs, above the application, ours beside Flask-Limiter and the bare floor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from flask import Flask
+from flask.sessions import SecureCookieSessionInterface
+
+from . import floor
+from .apps import LIMITS, SPENT, caller, clients, flask, flask_limiter, null, ours, requests
+from .places import Places
+from .timing import Contender, Effort, Samples
+
+LONG = "1000 per hour; 10000 per day"
+"""Windows that stay full while they are measured."""
+
+PROXIES = {"client_ip": {"trusted_proxies": ["192.0.2.0/24"]}}
+SESSION = {"session": {"kind": "flask", "secret_key": "not a secret"}, "key": "session-user"}
+
+
+class Row(NamedTuple):
+    table: str
+    contender: Contender
+    beside: str = ""
+    """The contender that it is a multiple of."""
+
+
+def rows(places: Places) -> Iterator[Row]:
+    yield Row("", Contender("null", requests(clients()), caller(null)))
+    yield Row("", Contender("flask", requests(clients()), caller(flask().wsgi_app)))
+    yield from _admitted(places)
+    yield from _many_limits(places)
+    yield from _refused(places)
+    yield from _unlimited(places)
+    yield from _strategies(places)
+    yield from _keys()
+
+
+def _ours(
+    name: str,
+    uri: str,
+    varying: Any = None,
+    *,
+    on_flask: bool = False,
+    status: str = "200",
+    **config: Any,
+) -> Contender:
+    app = ours(flask().wsgi_app if on_flask else null, uri, _namespace(name), **config)
+    bare = ("flask" if on_flask else "null") if status == "200" else ""
+    return _contender(name, app, varying, status, bare)
+
+
+def _theirs(
+    name: str, uri: str, varying: Any = None, *, status: str = "200", **settings: Any
+) -> Contender:
+    app = flask_limiter(uri, _namespace(name), **settings)
+    return _contender(name, app, varying, status, "flask" if status == "200" else "")
+
+
+def _contender(name: str, app: Any, varying: Any, status: str, bare: str) -> Contender:
+    make = requests(varying or clients())
+    for environ in make(3 if status == "429" else 0):  # spends what there is
+        caller(app, "")(environ)
+    return Contender(name, make, caller(app, status), bare)
+
+
+def _namespace(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
+
+
+def _admitted(places: Places) -> Iterator[Row]:
+    table = "Admitted, 2 limits, headers on"
+    for storage, uri in places.ours().items():
+        first = f"ours, {storage}, null application"
+        yield Row(table, _ours(first, uri))
+        yield Row(table, _ours(f"ours, {storage}, Flask", uri, on_flask=True), first)
+    for storage, uri in places.theirs().items():
+        yield Row(
+            table, _theirs(f"Flask-Limiter, {storage}, Flask", uri), f"ours, {storage}, Flask"
+        )
+    yield Row(table, floor.dict_update(), "ours, memory, null application")
+    yield Row(
+        table, floor.lmdb_transaction(places.shared("floor")), "ours, shared, null application"
+    )
+    if places.redis_socket:
+        client = places.redis()
+        name = "floor: redis-py evalsha"
+        yield Row(
+            table,
+            floor.evalsha(client, name, "floor", LIMITS[2]),
+            "ours, Redis, null application",
+        )
+        full = "ours, Redis, two full windows"
+        floor.fill_windows(client, _namespace(full), LONG)
+        floor.fill_windows(client, "floor-full", LONG)
+        yield Row(table, _ours(full, places.ours()["Redis"], default_limits=LONG), name)
+        name = "floor: redis-py evalsha, two full windows"
+        yield Row(table, floor.evalsha(client, name, "floor-full", LONG), full)
+
+
+def _many_limits(places: Places) -> Iterator[Row]:
+    table = "1, 2 and 4 limits"
+    for storage, uri in places.ours().items():
+        for count, limits in LIMITS.items():
+            name = f"ours, {storage}, limits: {count}"
+            yield Row(table, _ours(name, uri, default_limits=limits), f"ours, {storage}, limits: 1")
+    for storage, uri in places.theirs().items():
+        for count, limits in LIMITS.items():
+            name = f"Flask-Limiter, {storage}, limits: {count}"
+            yield Row(
+                table,
+                _theirs(name, uri, limits=limits),
+                f"Flask-Limiter, {storage}, limits: 1",
+            )
+
+
+def _refused(places: Places) -> Iterator[Row]:
+    """The whole request, which never reaches the view. One client, known to be blocked."""
+    table = "Refused, 2 limits, headers on"
+    for storage, uri in places.ours().items():
+        name = f"ours, {storage}, refused"
+        yield Row(table, _ours(name, uri, clients(1), status="429", default_limits=SPENT))
+    for storage, uri in places.theirs().items():
+        name = f"Flask-Limiter, {storage}, refused"
+        yield Row(
+            table,
+            _theirs(name, uri, clients(1), status="429", limits=SPENT),
+            f"ours, {storage}, refused",
+        )
+
+
+def _unlimited(places: Places) -> Iterator[Row]:
+    table = "Exempt and unlimited paths"
+    exempt = clients(PATH_INFO="/exempt")
+    rules = [{"path": "/exempt", "exempt": True}]
+    uri = places.ours()["shared"]
+    yield Row(table, _ours("ours, exempt", uri, exempt, rules=rules))
+    yield Row(table, _ours("ours, unlimited", uri, rules=rules, default_limits=None))
+    yield Row(table, _theirs("Flask-Limiter, exempt", "memory://", exempt), "ours, exempt")
+
+
+def _strategies(places: Places) -> Iterator[Row]:
+    table = "Each strategy, 2 limits"
+    for storage, uri in places.ours().items():
+        first = f"ours, {storage}, sliding-window"
+        for strategy in ("sliding-window", "fixed-window", "token-bucket"):
+            yield Row(table, _ours(f"ours, {storage}, {strategy}", uri, strategy=strategy), first)
+    for storage, uri in places.theirs().items():
+        for strategy, same in (
+            ("moving-window", "sliding-window"),
+            ("sliding-window-counter", "sliding-window"),
+            ("fixed-window", "fixed-window"),
+        ):
+            name = f"Flask-Limiter, {storage}, {strategy}"
+            yield Row(table, _theirs(name, uri, strategy=strategy), f"ours, {storage}, {same}")
+
+
+def _keys() -> Iterator[Row]:
+    table = "Each key, 2 limits, memory"
+    proxied = [
+        {"REMOTE_ADDR": "192.0.2.1", "HTTP_X_FORWARDED_FOR": f"{one['REMOTE_ADDR']}, 192.0.2.2"}
+        for one in clients()
+    ]
+    app = Flask(__name__)
+    app.secret_key = SESSION["session"]["secret_key"]
+    serializer = SecureCookieSessionInterface().get_signing_serializer(app)
+    users = [
+        {**one, "HTTP_COOKIE": f"session={serializer.dumps({'user_id': number})}"}
+        for number, one in enumerate(clients())
+    ]
+    first = "ours, ip"
+    yield Row(table, _ours(first, "memory://"))
+    yield Row(table, _ours("ours, proxied ip", "memory://", proxied, **PROXIES), first)
+    yield Row(table, _ours("ours, session user", "memory://", users, **SESSION), first)
+
+
+def measure(places: Places, effort: Effort) -> Samples:
+    """Measure all in one run, and print the tables."""
+    found = list(rows(places))
+    samples = Samples([row.contender for row in found], effort)
+    title = ""
+    for row in found:
+        if row.table and row.table != title:
+            title = row.table
+            print(f"\n{title:46}{'us a request':>14}{'middle half':>18}{'ratio':>9}")
+        if row.table:
+            _print(samples, row)
+    return samples
+
+
+def _print(samples: Samples, row: Row) -> None:
+    name = row.contender.name
+    cost = samples.cost_us(name)
+    line = f"  {name:44}{cost.median:14.2f}{f'{cost.low:.2f} to {cost.high:.2f}':>18}"
+    if row.beside:
+        line += f"{samples.ratio(name, row.beside).median:9.2f} x {row.beside}"
+    print(line)

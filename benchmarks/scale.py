@@ -1,0 +1,303 @@
+"""How cost and memory grow with rules, clients and networks, and what a start costs."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+from itertools import count
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from wsgi_throttle.decision import Charge
+from wsgi_throttle.identity import Networks
+from wsgi_throttle.limits import parse
+from wsgi_throttle.storage import Storage, open_storage
+
+from .apps import Application, Environ, address, caller, clients, null, ours, requests
+from .places import Places
+from .timing import Contender, Effort, Samples, Spread
+
+SIBLINGS = 64
+"""As many patterns of one folder may have a variable within a segment."""
+
+AMPLE = "100000 per minute; 1000000 per hour"
+
+SHARED_BYTES = 32 << 20
+ROOM = 0.8
+"""The part of the file that is filled: above it clients begin to be forgotten."""
+MOST_IN_MEMORY = 43_000
+"""Of 100,000 states with 2 a client; an eighth is kept for those over their limit."""
+
+
+class Growth(NamedTuple):
+    """What a request costs with many, as a multiple of what it costs with few."""
+
+    many: int
+    ratio: Spread
+
+
+class Scale(NamedTuple):
+    rules: Growth
+    any_rule: Growth
+    clients: dict[str, Growth]
+    bytes_a_client: dict[tuple[str, str], tuple[float, float]]
+    """Of storage and strategy: after one hit, and after five of five a minute."""
+    import_s: list[float]
+    build_s: list[float]
+
+
+def measure(places: Places, effort: Effort) -> Scale:
+    quick = effort.quick
+    rules, any_rule = _rules([10, 1000] if quick else [10, 100, 1000, 10_000], effort)
+    grown = _clients(places, effort)
+    taken = _bytes_a_client(places, 1000 if quick else 10_000)
+    _networks(effort)
+    return Scale(rules, any_rule, grown, taken, _import_s(), _build_s())
+
+
+# --- rules ----------------------------------------------------------------------------------------
+
+
+def rule_list(number: int) -> list[dict[str, Any]]:
+    """So many rules, every other one dynamic, no two of those alike."""
+    return [{"path": path(index, "<name>"), "limits": AMPLE} for index in range(number)]
+
+
+def path(index: int, variable: str) -> str:
+    if index % 2:
+        return f"/pages/{index}/view"
+    return f"/folder-{index // 2 // SIBLINGS}/item-{index}-{variable}"
+
+
+def _rules(sizes: list[int], effort: Effort) -> tuple[Growth, Growth]:
+    """Once as a site is used, where ten rules get all requests; once where each request is for any
+    of the rules. A name in a path is never one that was there before."""
+    print(f"\n{'Rules, memory, us a request':36}{'ten of them used':>20}{'all alike used':>20}")
+    found = [Contender("null", requests(clients()), caller(null))]
+    for size in sizes:
+        app = ours(null, "memory://", "scale", default_limits=None, rules=rule_list(size))
+        ten = [index * size // 10 // 2 * 2 + index % 2 for index in range(10)]
+        for name, used in (("ten", ten), ("all", range(size))):
+            visits = _visits(list(used))
+            found.append(Contender(f"{size} {name}", visits, caller(app), "null"))
+        for index in range(size):
+            for environ in _visits([index])(1):
+                caller(app)(environ)
+    samples = Samples(found, effort)
+    for size in sizes:
+        costs = [samples.cost_us(f"{size} {name}").median for name in ("ten", "all")]
+        print(f"  {size:<34,}{costs[0]:20.2f}{costs[1]:20.2f}")
+    few, many = sizes[0], sizes[-1]
+    return (
+        Growth(many, samples.ratio(f"{many} ten", f"{few} ten")),
+        Growth(many, samples.ratio(f"{many} all", f"{few} all")),
+    )
+
+
+def _visits(indexes: list[int]) -> Callable[[int], list[Environ]]:
+    make, choose, fresh = requests(clients(1)), random.Random(0).choice, count()
+
+    def visits(number: int) -> list[Environ]:
+        environs = make(number)
+        for environ in environs:
+            environ["PATH_INFO"] = path(choose(indexes), f"n{next(fresh)}")
+        return environs
+
+    return visits
+
+
+# --- clients --------------------------------------------------------------------------------------
+
+
+def _clients(places: Places, effort: Effort) -> dict[str, Growth]:
+    """Random ones of all clients that a storage knows, each number of them in one of its own."""
+    print(f"\n{'Clients, 2 limits':24}{'clients':>12}{'us a request':>14}{'middle half':>18}")
+    found = {}
+    for storage, uri in places.ours().items():
+        apps = {}
+        for size in _sizes(places, storage, quick=effort.quick):
+            if storage == "shared":
+                uri = _shared(places, size)
+            apps[size] = ours(null, uri, f"clients-{size}")
+            _fill(apps[size], range(size))
+        contenders = [Contender("null", requests(clients()), caller(null))]
+        for size, app in apps.items():
+            contenders.append(Contender(str(size), _random_clients(size), caller(app), "null"))
+        samples = Samples(contenders, effort)
+        for size in apps:
+            cost = samples.cost_us(str(size))
+            spread = f"{cost.low:.2f} to {cost.high:.2f}"
+            print(f"  {storage:22}{size:12,}{cost.median:14.2f}{spread:>18}")
+        many = max(apps)
+        found[storage] = Growth(many, samples.ratio(str(many), "1000"))
+        for app in apps.values():
+            app.close()
+    return found
+
+
+def _sizes(places: Places, storage: str, *, quick: bool) -> tuple[int, ...]:
+    if quick:
+        return 1000, 10_000
+    most = {"memory": MOST_IN_MEMORY, "Redis": 100_000}
+    return 1000, 10_000, most.get(storage) or _most_in_shared(places)
+
+
+def _most_in_shared(places: Places) -> int:
+    """How many clients fit before the first would be forgotten, found from how much some take."""
+    some = 20_000
+    app = ours(null, _shared(places, 0), "clients-0")
+    _fill(app, range(some))
+    app.close()
+    return int(some * ROOM * SHARED_BYTES / used_bytes(places.shared("clients-0")))
+
+
+def _shared(places: Places, size: int) -> str:
+    return f"shared://{places.shared(f'clients-{size}')}?size={SHARED_BYTES >> 20}mb"
+
+
+def _fill(app: Application, numbers: range) -> None:
+    make, call = requests(clients(1)), caller(app)
+    for number in numbers:
+        (environ,) = make(1)
+        environ["REMOTE_ADDR"] = address(number)
+        call(environ)
+
+
+def _random_clients(most: int) -> Callable[[int], list[Environ]]:
+    make, choose = requests(clients(1)), random.Random(0).randrange
+
+    def some(number: int) -> list[Environ]:
+        environs = make(number)
+        for environ in environs:
+            environ["REMOTE_ADDR"] = address(choose(most))
+        return environs
+
+    return some
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+ANOTHER = 1 << 20
+"""The client that a storage is opened with."""
+STRATEGIES = ("sliding-window", "fixed-window", "token-bucket")
+
+
+def _bytes_a_client(places: Places, number: int) -> dict[tuple[str, str], tuple[float, float]]:
+    print(f"\n{'Bytes a client, 5 per minute':36}{'after 1 hit':>14}{'after 5 hits':>14}")
+    found = {}
+    for strategy in STRATEGIES:
+        for storage, measured in (
+            ("memory", _in_memory),
+            ("shared", _in_shared),
+            ("Redis", _in_redis),
+        ):
+            if storage in places.ours():
+                after_one, after_five = measured(places, strategy, number)
+                found[storage, strategy] = after_one, after_five
+                print(f"  {f'{storage}, {strategy}':34}{after_one:14.0f}{after_five:14.0f}")
+    return found
+
+
+def _hit(storage: Storage, strategy: str, numbers: Iterable[int], times: int) -> None:
+    """Have these clients ask so often each."""
+    (limit,) = parse("5 per minute", strategy=strategy)
+    for client in numbers:
+        bucket = f"throttle:1:login:ip:{{ip:{address(client)}}}"
+        charge = Charge(bucket, limit, 1, True, "login")
+        for _ in range(times):
+            assert storage.take((charge,)).granted
+
+
+def _in_memory(places: Places, strategy: str, number: int) -> tuple[float, float]:
+    storage = open_storage("memory://")
+    _hit(storage, strategy, [ANOTHER], 1)
+    tracemalloc.start()
+    try:
+        return _twice(storage, strategy, number, lambda: tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+
+
+def _in_shared(places: Places, strategy: str, number: int) -> tuple[float, float]:
+    folder = places.shared(f"bytes-{strategy}")
+    storage = open_storage(f"shared://{folder}")
+    _hit(storage, strategy, [ANOTHER], 1)
+    return _twice(storage, strategy, number, lambda: used_bytes(folder))
+
+
+def _in_redis(places: Places, strategy: str, number: int) -> tuple[float, float]:
+    storage = open_storage(places.ours()["Redis"], timeout_s=2)
+    _hit(storage, strategy, [ANOTHER], 1)
+    client = places.redis()
+    try:
+        return _twice(storage, strategy, number, lambda: client.info("memory")["used_memory"])
+    finally:
+        client.flushdb()
+
+
+def _twice(
+    storage: Storage, strategy: str, number: int, used: Callable[[], int]
+) -> tuple[float, float]:
+    empty = used()
+    _hit(storage, strategy, range(number), 1)
+    after_one = used()
+    _hit(storage, strategy, range(number), 4)
+    after_five = used()
+    storage.close()
+    return (after_one - empty) / number, (after_five - empty) / number
+
+
+def used_bytes(folder: Path) -> int:
+    """The pages in use of the LMDB file in that folder, asked by another process, since none may
+    open a file twice."""
+    program = """
+import lmdb, sys
+found = lmdb.open(sys.argv[1], readonly=True, lock=False).stat()
+pages = found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]
+print(pages * found["psize"])
+"""
+    return int(_python(program, str(folder)))
+
+
+# --- networks and starts --------------------------------------------------------------------------
+
+
+def _networks(effort: Effort) -> None:
+    print(f"\n{'Networks in an allow list':36}{'us a look-up':>14}")
+    addresses = [ip_address(address(number)) for number in range(1000)]
+    found = []
+    for size in (10, 10_000):
+        networks = Networks(f"20.{n >> 8}.{n & 255}.0/25" for n in range(size))
+        found.append(Contender(f"{size:,}", lambda number: addresses[:number], networks.contains))
+    samples = Samples(found, effort)
+    for contender in found:
+        print(f"  {contender.name:34}{samples.cost_us(contender.name).median:14.2f}")
+
+
+def _import_s() -> list[float]:
+    program = """
+from time import perf_counter
+started = perf_counter()
+import wsgi_throttle
+print(perf_counter() - started)
+"""
+    return [float(_python(program)) for _ in range(7)]
+
+
+def _build_s() -> list[float]:
+    times = []
+    for _ in range(3):
+        started = perf_counter()
+        ours(null, "memory://", "build", rules=rule_list(1000))
+        times.append(perf_counter() - started)
+    return times
+
+
+def _python(program: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,108 @@
+"""The whole system: gunicorn with 2 workers, its requests a second and how long they take."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from http.client import HTTPConnection
+from statistics import median, quantiles
+from time import perf_counter
+from typing import NamedTuple
+
+from tests.servers import gunicorn
+
+from .places import Places
+from .timing import Spread
+
+WORKERS = 2
+CONNECTIONS = 8
+UNLIMITED = "no limiter"
+
+
+class Load(NamedTuple):
+    requests_a_second: float
+    p50_ms: float
+    p99_ms: float
+
+
+def measure(places: Places, rounds: int, seconds: float) -> dict[str, Spread]:
+    """Load each site in turn, round after round, and print a table.
+
+    :return: requests a second as a part of those without a limiter.
+    """
+    load = _wrk if shutil.which("wrk") else _threads
+    if load is _threads:
+        print("\nThe load comes from Python, which is slow: wrk is a better one (apt install wrk)")
+    loads: dict[str, list[Load]] = {}
+    with ExitStack() as stack:
+        ports = {}
+        for name, env in _sites(places):
+            site = gunicorn("benchmarks.site:application", workers=WORKERS, env=env)
+            ports[name] = stack.enter_context(site).address[1]
+            _threads(ports[name], 0.3)
+        for _ in range(rounds):
+            for name, port in ports.items():
+                loads.setdefault(name, []).append(load(port, seconds))
+    title = f"gunicorn, {WORKERS} workers, Flask"
+    print(f"\n{title:32}{'requests/s':>12}{'part':>8}{'middle half':>16}{'p50 ms':>9}{'p99 ms':>9}")
+    parts = {}
+    for name, found in loads.items():
+        pairs = zip(found, loads[UNLIMITED], strict=True)
+        part = Spread.of([one.requests_a_second / base.requests_a_second for one, base in pairs])
+        rate, p50_ms, p99_ms = (median(column) for column in zip(*found, strict=True))
+        half = f"{part.low:.3f} to {part.high:.3f}"
+        print(f"  {name:30}{rate:12.0f}{part.median:8.3f}{half:>16}{p50_ms:9.2f}{p99_ms:9.2f}")
+        parts[name] = part
+    return parts
+
+
+def _sites(places: Places) -> Iterator[tuple[str, dict[str, str]]]:
+    yield UNLIMITED, {"BENCH_LIMITER": "", "BENCH_STORAGE": ""}
+    for limiter, storages in (("wsgi_throttle", places.ours()), ("Flask-Limiter", places.theirs())):
+        for storage, uri in storages.items():
+            if (limiter, storage) != ("wsgi_throttle", "memory"):  # which would count each alone
+                yield f"{limiter}, {storage}", {"BENCH_LIMITER": limiter, "BENCH_STORAGE": uri}
+
+
+def _wrk(port: int, seconds: float) -> Load:
+    options = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency"]
+    command = ["wrk", *options, f"http://127.0.0.1:{port}/"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "Non-2xx" not in text, text
+    rate = re.search(r"Requests/sec: +([\d.]+)", text)
+    times = [re.search(rf"{part}% +([\d.]+)(us|ms|s)\b", text) for part in (50, 99)]
+    assert rate, text
+    in_ms = {"us": 0.001, "ms": 1, "s": 1000}
+    return Load(float(rate[1]), *(float(found[1]) * in_ms[found[2]] for found in times if found))
+
+
+def _threads(port: int, seconds: float) -> Load:
+    """What wrk does, with threads of this process."""
+    times_ms: list[float] = []
+    end = perf_counter() + seconds
+
+    def run() -> None:
+        while (started := perf_counter()) < end:
+            connection = HTTPConnection("127.0.0.1", port, timeout=10)
+            connection.request("GET", "/")
+            response = connection.getresponse()
+            response.read()
+            connection.close()
+            assert response.status == 200, response.status
+            times_ms.append((perf_counter() - started) * 1000)
+
+    _all_at_once(run)
+    parts = quantiles(times_ms, n=100)
+    return Load(len(times_ms) / seconds, parts[49], parts[98])
+
+
+def _all_at_once(run: Callable[[], None]) -> None:
+    threads = [threading.Thread(target=run) for _ in range(CONNECTIONS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

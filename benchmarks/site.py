@@ -1,0 +1,22 @@
+"""The Flask application that gunicorn serves, limited as the environment says."""
+
+from __future__ import annotations
+
+import os
+
+from .apps import Application, flask, flask_limiter, ours
+
+AMPLE = "10000000 per minute; 100000000 per hour"
+"""All requests come from one address."""
+
+
+def make() -> Application:
+    limiter, storage = os.environ["BENCH_LIMITER"], os.environ["BENCH_STORAGE"]
+    if limiter == "wsgi_throttle":
+        return ours(flask().wsgi_app, storage, "server", default_limits=AMPLE)
+    if limiter == "Flask-Limiter":
+        return flask_limiter(storage, "server", AMPLE)
+    return flask().wsgi_app
+
+
+application = make()

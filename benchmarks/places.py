@@ -48,7 +48,10 @@ def places() -> Iterator[Places]:
     with TemporaryDirectory(dir=_memory()) as name:
         program = shutil.which("redis-server") or shutil.which("valkey-server")
         if not program:
-            print("Redis is left out: there is no redis-server here", file=sys.stderr)
+            print(
+                "Redis is left out: there is no redis-server here (apt install redis-server)",
+                file=sys.stderr,
+            )
             yield Places(Path(name), "")
             return
         socket = Path(name, "redis.sock")

@@ -99,13 +99,16 @@ def _rules(sizes: list[int], effort: Effort) -> tuple[Growth, Growth]:
     )
 
 
+_names = count()
+
+
 def _visits(indexes: list[int]) -> Callable[[int], list[Environ]]:
-    make, choose, fresh = requests(clients(1)), random.Random(0).choice, count()
+    make, choose = requests(clients(1)), random.Random(0).choice
 
     def visits(number: int) -> list[Environ]:
         environs = make(number)
         for environ in environs:
-            environ["PATH_INFO"] = path(choose(indexes), f"n{next(fresh)}")
+            environ["PATH_INFO"] = path(choose(indexes), f"n{next(_names)}")
         return environs
 
     return visits

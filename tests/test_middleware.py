@@ -138,7 +138,7 @@ def test_a_shadow_rule_never_refuses_and_is_in_no_header() -> None:
 
 @pytest.mark.parametrize("mode", ["shadow", "off"])
 def test_a_mode_for_everything_refuses_nothing(mode: str) -> None:
-    user = client(LIMITED, mode=mode, application_limits="1 per hour")
+    user = client(LIMITED, mode=mode, application_limits="1 per hour", block=["127.0.0.0/8"])
     responses = [user.get("/limited") for _ in range(4)]
     assert [response.status_code for response in responses] == [200] * 4
     assert not [name for name, _ in responses[0].headers if "ratelimit" in name.lower()]
@@ -288,6 +288,33 @@ def test_a_refusal_is_logged_once_a_client_and_rule_with_what_an_operator_wants_
     assert 0 < refusals[0].__dict__["wait_ms"] <= 3_600_000
 
 
+@pytest.mark.parametrize("mode", [{"rule": "shadow"}, {"top": "shadow"}], ids=str)
+def test_what_a_shadow_rule_would_refuse_is_logged(
+    mode: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    shadow = {"name": "r", "path": "/a", "limits": "1 per hour"} | (
+        {"mode": "shadow"} if "rule" in mode else {}
+    )
+    user = client(shadow, mode=mode.get("top", "enforce"))
+    with caplog.at_level(logging.INFO, "wsgi_throttle"):
+        for _ in range(3):
+            assert user.get("/a").status_code == 200
+    (line,) = [record for record in caplog.records if "would refuse" in record.getMessage()]
+    assert (line.__dict__["rule"], line.__dict__["shadow"]) == ("r", True)
+
+
+def test_a_request_without_charges_does_not_ask_the_storage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    throttle = throttled({**LIMITED, "skip": "python:tests.test_middleware:always"})
+    monkeypatch.setattr(throttle, "_storage", None)
+    assert Client(throttle).get("/limited").status_code == 200
+
+
+def always(environ: dict[str, Any]) -> bool:
+    return True
+
+
 def test_the_next_line_of_a_client_says_how_many_were_left_out(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,6 +347,21 @@ def test_memory_under_several_workers_is_said_once_and_loudly(
     assert (
         sum("in each worker process alone" in record.getMessage() for record in caplog.records) == 1
     )
+
+
+@pytest.mark.parametrize("key", ["nonsense", "", "user:42"])
+def test_a_key_that_nobody_can_have_is_not_reset(key: str) -> None:
+    with pytest.raises(ValueError, match="is not a key"):
+        throttled(LIMITED).reset(key)
+
+
+def test_any_address_of_a_household_resets_it() -> None:
+    user = client({"path": "/a", "limits": "1 per hour"})
+    throttle = user.application
+    address = {"REMOTE_ADDR": "2001:db8:1:2::9"}
+    assert [user.get("/a", environ_base=address).status_code for _ in range(2)] == [200, 429]
+    throttle.reset("ip:2001:db8:1:2::5")
+    assert user.get("/a", environ_base=address).status_code == 200
 
 
 @pytest.mark.parametrize("key", ["192.0.2.1", "ip:192.0.2.1", "::ffff:192.0.2.1"])

@@ -102,6 +102,22 @@ def test_a_changed_storage_says_that_it_needs_a_restart(
     assert "restart" in caplog.text
 
 
+def test_an_error_that_nobody_foresaw_is_logged_once_and_the_next_change_is_picked_up(
+    served: tuple[Path, Client], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, client = served
+    with monkeypatch.context() as patched:
+        patched.setattr("wsgi_throttle.middleware.load", lambda source: 1 / 0)
+        path.write_text(LIMIT.format(7))
+        until(lambda: client.get("/") is not None and "could not be read" in caplog.text)
+        for _ in range(20):
+            client.get("/")
+            time.sleep(0.002)
+        assert caplog.text.count("could not be read") == 1
+    path.write_text(LIMIT.format(77))
+    until(lambda: limit_of(client) == "77")
+
+
 def test_reload_false_turns_it_off(tmp_path: Path) -> None:
     path = tmp_path / "throttle.yaml"
     path.write_text(LIMIT.format(5) + "reload: false\n")
@@ -120,20 +136,27 @@ def test_a_bad_file_stops_the_start(tmp_path: Path) -> None:
         Throttle(app, path)
 
 
-def test_a_version_counts_once_two_looks_have_seen_it_alike(tmp_path: Path) -> None:
+def test_a_version_counts_once_two_looks_have_seen_it_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "file"
     path.write_text("a")
     called = threading.Event()
+    now = 1000.0
+    monkeypatch.setattr(reload_module, "monotonic", lambda: now)
     watch = Watch(path, called.set)
 
-    def look() -> None:
+    def look(later_s: float = reload_module.LOOK_EVERY_S) -> None:
+        nonlocal now
+        now += later_s
         watch._next_look = 0
         watch.poll()
 
     for growing in ("ab", "abc", "abcd"):
         path.write_text(growing)
         look()
-    assert not called.is_set()
+    look(later_s=0)  # as of another thread at the same time
+    assert not called.wait(0.02)
     look()
     assert called.wait(10)
     called.clear()

@@ -181,16 +181,56 @@ def test_one_limit_that_two_rules_share_is_charged_once_at_the_higher_cost() -> 
     assert [charge.cost for charge in plan.charges({"REMOTE_ADDR": "192.0.2.1"})] == [3]
 
 
-def test_skip_and_when_leave_the_other_limits_in_force() -> None:
+def test_skip_leaves_the_limits_of_the_application_in_force() -> None:
     rules = table(
         rule("/skip", "skip", skip="python:tests.test_rules:is_internal"),
-        rule("/when", "when", when={"header": {"X-Bot": "1"}}),
         application_limits="9 per hour",
+        default_limits="5 per hour",
     )
     assert charged(rules, "GET /skip") == ["skip", "application"]
     assert charged(rules, "GET /skip", HTTP_X_INTERNAL="1") == ["application"]
-    assert charged(rules, "GET /when") == ["application"]
+
+
+def test_where_when_does_not_hold_the_defaults_are_charged() -> None:
+    rules = table(
+        rule("/when", "when", when={"header": {"X-Bot": "1"}}),
+        application_limits="9 per hour",
+        default_limits="5 per hour",
+    )
+    assert charged(rules, "GET /when") == ["default", "application"]
     assert charged(rules, "GET /when", HTTP_X_BOT="1") == ["when", "application"]
+
+
+def test_every_form_of_a_path_with_dots_is_charged_by_its_own_variables() -> None:
+    rules = table(rule("/files/<path:name>", "files", key="path:name"))
+    plain = buckets(rules, "GET /files/secret.zip")
+    for path in ("/files/./secret.zip", "/files/x/../secret.zip", "/files/y/../secret.zip"):
+        assert set(plain) < set(buckets(rules, f"GET {path}"))
+
+
+def test_the_variables_of_two_rules_that_a_path_may_mean_are_not_mixed() -> None:
+    rules = table(rule("/a/<path:id>", "a"), rule("/b/<id>", "b", key="path:id"))
+    plain = buckets(rules, "GET /b/5")
+    assert set(plain) < set(buckets(rules, "GET /a/z/../../b/5"))
+
+
+def test_what_a_rule_allows_is_not_allowed_where_the_path_may_mean_no_rule() -> None:
+    rules = table(rule("/in/**", allow=["192.0.2.0/24"]), default_limits="1 per hour")
+    environ = {"REMOTE_ADDR": "192.0.2.1"}
+    assert rules.verdict(rules.match("GET", "/in/x"), environ) == "allow"
+    assert rules.verdict(rules.match("GET", "/in/../x"), environ) == ""
+
+
+def test_the_buckets_of_one_request_stand_side_by_side_and_no_limit_twice() -> None:
+    rules = table(
+        rule("/a/**", "a", ["5/s", "default"], scope="s"),
+        rule("/b", "b", ["5/s", "7/m"], scope="s", cost=2),
+        default_limits="9 per hour",
+    )
+    plan = rules.match("GET", "/a/../b")
+    found = [(c.bucket, c.limit.quota, c.cost) for c in plan.charges({"REMOTE_ADDR": "192.0.2.1"})]
+    assert [quota for _, quota, _ in found] == [5, 7, 9]
+    assert [cost for _, _, cost in found] == [2, 2, 1]
 
 
 def test_a_skip_function_that_raises_skips_nothing() -> None:
@@ -208,7 +248,7 @@ def failing(environ: dict[str, Any]) -> bool:
 
 def test_path_variables_reach_the_plan_in_their_canonical_text() -> None:
     rules = table(rule("/users/<int:id>/<name>"))
-    assert rules.match("GET", "/users/005/Ann").path_args == {"id": "5", "name": "Ann"}
+    assert rules.match("GET", "/users/005/Ann").parts[0].path_args == {"id": "5", "name": "Ann"}
 
 
 @pytest.mark.parametrize(
@@ -316,7 +356,7 @@ def test_as_many_paths_as_a_client_likes_do_not_make_the_table_grow() -> None:
     for index in range(10_000):
         rules.match("GET", f"/{index % 100}/{index}/../../{index * 7 % 100}")
     assert len(rules._paths) <= rules._paths.most
-    assert len(rules._plans) <= rules._plans.most
+    assert len(rules._made) <= rules._made.most
 
 
 @given(st.text(max_size=20), st.text(max_size=50))

@@ -106,7 +106,7 @@ def _explain(config: Config, table: RuleTable, options: Any) -> None:
     if plan.exempt:
         print("  nothing is counted")
     for part in plan.parts:
-        _print_part(part, plan.path_args, environ, options.user)
+        _print_part(part, part.path_args, environ, options.user)
     for rule, why in _losers(config, plan.rules, options.method, paths):
         print(f"  lost              {_named(rule)}{_line(rule)}: {why}")
 

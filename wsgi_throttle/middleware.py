@@ -116,6 +116,8 @@ class Throttle:
             )
         environ[DECISION] = decision
         if decision.granted:
+            if plan.shadowed:
+                self._log_refusal.in_shadow(decision)
             return self._app(environ, _announcing(start_response, decision, serving))
         return self._refuse(serving, plan, decision, environ, start_response)
 
@@ -124,13 +126,11 @@ class Throttle:
 
         :param key: as logs and buckets show it, ``ip:192.0.2.1`` or ``session-user:42``; a bare
             address is an ip.
+        :raises ValueError: it is neither.
         :raises StorageError: the storage did not answer.
         """
-        serving = self._serving
-        name = serving.table.key_of(key)
-        charges = [
-            charge for counter in serving.table.every_counter() for charge in counter.charges(name)
-        ]
+        table = self._serving.table
+        charges = table.every_charge(table.key_of(key))
         self._local.reset(charges)
         self._storage.reset(charges)
 
@@ -147,6 +147,8 @@ class Throttle:
                 "several: clients get as many times their limits; write storage: shared://"
             )
         charges = plan.charges(environ)
+        if not charges:
+            return Decision(True, (), ())
         try:
             return self._storage.take(charges)
         except StorageError:
@@ -197,6 +199,9 @@ class Throttle:
                 "the old rules stay in force, since the changed file has mistakes:\n%s", error
             )
             return
+        except Exception:  # noqa: BLE001 - nothing may end the thread before it has said so
+            _log.exception("the old rules stay in force: the changed file could not be read")
+            return
         if serving.config.storage != old.storage:
             _log.warning("a changed storage: takes effect at the next restart")
         self._serving = serving
@@ -234,7 +239,7 @@ def _announcing(
         ours = serving.pairs(decision, time_ns() // 1_000_000, headers)
         if not decision.granted:
             ours += _retry_after(decision, headers)
-        return start_response(status, headers + ours, *exc_info)
+        return start_response(status, [*headers, *ours], *exc_info)
 
     return start
 

@@ -6,7 +6,7 @@ import logging
 from time import monotonic
 
 from .cache import Bounded
-from .decision import Decision
+from .decision import Charge, Decision, Outcome
 from .limits import describe
 
 PERIOD_S = 60.0
@@ -26,10 +26,18 @@ class RefusalLog:
         self._next: Bounded[tuple[str, str], list[float]] = Bounded(MAX_CLIENTS)
 
     def __call__(self, decision: Decision) -> None:
-        """Log this refusal, or count it as left out."""
-        charge, outcome = decision.tightest or (None, None)
-        if charge is None or outcome is None or not _log.isEnabledFor(logging.INFO):
-            return
+        """Log this refusal, by its longest wait, or count it as left out."""
+        if _log.isEnabledFor(logging.INFO) and decision.tightest is not None:
+            self._log("refused", *decision.tightest)
+
+    def in_shadow(self, decision: Decision) -> None:
+        """Log what shadow charges would have refused."""
+        if _log.isEnabledFor(logging.INFO):
+            for charge, outcome in zip(decision.charges, decision.outcomes, strict=True):
+                if outcome.wait_ms and not charge.enforce:
+                    self._log("would refuse", charge, outcome)
+
+    def _log(self, verb: str, charge: Charge, outcome: Outcome) -> None:
         entry = self._next.get((charge.policy, charge.bucket))
         now = monotonic()
         if entry is not None and now < entry[0]:
@@ -38,19 +46,21 @@ class RefusalLog:
         left_out = int(entry[1]) if entry else 0
         self._next.keep((charge.policy, charge.bucket), [now + PERIOD_S, 0])
         key = charge.bucket.partition("{")[2].rstrip("}")
-        more = f" ({left_out} refusals left out)" if left_out else ""
+        limit = describe(charge.limit)
         _log.info(
-            "refused %s by %s (%s), wait %s ms%s",
+            "%s %s by %s (%s), wait %s ms%s",
+            verb,
             key,
             charge.policy,
-            describe(charge.limit),
+            limit,
             outcome.wait_ms,
-            more,
+            f" ({left_out} more left out)" if left_out else "",
             extra={
                 "rule": charge.policy,
                 "key": key,
-                "limit": describe(charge.limit),
+                "limit": limit,
                 "wait_ms": outcome.wait_ms,
                 "left_out": left_out,
+                "shadow": not charge.enforce,
             },
         )

@@ -29,6 +29,7 @@ class Watch:
         self._thread: Thread | None = None
         self._next_look = monotonic() + LOOK_EVERY_S
         self._known = self._candidate = version(path)
+        self._candidate_since = monotonic()
 
     def poll(self) -> None:
         """Look, if it is time. Any thread may call this, on every request."""
@@ -40,16 +41,18 @@ class Watch:
             return
         seen = version(self._path)
         if seen == self._known or seen != self._candidate:
-            self._candidate = seen
-        else:
+            self._candidate, self._candidate_since = seen, now
+        elif now - self._candidate_since >= LOOK_EVERY_S / 2:  # not by two threads at once
             self._thread = Thread(target=self._call, args=(seen,), name="wsgi_throttle reload")
             self._thread.daemon = True
             self._thread.start()
 
     def _call(self, seen: Version) -> None:
         # Known afterwards, so that a child that was forked meanwhile looks for itself.
-        self._changed()
-        self._known = seen
+        try:
+            self._changed()
+        finally:
+            self._known = seen
 
 
 def version(path: Path) -> Version:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from .config import METHODS, Config, Rule, RuleLimit
 from .decision import Charge, Limit
 from .errors import ConfigError, Mistake
 from .identity import (
+    KEY_TYPES,
     Address,
     Environ,
     Key,
@@ -24,14 +25,13 @@ from .identity import (
     key_function,
 )
 from .limits import describe
-from .patterns import Pattern, canonical, forms, matcher, too_many
+from .patterns import Matcher, Pattern, canonical, forms, matcher, too_many
 
 LAYOUT = 1
 """The version of how states are kept: another one never meets the old states."""
 
 MAX_CACHED_PATHS = 4096
 MAX_CACHED_CHARACTERS = 512
-MAX_PLANS = 4096
 MAX_MADE = 8192
 
 _METHODS = frozenset(METHODS)
@@ -60,9 +60,9 @@ class Counter:
 
     def charges(self, key: str) -> tuple[Charge, ...]:
         """What a client with this key is charged."""
-        return self.made.get((self, key)) or self.made.keep((self, key), self._charges(key))
+        return self.made.get((self, key)) or self.made.keep((self, key), self.new_charges(key))
 
-    def _charges(self, key: str) -> tuple[Charge, ...]:
+    def new_charges(self, key: str) -> tuple[Charge, ...]:
         bucket = f"{self.prefix}{key}}}"
         return tuple(Charge(bucket, *line) for line in self.lines)
 
@@ -73,6 +73,17 @@ class Part:
 
     rule: Rule | None
     counters: tuple[Counter, ...]
+    otherwise: tuple[Counter, ...] = ()
+    """What they are charged where the rule's ``when`` does not hold."""
+    path_args: Mapping[str, str] = field(default_factory=dict)
+
+    def applicable(self, environ: Environ) -> tuple[Counter, ...]:
+        """The counters for this request, by the rule's own conditions."""
+        if self.rule is None:
+            return self.counters
+        if not all(environ.get(name) == value for name, value in self.rule.when):
+            return self.otherwise
+        return () if self.rule.skip is not None and self.rule.skip(environ) else self.counters
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +94,16 @@ class Plan:
     """The rules that won, exempt ones too; empty where the defaults apply. Two where a path and
     what its dots resolve to have different rules."""
     parts: tuple[Part, ...]
-    counters: tuple[Counter, ...]
-    """The counters of all parts."""
-    path_args: Mapping[str, str]
+    plain: bool
+    """No rule has a condition and no two parts can share a bucket, so that every counter of every
+    part is charged as it stands."""
     exempt: bool
     """Nothing is counted."""
-    conditional: bool
-    """A rule has a condition, so that the parts tell what counts."""
+    shadowed: bool
+    """Some of it is only counted in shadow."""
+    allow: tuple[Networks | None, ...]
+    """The lists of the rules that are not exempt; a client that is on all of them may pass. None
+    stands for no list, as where no rule won."""
     listed: bool
     """There are lists of addresses to look the client up in."""
     preflight: bool
@@ -99,26 +113,22 @@ class Plan:
     def charges(self, environ: Environ) -> tuple[Charge, ...]:
         """What this request is to be charged."""
         charges: tuple[Charge, ...] = ()
-        for counter in self._applicable(environ) if self.conditional else self.counters:
-            key: Key = counter.key(environ, self.path_args)
-            for one in (key,) if key.__class__ is str else key:
-                charges += counter.charges(one)
-        return charges
-
-    def _applicable(self, environ: Environ) -> list[Counter]:
-        return _merged(
-            counter
-            for part in self.parts
-            if part.rule is None or applies(part.rule, environ)
-            for counter in part.counters
-        )
+        for part in self.parts:
+            for counter in part.counters if self.plain else part.applicable(environ):
+                key: Key = counter.key(environ, part.path_args)
+                for one in (key,) if key.__class__ is str else key:
+                    charges += counter.charges(one)
+        return charges if self.plain else _each_once(charges)
 
 
-def applies(rule: Rule, environ: Environ) -> bool:
-    """Whether the rule's own conditions let it count this request."""
-    if rule.skip is not None and rule.skip(environ):
-        return False
-    return all(environ.get(name) == value for name, value in rule.when)
+class _Found(NamedTuple):
+    """The rule that won for one form of a path, None if none did, and what its variables are."""
+
+    rule: Any
+    path_args: Mapping[str, str]
+
+
+_NONE = _Found(None, {})
 
 
 class RuleTable:
@@ -143,26 +153,25 @@ class RuleTable:
             for key in (limit.key for limit in limits)
         }
         # Shadow rules stand first: of two equal ones the shadow rule would replace the other.
-        entries = [
-            (pattern, rule.methods, index)
-            for index, rule in sorted(
-                enumerate(self.rules), key=lambda item: item[1].mode == "enforce"
-            )
+        self._entries = [
+            (rule, pattern)
+            for rule in sorted(self.rules, key=lambda rule: rule.mode == "enforce")
             for pattern in rule.patterns
         ]
+        entries = [
+            (pattern, rule.methods, index) for index, (rule, pattern) in enumerate(self._entries)
+        ]
         self._enforced = matcher(
-            [entry for entry in entries if self.rules[entry[2]].mode == "enforce"]
+            [entry for entry in entries if self._entries[entry[2]][0].mode == "enforce"]
         )
         self._has_shadows = any(rule.mode == "shadow" for rule in self.rules)
         self._all = matcher(entries) if self._has_shadows else self._enforced
         self._address = client_address(config.identity)
         self._enforce = config.mode == "enforce"
-        self._application = self._part(
-            None, config.application_limits if is_on else (), "", self._enforce
-        )
-        self._default = self._part(None, config.default_limits if is_on else (), "", self._enforce)
-        self._plans: Bounded[tuple[str, tuple[int | None, ...], tuple[int, ...]], Plan] = Bounded(
-            MAX_PLANS
+        self._parts: dict[tuple[int, str, bool], Part] = {}
+        self._application, self._default = (
+            Part(None, self._counters(limits if is_on else (), "", self._enforce))
+            for limits in (config.application_limits, config.default_limits)
         )
         self._paths: Bounded[tuple[str, str], Plan] = Bounded(MAX_CACHED_PATHS)
 
@@ -183,9 +192,8 @@ class RuleTable:
         """``allow``, ``block`` or nothing: what the lists of addresses say of the client. Allow
         wins; where a path fits two rules, only what both of them allow is allowed."""
         address = self._address(environ)
-        lists = [rule.allow for rule in plan.rules if not rule.exempt]
         if _holds(self.config.allow, address) or (
-            lists and all(_holds(one, address) for one in lists)
+            plan.allow and all(_holds(one, address) for one in plan.allow)
         ):
             return "allow"
         if _holds(self.config.block, address) or any(
@@ -195,111 +203,116 @@ class RuleTable:
         return ""
 
     def key_of(self, text: str) -> str:
-        """The key that a person means: a bare address is its ip."""
-        try:
-            ip_address(text)
-        except ValueError:
-            return text
-        return self.config.identity.clients.key({"REMOTE_ADDR": text})
+        """The key that a person means: an address, with or without ``ip:``, is its network.
 
-    def every_counter(self) -> list[Counter]:
-        """All counters that there can be, for forgetting a client."""
+        :raises ValueError: it is neither an address nor begins with a type of key.
+        """
+        try:
+            ip_address(text.removeprefix("ip:"))
+        except ValueError:
+            if text.partition(":")[0] not in KEY_TYPES:
+                known = ", ".join(KEY_TYPES)
+                raise ValueError(
+                    f'"{text}" is not a key: write an address, or a key as logs show it, which '
+                    f"begins with one of {known}"
+                ) from None
+            return text
+        return self.config.identity.clients.key({"REMOTE_ADDR": text.removeprefix("ip:")})
+
+    def every_charge(self, key: str) -> tuple[Charge, ...]:
+        """All that a client with this key can have been charged, for forgetting it."""
         counters = [*self._application.counters, *self._default.counters]
         for rule in self.rules:
-            for method in METHODS if rule.per_method else METHODS[:1]:
-                enforce = self._enforce and rule.mode == "enforce"
-                counters += self._part(rule, rule.limits, method, enforce).counters
-        return _merged(counters)
+            enforce = self._enforce and rule.mode == "enforce"
+            for method in METHODS if rule.per_method else ("",):
+                counters += self._counters(rule.limits, method, enforce)
+        return _each_once(charge for counter in counters for charge in counter.new_charges(key))
 
     def _match(self, method: str, path_info: str) -> Plan:
         if method not in _METHODS:
             method = "OTHER"
-        winners: list[int | None] = []
-        shadows: list[int] = []
-        path_args: dict[str, str] = {}
+        winners: list[_Found] = []
+        shadows: list[_Found] = []
         for path in forms(path_info):
-            found = self._enforced.match(method, path)
-            winner = found[0] if found else None
+            winner = self._find(self._enforced, method, path)
             if winner not in winners:
                 winners.append(winner)
-                path_args = self._arguments(found) | path_args
-            found = self._all.match(method, path) if self._has_shadows else None
-            if found and self.rules[found[0]].mode == "shadow" and found[0] not in shadows:
-                shadows.append(found[0])
-                path_args = self._arguments(found) | path_args
-        key = method, tuple(winners), tuple(shadows)
-        plan = self._plans.get(key) or self._plans.keep(key, self._plan(*key))
-        return replace(plan, path_args=path_args) if path_args else plan
+            shadow = self._find(self._all, method, path) if self._has_shadows else _NONE
+            if shadow not in shadows and shadow.rule and shadow.rule.mode == "shadow":
+                shadows.append(shadow)
+        return self._plan(method, winners, shadows)
 
-    def _arguments(self, found: tuple[int, Mapping[str, Any]] | None) -> dict[str, str]:
-        if not found:
-            return {}
-        index, values = found
-        converters = {
-            name: converter
-            for pattern in self.rules[index].patterns
-            for name, converter in pattern.variables.items()
-        }
-        return {
-            name: canonical(converters[name], value)
-            for name, value in values.items()
-            if name in converters
-        }
+    def _find(self, among: Matcher, method: str, path: str) -> _Found:
+        found = among.match(method, path)
+        if found is None:
+            return _NONE
+        (rule, pattern), values = self._entries[found[0]], found[1]
+        return _Found(
+            rule,
+            {name: canonical(kind, values[name]) for name, kind in pattern.variables.items()},
+        )
 
-    def _plan(self, method: str, winners: Sequence[int | None], shadows: Sequence[int]) -> Plan:
-        rules = tuple(self.rules[winner] for winner in winners if winner is not None)
+    def _plan(self, method: str, winners: Sequence[_Found], shadows: Sequence[_Found]) -> Plan:
+        rules = tuple(rule for rule, _ in winners if rule)
+        charged = [found for found in winners if not (found.rule and found.rule.exempt)]
         parts = [
-            self._part(rule, rule.limits, method, self._enforce)
-            for rule in rules
-            if not rule.exempt
+            self._part(found, method, self._enforce) if found.rule else self._default
+            for found in charged
         ]
-        if None in winners:
-            parts.append(self._default)
-        if parts:
+        if charged:
             parts.append(self._application)
-        parts += [
-            self._part(self.rules[shadow], self.rules[shadow].limits, method, False)
-            for shadow in shadows
-            if not self.rules[shadow].exempt
-        ]
-        counted = [*rules, *(self.rules[shadow] for shadow in shadows)]
-        policies = [rule.on_storage_error for rule in rules if not rule.exempt]
-        counters = _merged(counter for part in parts for counter in part.counters)
+        parts += [self._part(found, method, False) for found in shadows if not found.rule.exempt]
         return Plan(
             rules=rules,
-            parts=tuple(parts),
-            counters=tuple(counters),
-            path_args={},
-            exempt=not counters,
-            conditional=any(rule.skip or rule.when for rule in counted),
-            listed=bool(self.config.allow or self.config.block)
-            or any(rule.allow or rule.block for rule in rules),
+            parts=tuple(part for part in parts if part.counters),
+            plain=len(winners) == 1
+            and (not shadows or (len(shadows) == 1 and self._enforce))
+            and not any(part.rule and (part.rule.skip or part.rule.when) for part in parts),
+            exempt=not any(part.counters for part in parts),
+            shadowed=bool(shadows) or not self._enforce,
+            allow=tuple(found.rule and found.rule.allow for found in charged),
+            listed=self._enforce
+            and bool(
+                self.config.allow
+                or self.config.block
+                or any(rule.allow or rule.block for rule in rules)
+            ),
             preflight=method == "OPTIONS" and not any("OPTIONS" in rule.methods for rule in rules),
             on_storage_error=max(
-                policies, key=_SEVERITY.index, default=self.config.on_storage_error
+                (found.rule.on_storage_error for found in charged if found.rule),
+                key=_SEVERITY.index,
+                default=self.config.on_storage_error,
             ),
         )
 
-    def _part(
-        self, rule: Rule | None, limits: Sequence[RuleLimit], method: str, enforce: bool
-    ) -> Part:
+    def _part(self, found: _Found, method: str, enforce: bool) -> Part:
+        """The part of a rule, with what it has counted for these variables of the path."""
+        rule, path_args = found
+        key = id(rule), method if rule.per_method else "", enforce
+        part = self._parts.get(key)
+        if part is None:
+            counters = self._counters(rule.limits, key[1], enforce)
+            otherwise = self._default.counters if rule.when and enforce else ()
+            part = self._parts[key] = Part(rule, counters, otherwise)
+        return replace(part, path_args=path_args) if path_args else part
+
+    def _counters(
+        self, limits: Sequence[RuleLimit], method: str, enforce: bool
+    ) -> tuple[Counter, ...]:
+        """:param method: to be counted by itself; empty for all together."""
         groups: dict[tuple[str, tuple[str, ...]], list[Line]] = {}
         for one in limits:
             line = Line(one.limit, one.cost, enforce, one.policy)
             groups.setdefault((one.scope, one.key), []).append(line)
-        per_method = rule is not None and rule.per_method
-        return Part(
-            rule,
-            tuple(
-                Counter(
-                    self._prefix(scope, key, method if per_method else "", enforce),
-                    key,
-                    self._keys[key],
-                    tuple(lines),
-                    self._made,
-                )
-                for (scope, key), lines in groups.items()
-            ),
+        return tuple(
+            Counter(
+                self._prefix(scope, key, method, enforce),
+                key,
+                self._keys[key],
+                tuple(lines),
+                self._made,
+            )
+            for (scope, key), lines in groups.items()
         )
 
     def _prefix(self, scope: str, key: tuple[str, ...], method: str, enforce: bool) -> str:
@@ -321,20 +334,15 @@ def _holds(networks: Networks | None, address: Address | None) -> bool:
 _SEVERITY = ("allow", "local", "deny")
 
 
-def _merged(counters: Iterable[Counter]) -> list[Counter]:
-    """The counters, each prefix once, each of its limits once and at the highest cost."""
-    found: dict[str, Counter] = {}
-    for counter in counters:
-        old = found.get(counter.prefix)
-        if old is None:
-            found[counter.prefix] = counter
-            continue
-        lines = {line.limit: line for line in old.lines}
-        for line in counter.lines:
-            if line.limit not in lines or lines[line.limit].cost < line.cost:
-                lines[line.limit] = line
-        found[counter.prefix] = replace(old, lines=tuple(lines.values()))
-    return list(found.values())
+def _each_once(charges: Iterable[Charge]) -> tuple[Charge, ...]:
+    """The charges bucket by bucket, each limit of a bucket once and at the highest cost."""
+    found: dict[str, dict[str, Charge]] = {}
+    for charge in charges:
+        known = found.setdefault(charge.bucket, {})
+        old = known.get(charge.limit.tag)
+        if old is None or old.cost < charge.cost:
+            known[charge.limit.tag] = charge
+    return tuple(charge for known in found.values() for charge in known.values())
 
 
 # --- what can be seen of a table before it serves -------------------------------------------------

@@ -87,7 +87,14 @@ def test_the_most_specific_pattern_whose_method_fits_wins(
         ("/<string(size=2):x>", "size"),
         ("/<path:a>/<path:b>", "in two places"),
         ("/<path:a>/**", "in two places"),
-        ("/<a>-<b>-<c>", "slow to match"),
+        ("/<a>-<b>-<c>", "which is slow"),
+        ("/<int:a>-<int:b>.<int:c>", "which is slow"),
+        ("/r/<path:repo>/<a>..<b>", "which is slow"),
+        ("/<path:a>-<b>/<c>", "which is slow"),
+        ("/<int:a><int:b>", "side by side"),
+        ("/users/{id}", "written as <name>"),
+        ("/users/:id", "written as <name>"),
+        ("/<string(minlength=99999999999):a>", "not a path pattern"),
         ("/a?b=1", "without its query"),
         ("/a%20b", "decoded"),
         ("/a/../b", "write the path that it leads to"),
@@ -184,6 +191,11 @@ def test_different_segments_may_be_more_than_the_cache_of_re_holds() -> None:
     re.purge()
     assert found.match("GET", "/599/a599-b") == (599, {"x": "b"})
     assert not re._cache  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("text", ["/<any(k{}):x>/y", "/<path:x>/e{}"])
+def test_other_variables_that_are_tried_one_by_one_are_counted_too(text: str) -> None:
+    assert "slow" in (too_many(Pattern.parse(text.format(index)) for index in range(65)) or "")
 
 
 def test_whole_segment_variables_may_be_as_many_as_one_likes() -> None:

@@ -28,7 +28,7 @@ from werkzeug.routing import (
 from werkzeug.routing.rules import RulePart
 
 MAX_SIBLINGS = 64
-"""Partial segments (``/item-<x>``) of one node are tried one after the other."""
+"""What differs and has a variable (``/item-1-<x>``, ``/item-2-<x>``) is tried one by one."""
 
 _VARIABLE = re.compile(
     r"<(?:(?P<converter>[a-zA-Z_]\w*)(?:\((?P<arguments>[^<>/]*)\))?:)?(?P<name>[a-zA-Z_]\w*)>"
@@ -65,7 +65,10 @@ CONVERTERS: dict[str, type[BaseConverter]] = {
 }
 
 _NUMBERS = ("int", "float")
-_UNBOUNDED = ("default", "string", "path")
+_BOUNDED = ("any", "uuid")
+MAX_UNBOUNDED = 2
+"""Variables of any length in what is matched as one: with three, a path of some thousand characters
+takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +107,11 @@ class Pattern:
                 f'"{text}" matches slashes in two places: one <path:...> or ** is enough'
             )
         base = "/" + "/".join(written)
+        _check_cost(text, f"{base}/<path:{_REST}>" if folder else base)
         rules = (base, f"{base.rstrip('/')}/<path:{_REST}>") if folder else (base,)
         try:
             Matcher([(rule, (), 0) for rule in rules])
-        except (ValueError, LookupError, TypeError, re.error) as error:
+        except (ValueError, LookupError, TypeError, OverflowError, re.error) as error:
             raise ValueError(f'"{text}" is not a path pattern: {error}') from error
         return cls(text, rules, variables)
 
@@ -132,7 +136,7 @@ def _segment(segment: str, text: str, variables: dict[str, str]) -> str:
         raise ValueError(f'"{text}" has a "{segment}": write the path that it leads to')
     found = list(_VARIABLE.finditer(segment))
     rest = _VARIABLE.sub("", segment)
-    if re.search("[<>]", rest):
+    if re.search("[<>{}]|^:", rest):
         raise ValueError(f'"{text}": a variable is written as <name> or <int:name>')
     if "*" in rest:
         raise ValueError(
@@ -155,9 +159,36 @@ def _segment(segment: str, text: str, variables: dict[str, str]) -> str:
                 "leave them out"
             )
         variables[name] = converter
-    if sum((match["converter"] or "default") in _UNBOUNDED for match in found) > 2:
-        raise ValueError(f'"{text}" has more than two texts in one segment, which is slow to match')
     return segment
+
+
+def _check_cost(text: str, rule: str) -> None:
+    """
+    :raises ValueError: Werkzeug's regular expressions for it would be slow.
+    """
+    for part in _parts(rule):
+        unbounded = [
+            match
+            for match in _VARIABLE.finditer(part)
+            if (match["converter"] or "default") not in _BOUNDED
+        ]
+        if len(unbounded) > MAX_UNBOUNDED:
+            raise ValueError(
+                f'"{text}" has more than {MAX_UNBOUNDED} variables in what is matched as one '
+                "(a segment, or all that follows a <path:...>), which is slow: use fewer"
+            )
+        if "><" in part:
+            raise ValueError(f'"{text}" has two variables side by side: put text between them')
+
+
+def _parts(rule: str) -> list[str]:
+    """What Werkzeug matches by one regular expression each: the segments, and from a path variable
+    on all that follows."""
+    segments = rule.strip("/").split("/")
+    for index, segment in enumerate(segments):
+        if "<path:" in segment or "<path(" in segment:
+            return [*segments[:index], "/".join(segments[index:])]
+    return segments
 
 
 def _nameless(match: re.Match[str]) -> str:
@@ -235,11 +266,11 @@ def too_many(patterns: Iterable[Pattern]) -> str | None:
     siblings: dict[str, set[str]] = defaultdict(set)
     for pattern in patterns:
         for signature in pattern.signatures:
-            node, *segments = signature.split("/")
-            for segment in segments:
-                if "<" in segment and not re.fullmatch("<[^<>]*>", segment):
-                    siblings[node].add(segment)
-                node += f"/{segment}"
+            node = ""
+            for part in _parts(signature):
+                if "<" in part:
+                    siblings[node].add(part)
+                node += f"/{part}"
     for node, found in siblings.items():
         if len(found) > MAX_SIBLINGS:
             return (

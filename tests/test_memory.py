@@ -164,3 +164,13 @@ def test_max_clients_is_an_option_of_the_uri() -> None:
     for client in range(10):
         storage.take(charge(client))
     assert storage.size == 5
+
+
+@pytest.mark.parametrize(("room", "limits"), [(1, 4), (2, 6), (3, 8)])
+def test_less_room_than_a_request_has_limits_is_no_failure(room: int, limits: int) -> None:
+    storage = MemoryStorage(max_clients=room)
+    many = [Limit("fixed-window", 100 + index, 60_000, 100 + index) for index in range(limits)]
+    for client in range(20):
+        charges = [Charge(f"client {client}", limit, 1, True, "p") for limit in many]
+        assert storage.take(charges).granted
+    assert storage.size <= room

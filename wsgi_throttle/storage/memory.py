@@ -109,21 +109,25 @@ class MemoryStorage:
         if table:
             self._tables[tag] = table
         if self._size > self._crowded:
-            self._make_room(max(self._tables.values(), key=len), now)
+            self._make_room(now)
 
-    def _make_room(self, table: _Table, now: int) -> None:
+    def _make_room(self, now: int) -> None:
         """Forget the oldest, but for clients that are over their limit: they start again as the
         youngest, so that a flood of others does not set them free. Only where all room is taken
         such clients go too."""
         for _ in range(LOOKS):
             if self._size <= self._crowded:
                 return
-            if not table.spare_blocked(now):
-                table.popitem(last=False)
+            fullest = self._fullest()
+            if not fullest.spare_blocked(now):
+                fullest.popitem(last=False)
                 self._size -= 1
         while self._size > self._max_clients:
-            table.popitem(last=False)
+            self._fullest().popitem(last=False)
             self._size -= 1
+
+    def _fullest(self) -> _Table:
+        return max(self._tables.values(), key=len)
 
 
 class _Table(OrderedDict[str, State]):

@@ -174,6 +174,8 @@ class Resilient:
 
     def _recovered(self, outage: _Outage) -> None:
         with self._lock:
+            if self._outage is not outage:  # that one had ended, and another has begun
+                return
             self._outage = None
         seconds = self._clock() - outage.began
         _log.info(

@@ -1,0 +1,246 @@
+"""What a request costs, in things that can be counted."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from redis_server import Server
+from wsgi_throttle import Throttle, reload
+from wsgi_throttle.storage import blocked
+
+MANY = "1000000 per hour; 2000000 per day"
+WARM_UP = 1200  # a local peer is watched for 1,000 requests
+
+_events: list[str] | None = None
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if _events is not None and event in (
+        "open",
+        "import",
+        "compile",
+        "os.listdir",
+        "socket.connect",
+    ):
+        _events.append(f"{event} {arguments[:1]}")
+
+
+sys.addaudithook(_audit)  # cannot be taken away again, so it does nothing most of the time
+
+
+def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
+    return [b"ok"]
+
+
+def request(**changes: Any) -> dict[str, Any]:
+    return {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": "/items/5",
+        "REMOTE_ADDR": "192.0.2.1",
+        "HTTP_ACCEPT": "application/json",
+        **changes,
+    }
+
+
+def send(throttle: Throttle, **changes: Any) -> str:
+    statuses: list[str] = []
+    b"".join(throttle(request(**changes), lambda status, headers, *_: statuses.append(status)))  # type: ignore[arg-type, return-value]
+    return statuses[0]
+
+
+@pytest.fixture(params=["memory://", "shared://", "redis"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "redis":
+        uri: str = request.getfixturevalue("redis_uri")
+        return uri
+    if request.param == "shared://":
+        folder = tmp_path / "counters"
+        folder.mkdir(0o700)
+        return f"shared://{folder}"
+    return str(request.param)
+
+
+@pytest.fixture
+def throttle(storage: str, tmp_path: Path) -> Iterator[Callable[[str], Throttle]]:
+    made: list[Throttle] = []
+
+    def make(limits: str) -> Throttle:
+        path = tmp_path / "throttle.yaml"
+        path.write_text(
+            f'storage: "{storage}"\nstorage_timeout: 5 s\n'
+            f"rules:\n  - {{name: items, path: /items/<int:id>, limits: {limits}}}\n"
+            "  - {path: /free, exempt: true}\n"
+        )
+        made.append(Throttle(app, path))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.mark.parametrize(
+    ("limits", "status"), [(MANY, "200 OK"), ("0 per hour", "429 Too Many Requests")]
+)
+def test_a_request_opens_imports_and_compiles_nothing(
+    throttle: Callable[[str], Throttle], limits: str, status: str
+) -> None:
+    global _events
+    served = throttle(limits)
+    for number in range(WARM_UP):
+        send(served, PATH_INFO=f"/items/{number}")
+    re.purge()
+    _events = []
+    try:
+        assert {send(served, PATH_INFO=f"/items/{number}") for number in range(5000, 5100)} == {
+            status
+        }
+    finally:
+        seen, _events = _events, None
+    assert seen == []
+    assert not re._cache  # type: ignore[attr-defined]
+
+
+def test_a_request_calls_few_python_functions(
+    throttle: Callable[[str], Throttle], storage: str
+) -> None:
+    served = throttle(MANY)
+    for _ in range(WARM_UP):
+        send(served)
+    calls: Counter[str] = Counter()
+
+    def profile(frame: Any, event: str, _: Any) -> None:
+        if event == "call":
+            calls[
+                frame.f_code.co_qualname if sys.version_info >= (3, 11) else frame.f_code.co_name
+            ] += 1
+
+    environ = request()
+    sys.setprofile(profile)
+    try:
+        served(environ, lambda status, headers, *_: None)  # type: ignore[arg-type, return-value]
+    finally:
+        sys.setprofile(None)
+    bound = {"memory": 40, "shared": 55, "redis": 60}[storage.partition(":")[0]]
+    assert calls.total() <= bound, calls
+
+
+def test_a_request_looks_at_the_rule_file_at_most_twice_a_second(
+    throttle: Callable[[str], Throttle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(reload, "monotonic", lambda: now)
+    served = throttle(MANY)
+    looks: list[float] = []
+    monkeypatch.setattr(reload, "version", lambda path: looks.append(now))
+    for step in range(1000):
+        now = 1000.0 + step / 100  # ten seconds
+        send(served)
+    assert len(looks) <= 20
+
+
+def commands(server: Server) -> Counter[str]:
+    with redis.Redis.from_url(server.uri) as client:
+        found = client.info("commandstats")
+    return Counter(
+        {name.removeprefix("cmdstat_"): int(stats["calls"]) for name, stats in found.items()}
+    )
+
+
+def test_an_admitted_request_is_one_redis_command(redis_server: Server, tmp_path: Path) -> None:
+    served = Throttle(
+        app,
+        {
+            "storage": redis_server.uri,
+            "namespace": tmp_path.name,
+            "storage_timeout": "5 s",
+            "default_limits": MANY,
+        },
+    )
+    send(served)
+    before = commands(redis_server)
+    for _ in range(100):
+        assert send(served) == "200 OK"
+    spent = commands(redis_server) - before
+    spent.subtract(("info", "client|setinfo"))
+    served.close()
+    assert spent["evalsha"] == 100
+    inside = {"time", "mget", "set"}  # what the script itself calls
+    assert {name for name, count in spent.items() if count > 2} <= {"evalsha", *inside}
+
+
+def test_a_blocked_client_costs_one_call_of_the_storage_a_second(
+    redis_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = Throttle(
+        app,
+        {
+            "storage": redis_server.uri,
+            "namespace": tmp_path.name,
+            "storage_timeout": "5 s",
+            "default_limits": "1 per hour",
+        },
+    )
+    clock_ns = 0
+    served._storage._clock_ns = lambda: clock_ns
+    assert send(served) == "200 OK"
+    before = commands(redis_server)
+    for step in range(1000):
+        clock_ns = step * 10_000_000  # ten seconds
+        assert send(served) == "429 Too Many Requests"
+    spent = commands(redis_server) - before
+    served.close()
+    assert blocked.LONGEST_NS == 1_000_000_000
+    assert spent["evalsha"] <= 10
+
+
+def test_an_exempt_request_does_not_ask_the_storage(
+    throttle: Callable[[str], Throttle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = throttle(MANY)
+    monkeypatch.setattr(served._storage, "take", None)
+    assert send(served, PATH_INFO="/free") == "200 OK"
+
+
+def test_one_request_is_one_lmdb_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lmdb
+
+    served = Throttle(
+        app,
+        {
+            "storage": f"shared://{tmp_path}",
+            "default_limits": MANY,
+            "application_limits": "9000000 per day",
+        },
+    )
+    send(served)
+    begun: list[Any] = []
+    real = lmdb.Environment
+
+    class Counting:
+        def __init__(self, env: Any) -> None:
+            self._env = env
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "begin":
+                begun.append(name)
+            return getattr(self._env, name)
+
+    place = served._breaker._storage._place  # type: ignore[attr-defined]
+    assert isinstance(place._opened.env, real)
+    monkeypatch.setattr(place, "_opened", place._opened._replace(env=Counting(place._opened.env)))
+    for _ in range(10):
+        assert send(served) == "200 OK"
+    served.close()
+    assert len(begun) == 10

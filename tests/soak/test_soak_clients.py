@@ -95,7 +95,8 @@ def count(status, headers, exc_info=None):
 
 def requests(number):
     for _ in range(number):
-        client = chance.getrandbits(20)
+        # One in four is of a few who are over their limit, the others are of a million.
+        client = chance.getrandbits(chance.choice([8, 20, 20, 20]))
         throttle({
             "REQUEST_METHOD": chance.choice(["GET", "POST", "PUT"]),
             "PATH_INFO": f"/{client % 1000}/{client}",

@@ -235,6 +235,57 @@ BROKEN = {
         "rules: [{path: /a, limits: 1/s, exempt: true}]",
         "take out limits or exempt",
     ),
+    **{
+        f"an exempt rule with {key}": (
+            f"rules: [{{path: /a, exempt: true, {key}: {value}}}]",
+            f"rules[0].{key}: an exempt rule counts nothing: take out {key} or exempt",
+        )
+        for key, value in (
+            ("when", '{header: {X-Internal: "1"}}'),
+            ("skip", "python:os:getpid"),
+            ("cost", "2"),
+            ("key", "all"),
+            ("per_method", "true"),
+            ("scope", "api"),
+            ("strategy", "fixed-window"),
+            ("response", "{}"),
+            ("on_storage_error", "deny"),
+            ("allow", "192.0.2.1"),
+        )
+    },
+    "a condition without headers": (
+        "rules: [{path: /a, limits: 1/s, when: {header: {}}}]",
+        "there is no condition",
+    ),
+    "a condition on what is no header": (
+        'rules: [{path: /a, limits: 1/s, when: {header: {"X Internal": "1"}}}]',
+        '"X Internal" is not a header name: write X-Internal',
+    ),
+    "a variable of no path": (
+        "rules: [{path: [/a/<id>/<x>, /b/<id>], limits: 1/s, key: path:x}]",
+        "rules[0].key: not every path that is limited here has <x>: use path:id",
+    ),
+    "a variable of no path for one limit": (
+        "rules: [{path: /a/*, limits: [{limit: 1/s, key: [ip, path:x]}]}]",
+        "rules[0].limits[0].key: not every path that is limited here has <x>: use another key",
+    ),
+    "a variable for default limits": (
+        "default_limits: {limit: 1/s, key: path:id}",
+        "not every path that is limited here has <id>",
+    ),
+    "a variable for application limits": (
+        "application_limits: {limit: 1/s, key: path:id}",
+        "not every path that is limited here has <id>",
+    ),
+    "a variable at the top and not in a rule": (
+        "key: path:id\nrules: [{path: /a, limits: 1/s}]",
+        "rules[0].limits: not every path that is limited here has <id>",
+    ),
+    "default twice": (
+        "default_limits: 9/s\nrules: [{path: /a, limits: [default, default]}]",
+        "leave one out",
+    ),
+    "a path twice": ("rules: [{path: [/a, /a/], limits: 1/s}]", "twice: leave one out"),
     "an empty list of limits": ("rules: [{path: /a, limits: []}]", "list is empty"),
     "an empty list of paths": ("rules: [{path: [], limits: 1/s}]", "list is empty"),
     "an empty list of methods": (
@@ -284,7 +335,7 @@ BROKEN = {
     ),
     "a key twice": ("mode: off\nmode: off", "line 1"),
     "a bad proxy": ("client_ip: {trusted_proxies: [nginx]}", "unix"),
-    "a bad prefix": ("client_ip: {ipv6_prefix: 129}", "from 1 to 128"),
+    "a bad prefix": ("client_ip: {ipv6_prefix: 129}", "from 16 to 128"),
     "an unknown session": ("session: {kind: rails, secret_key: x}", "flask"),
     "a session without a key": ("session: {kind: flask}", "secret_key"),
     "a session's function that is not there": ("session: {kind: python:os:nowhere}", "nowhere"),
@@ -320,6 +371,70 @@ def test_a_broken_file_is_refused_with_a_remedy(write: Any, text: str, told: str
     found = mistakes(write(text), variables={})
     assert any(part in one for one in found for part in told.split("|")), found
     assert all("Traceback" not in one for one in found)
+
+
+def test_an_exempt_rule_may_name_itself_and_block(write: Any) -> None:
+    config = load(
+        write(
+            "rules: [{name: x, path: /a, methods: GET, mode: off, block: 10.0.0.1, exempt: true}]"
+        )
+    )
+    assert config.rules[0].exempt
+
+
+@pytest.mark.parametrize(
+    ("header", "place"),
+    [("X-Internal", "HTTP_X_INTERNAL"), ("content-type", "CONTENT_TYPE")],
+)
+def test_a_condition_is_looked_up_where_wsgi_keeps_the_header(
+    write: Any, header: str, place: str
+) -> None:
+    config = load(write(f"rules: [{{path: /a, limits: 1/s, when: {{header: {{{header}: x}}}}}}]"))
+    assert config.rules[0].when == ((place, "x"),)
+
+
+def test_a_variable_of_the_path_may_be_the_key_for_all_rules(write: Any) -> None:
+    config = load(write("key: path:id\nrules: [{path: [/a/<id>, /b/<int:id>], limits: 1/s}]"))
+    assert config.rules[0].limits[0].key == ("path:id",)
+
+
+def test_a_bucket_s_cost_is_held_by_its_burst() -> None:
+    limit = {"limit": "5 per minute", "strategy": "token-bucket", "burst": 50, "cost": 10}
+    assert load({"default_limits": limit}).default_limits[0].cost == 10
+
+
+def test_nobody_may_be_trusted(write: Any) -> None:
+    config = load(write("client_ip: {trusted_proxies: []}"))
+    assert config.identity.client_ip.trusted_proxies == ()
+
+
+def test_a_secret_keeps_its_white_space(write: Any) -> None:
+    session = load(
+        write('session: {kind: flask, secret_key: "${S}", salt: " salt"}'), variables={"S": " x\n"}
+    ).identity.session
+    assert session is not None
+    assert (session.secret_keys, session.salt) == ((" x\n",), " salt")
+
+
+def test_a_path_that_no_file_can_have_is_a_mistake() -> None:
+    assert "cannot be read" in mistakes("a\0b")[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rules: [{path: /a, exempt: yes}]",
+        "rules: [{path: /a, limits: 1/s, when: {header: x}}]",
+        "key: {ip: x}",
+        "default_limits:",
+        'session: {kind: flask, secret_key: ""}',
+        'session: {kind: flask, secret_key: ["${UNSET}"]}',
+        'client_ip: {trusted_proxies: ["${UNSET}"]}',
+        'client_ip: {ipv6_prefix: "129"}',
+    ],
+)
+def test_one_mistake_is_told_once(write: Any, text: str) -> None:
+    assert len(mistakes(write(text), variables={})) == 1
 
 
 @pytest.mark.parametrize(

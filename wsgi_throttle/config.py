@@ -20,11 +20,15 @@ from .decision import Limit
 from .errors import ConfigError, LimitError, Mistake
 from .headers import HEADER_STYLES
 from .identity import (
+    IPV4_PREFIXES,
+    IPV6_PREFIXES,
     ClientIP,
     Hook,
     Identity,
     Networks,
     Session,
+    environ_name,
+    is_token,
     key_function,
     parse_network,
     read_networks,
@@ -149,6 +153,10 @@ class InvalidError(ValueError):
         self.remedy = remedy
 
 
+class ReportedError(ValueError):
+    """A value whose mistakes are on the list already."""
+
+
 class Place:
     """A node and the dotted path to it, for reading it as what it should be."""
 
@@ -172,8 +180,11 @@ class Place:
         """What parse makes of it, or the default and a mistake on the list."""
         try:
             return parse(self)
+        except ReportedError:
+            return default
         except ValueError as error:
-            self.mistake(error)
+            if not self.node.unset:  # or it was reported, or is allowed
+                self.mistake(error)
             return default
 
     def section(self) -> Section:
@@ -195,11 +206,13 @@ class Place:
             raise InvalidError(f"{self.shape} stands here", "write one text")
         return self.node.value.strip()
 
-    def texts(self) -> tuple[str, ...]:
+    def texts(self, *, least: int = 1) -> tuple[str, ...]:
         found = [item.attempt(Place.text, None) for item in self.items()]
-        if not found:
+        if len(found) < least:
             raise InvalidError("the list is empty", "leave the key out, or list something")
-        return tuple(text for text in found if text is not None)
+        if None in found:
+            raise ReportedError
+        return tuple(filter(None, found))
 
     def boolean(self) -> bool:
         if not self.node.plain or self.node.value not in ("true", "false"):
@@ -299,6 +312,13 @@ _SECRETS = ("secret_key",)
 """Keys that may be checked without their value."""
 
 
+_COUNTING = (
+    *("limits", "key", "strategy", "scope", "cost", "per_method", "when", "skip"),
+    *("allow", "response", "on_storage_error"),
+)
+"""Keys that mean nothing to an exempt rule."""
+
+
 @dataclass(frozen=True)
 class _Defaults:
     """What a limit takes from the rule and the top level where it does not say otherwise."""
@@ -308,6 +328,8 @@ class _Defaults:
     scope: str
     cost: int
     policy: str
+    variables: frozenset[str] | None = frozenset()
+    """What all paths of the rule have; None where they are mistaken."""
 
 
 class _Loader:
@@ -325,7 +347,7 @@ class _Loader:
             return Config()
         self._identity = self._read_identity(top)
         defaults = _Defaults(
-            key=top.take("key", self._key, ("ip",)),
+            key=top.take("key", lambda at: self._key(at, None), ("ip",)),
             strategy=top.take("strategy", _strategy, "sliding-window"),
             scope="default",
             cost=1,
@@ -407,28 +429,35 @@ class _Loader:
             place.mistake('a rule needs a path: add path: /login, or path: "/**" for all')
         methods = section.take("methods", _methods, ())
         name = section.take("name", _name, "") or _default_name(methods, patterns)
+        variables = (
+            frozenset.intersection(*(frozenset(pattern.variables) for pattern in patterns))
+            if patterns
+            else None
+        )
         own = replace(
             defaults,
-            key=section.take("key", self._key, defaults.key),
+            key=section.take("key", lambda at: self._key(at, variables), defaults.key),
             strategy=section.take("strategy", _strategy, defaults.strategy),
             scope=section.take("scope", _scope, f"rule={name}"),
             cost=section.take("cost", lambda at: at.integer(1, 10**9), 1),
             policy=name,
+            variables=variables,
         )
-        exempt = section.take("exempt", Place.boolean, False)
+        exempt = section.take("exempt", Place.boolean, None)
         limits = section.take("limits", lambda at: self._limits(at, own, default_limits), ())
-        if exempt and "limits" in section:
-            section.place("limits").mistake(
-                "an exempt rule counts nothing: take out limits or exempt"
-            )
-        if not exempt and "limits" not in section:
+        for key in _COUNTING if exempt else ():
+            if key in section:
+                section.place(key).mistake(
+                    f"an exempt rule counts nothing: take out {key} or exempt"
+                )
+        if "limits" not in section and (exempt is False or "exempt" not in section):
             place.mistake('a rule needs limits: add limits: "5 per minute", or exempt: true')
         return Rule(
             name=name,
             patterns=patterns,
             methods=methods,
             limits=limits,
-            exempt=exempt,
+            exempt=bool(exempt),
             per_method=section.take("per_method", Place.boolean, False),
             mode=section.take("mode", lambda at: at.choice(MODES), "enforce"),
             on_storage_error=section.take(
@@ -451,6 +480,8 @@ class _Loader:
         :param default_limits: what the word ``default`` stands for; None where it has no place.
         """
         items = place.items()
+        if place.node.value is None:
+            raise InvalidError("nothing stands here", 'write a limit such as "5 per minute"')
         if not items:
             raise InvalidError("the list is empty", 'list a limit such as "5 per minute"')
         found: list[RuleLimit] = []
@@ -461,6 +492,8 @@ class _Loader:
                     item.mistake(
                         '"default" stands for default_limits, and there are none: add them'
                     )
+                if inherited:
+                    item.mistake('"default" is here twice: leave one out')
                 inherited = default_limits
                 continue
             for limit in item.attempt(lambda at: self._limit(at, defaults), []):
@@ -473,6 +506,8 @@ class _Loader:
                     )
                 else:
                     found.append(limit)
+        if any(limit.key == defaults.key for limit in found):
+            _check_variables(defaults.key, defaults.variables)
         if len(found) > 1:
             found = [
                 replace(limit, policy=f"{defaults.policy}-{number}")
@@ -491,7 +526,7 @@ class _Loader:
             section.take("limit", Place.text, "")
             defaults = replace(
                 defaults,
-                key=section.take("key", self._key, defaults.key),
+                key=section.take("key", lambda at: self._key(at, defaults.variables), defaults.key),
                 strategy=section.take("strategy", _strategy, defaults.strategy),
                 scope=section.take("scope", _scope, defaults.scope),
                 cost=section.take("cost", lambda at: at.integer(1, 10**9), defaults.cost),
@@ -508,9 +543,9 @@ class _Loader:
         for limit in limits:
             if limit.quota == 0 and burst:
                 text.mistake("a limit of 0 refuses always and has no burst: leave the burst out")
-            elif 0 < min(limit.quota, limit.burst) < defaults.cost:
+            elif limit.quota and limit.burst < defaults.cost:
                 text.mistake(
-                    f"a cost of {defaults.cost} never fits into {limit_strings.describe(limit)}: "
+                    f"its cost never fits into {limit_strings.describe(limit)}: "
                     "raise the limit or lower the cost"
                 )
         return [
@@ -520,9 +555,13 @@ class _Loader:
 
     # --- the other sections -----------------------------------------------------------------------
 
-    def _key(self, place: Place) -> tuple[str, ...]:
+    def _key(self, place: Place, variables: frozenset[str] | None) -> tuple[str, ...]:
+        """
+        :param variables: those of the path that a ``path:`` key can name; None for any.
+        """
         key = place.texts()
         key_function(key, self._identity)
+        _check_variables(key, variables)
         return key
 
     def _read_identity(self, top: Section) -> Identity:
@@ -538,10 +577,10 @@ class _Loader:
             place,
             ClientIP,
             {
-                "trusted_proxies": Place.texts,
+                "trusted_proxies": lambda at: at.texts(least=0),
                 "header": Place.text,
-                "ipv4_prefix": lambda at: at.integer(1, 32),
-                "ipv6_prefix": lambda at: at.integer(1, 128),
+                "ipv4_prefix": lambda at: at.integer(*IPV4_PREFIXES),
+                "ipv6_prefix": lambda at: at.integer(*IPV6_PREFIXES),
             },
             {},
         )
@@ -555,11 +594,11 @@ class _Loader:
             Session,
             {
                 "kind": Place.text,
-                "secret_key": lambda at: ("unset",) if at.node.unset else at.texts(),
+                "secret_key": _secrets,
                 "cookie": Place.text,
                 "user": Place.texts,
                 "lifetime": lambda at: -(-at.duration_ms() // 1000),
-                "salt": Place.text,
+                "salt": _unaltered,
             },
             {"kind": "kind", "secret_key": "secret_keys", "lifetime": "lifetime_s"},
         )
@@ -607,6 +646,22 @@ class _Loader:
             ) from error
 
 
+def _unaltered(place: Place) -> str:
+    """A text as it stands, white space too."""
+    if not isinstance(place.node.value, str) or not place.node.value:
+        raise InvalidError(f"{place.shape} stands here", "write one text")
+    return place.node.value
+
+
+def _secrets(place: Place) -> tuple[str, ...]:
+    found = [
+        "unset" if item.node.unset else item.attempt(_unaltered, None) for item in place.items()
+    ]
+    if None in found:
+        raise ReportedError
+    return tuple(filter(None, found))
+
+
 def _build(
     place: Place,
     kind: Callable[..., T],
@@ -618,10 +673,29 @@ def _build(
     :param names: what a key is called in the class, where that differs.
     """
     section = place.section()
+    before = len(place.source.mistakes)
     values = {names.get(key, key): section.take(key, parse, None) for key, parse in fields.items()}
     section.close()
+    if len(place.source.mistakes) > before:
+        raise ReportedError
     given = {name: value for name, value in values.items() if value is not None}
     return kind(**given)
+
+
+def _check_variables(key: tuple[str, ...], variables: frozenset[str] | None) -> None:
+    """
+    :raises InvalidError: the key names a variable that not every path has.
+    """
+    if variables is None:
+        return
+    for part in key:
+        kind, _, name = part.partition(":")
+        if kind == "path" and name not in variables:
+            known = [f"path:{one}" for one in sorted(variables) if "wsgi_throttle" not in one]
+            raise InvalidError(
+                f"not every path that is limited here has <{name}>",
+                f"use {' or '.join(known)}" if known else "use another key",
+            )
 
 
 def _check_storage(config: Config) -> None:
@@ -665,10 +739,16 @@ def _default_name(methods: tuple[str, ...], patterns: tuple[Pattern, ...]) -> st
 
 
 def _patterns(place: Place) -> tuple[Pattern, ...]:
-    found = [item.attempt(lambda at: Pattern.parse(at.text()), None) for item in place.items()]
-    if not found:
+    found: list[Pattern] = []
+    for item in place.items():
+        pattern = item.attempt(lambda at: Pattern.parse(at.text()), None)
+        if pattern and pattern.signatures in [one.signatures for one in found]:
+            item.mistake("this path is in the rule twice: leave one out")
+        elif pattern:
+            found.append(pattern)
+    if not place.items():
         raise InvalidError("the list is empty", "name a path")
-    return tuple(pattern for pattern in found if pattern)
+    return tuple(found)
 
 
 def _methods(place: Place) -> tuple[str, ...]:
@@ -703,12 +783,14 @@ def _when(place: Place) -> tuple[tuple[str, str], ...]:
     section = place.section()
     headers = section.take("header", Place.section, None)
     section.close()
-    if headers is None:
+    if headers is None and "header" in section:
+        raise ReportedError
+    if headers is None or not list(headers):
         raise InvalidError("there is no condition", 'write {header: {X-Internal: "1"}}')
-    return tuple(
-        (f"HTTP_{name.upper().replace('-', '_')}", headers.take(name, Place.text, ""))
-        for name in headers
-    )
+    for name in headers:
+        if not is_token(name):
+            headers.place(name).mistake(f'"{name}" is not a header name: write X-Internal')
+    return tuple((environ_name(name), headers.take(name, Place.text, "")) for name in headers)
 
 
 __all__ = ["Config", "ConfigError", "LimitError", "Mistake", "Rule", "RuleLimit", "load"]

@@ -87,8 +87,8 @@ class Source:
         try:
             with path.open("rb") as stream:
                 data = stream.read(MAX_BYTES + 1)
-        except OSError as error:
-            reason = error.strerror or error
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            reason = getattr(error, "strerror", None) or error
             raise self.fail(
                 f"the file cannot be read: {reason}; give its path to Throttle, or in "
                 "WSGI_THROTTLE_CONFIG"

@@ -7,7 +7,15 @@ sends raises.
 
 from __future__ import annotations
 
-from .address import Client, ClientIP, Clients
+from .address import (
+    IPV4_PREFIXES,
+    IPV6_PREFIXES,
+    Client,
+    ClientIP,
+    Clients,
+    environ_name,
+    is_token,
+)
 from .hooks import Hook, load_hook
 from .keys import (
     KEY_TYPES,
@@ -24,6 +32,8 @@ from .networks import Address, Networks, parse_network, read_networks
 from .session import Session, user_reader
 
 __all__ = [
+    "IPV4_PREFIXES",
+    "IPV6_PREFIXES",
     "KEY_TYPES",
     "Address",
     "Client",
@@ -39,6 +49,8 @@ __all__ = [
     "Session",
     "chosen_freely",
     "client_address",
+    "environ_name",
+    "is_token",
     "key_function",
     "load_hook",
     "parse_network",

@@ -37,6 +37,9 @@ CACHED_LENGTH = 256
 WATCHED = 1000
 """For how many requests a local peer is watched for signs of being a proxy."""
 
+IPV4_PREFIXES, IPV6_PREFIXES = (8, 32), (16, 128)
+"""The fewest and the most leading bits that can be one client."""
+
 _LOCAL_NETWORKS = """
     10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16
     ::1 fc00::/7 fe80::/10
@@ -76,8 +79,8 @@ class ClientIP:
         if not is_token(self.header):
             raise ValueError(f'"{self.header}" is not a header name: write X-Forwarded-For')
         for name, bits, least, most in (
-            ("ipv6_prefix", self.ipv6_prefix, 16, 128),
-            ("ipv4_prefix", self.ipv4_prefix, 8, 32),
+            ("ipv6_prefix", self.ipv6_prefix, *IPV6_PREFIXES),
+            ("ipv4_prefix", self.ipv4_prefix, *IPV4_PREFIXES),
         ):
             if not least <= bits <= most:
                 raise ValueError(f"{name} is {bits}: it can be from {least} to {most}")
@@ -256,11 +259,15 @@ class Clients:
 
     def _miss(self, peer: str, environ: dict[str, Any]) -> None:
         other = next((name for key, name in self._signs.items() if key in environ), None)
+        nginx = (
+            " (nginx: proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for)"
+            if self._settings.header.lower() == "x-forwarded-for"
+            else ""
+        )
         remedy = (
             f"it sends {other}: write client_ip: {{header: {other}}}"
             if other
-            else f"let it set the header (nginx: proxy_set_header {self._settings.header} "
-            "$proxy_add_x_forwarded_for), or ignore this if it was a health check"
+            else f"let it set the header{nginx}, or ignore this if it was a health check"
         )
         self._notice(
             f"missed header, other: {other}",

@@ -239,6 +239,12 @@ MINE = signed("mallory")
             ("query:email:nobody", "query:email:ann"),
             id="a doubled parameter",
         ),
+        pytest.param(
+            "query:name",
+            {"QUERY_STRING": "name=\xc3\xa9&name=%C3%A9&name=%C3\xa9&name=\xc3%A9"},
+            "query:name:%C3%A9",
+            id="bytes that are bare, escaped, and half of each",
+        ),
         # Combinations
         pytest.param(
             ["ip", "header:X-API-Key"],

@@ -6,7 +6,7 @@ import io
 import re
 from typing import Any
 from unicodedata import normalize
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 MAX_FIELDS = 1000
 """Fields of a form or query; Django's limit, too."""
@@ -34,6 +34,8 @@ def query_values(environ: dict[str, Any], name: str) -> list[str]:
     :raises UnreadableError: too many fields or values.
     """
     query = environ.get("QUERY_STRING") or ""
+    if not query.isascii():  # a byte that came bare is the byte that came as %C3
+        query = quote(query.encode("latin-1", "replace"), safe=bytes(range(128)))
     return _values(query, name) if query else []
 
 

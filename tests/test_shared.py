@@ -27,7 +27,7 @@ from wsgi_throttle.errors import StorageError, StorageURIError
 from wsgi_throttle.storage import folder as folder_module
 from wsgi_throttle.storage import open_storage, record, shared
 from wsgi_throttle.storage.folder import derived_folder
-from wsgi_throttle.storage.record import Packing, pack, rank, state_in, unpack
+from wsgi_throttle.storage.record import Packing, rank
 from wsgi_throttle.storage.shared import SharedStorage
 from wsgi_throttle.strategies import STRATEGIES, State
 
@@ -231,7 +231,7 @@ def hurt_cut_off(folder: Path) -> None:
 
 def hurt_layout(folder: Path) -> None:
     text = (folder / "format").read_text()
-    (folder / "format").write_text(text.replace("layout 1", "layout 0"))
+    (folder / "format").write_text(text.replace(f"layout {record.LAYOUT}", "layout 0"))
 
 
 def hurt_boot(folder: Path) -> None:
@@ -716,32 +716,52 @@ integers = st.integers(0, (1 << 51) - 1) | st.integers(0, 1 << 17)
 states = st.lists(integers, min_size=1, max_size=123).map(tuple)
 
 
-@given(st.dictionaries(st.sampled_from(LIMITS), states, max_size=6))
-def test_records_are_read_as_they_were_written(found: dict[Limit, State]) -> None:
-    packings = {limit: Packing(limit) for limit in found}
-    packed = pack({}, [(packings[limit], state) for limit, state in found.items()], False, 5)
-    entries = unpack(packed)
-    assert {limit: state_in(entries, packings[limit]) for limit in found} == found
-    assert unpack(pack(unpack(packed), [], False, 5)) == entries
+def fixed(window_ms: int) -> Limit:
+    return Limit("fixed-window", 5, window_ms, 5)
 
 
-def test_entries_of_other_limits_are_kept_until_they_expire() -> None:
-    old, new = (Packing(Limit("fixed-window", 5, window, 5)) for window in (5_000, 60_000))
-    packed = pack({}, [(old, (1_000, 3))], False, 1_000)
-    packed = pack(unpack(packed), [(new, (5_900, 1))], False, 5_900)
-    assert state_in(unpack(packed), old) == (1_000, 3)
-    packed = pack(unpack(packed), [(new, (7_000, 2))], False, 7_000)
-    assert state_in(unpack(packed), old) == ()
-    assert pack(unpack(packed), [(new, ())], False, 7_000) == b""
+@given(st.lists(st.just(()) | states, min_size=1, max_size=6))
+def test_records_are_read_as_they_were_written(found: list[State]) -> None:
+    packing = Packing(LIMITS[: len(found)])
+    packed = packing.pack(found, b"", False, 5)
+    assert bool(packed) == any(found)
+    assert [list(packing.unpack(packed, 5)[0]), packing.unpack(packed, 5)[1]] == [found, b""]
+
+
+@given(st.lists(st.just(()) | states, min_size=2, max_size=6), st.data())
+def test_records_are_read_whatever_limits_they_were_written_with(
+    found: list[State], data: st.DataObject
+) -> None:
+    wanted = data.draw(st.permutations(range(len(found))).map(lambda order: order[:-1]))
+    packed = Packing(LIMITS[: len(found)]).pack(found, b"", False, 5)
+    other = Packing([LIMITS[index] for index in wanted])
+    seen, others = other.unpack(packed, 5)
+    assert list(seen) == [found[index] for index in wanted]
+    again = other.pack(seen, others, False, 5)
+    back, rest = Packing(LIMITS[: len(found)]).unpack(again, 5)
+    assert list(back) == found
+    assert rest == b""
+
+
+def test_states_of_other_limits_are_kept_until_they_expire() -> None:
+    old, new = Packing([fixed(5_000)]), Packing([fixed(60_000)])
+    packed = old.pack([(1_000, 3)], b"", False, 1_000)
+    states, others = new.unpack(packed, 5_900)
+    packed = new.pack([(5_900, 1)], others, False, 5_900)
+    assert list(states) == [()]
+    assert list(old.unpack(packed, 5_900)[0]) == [(1_000, 3)]
+    states, others = new.unpack(packed, 7_000)
+    assert (list(states), others) == ([(5_900, 1)], b"")
+    assert new.pack([()], others, False, 7_000) == b""
 
 
 def test_expired_records_go_first_then_idle_ones_then_those_over_their_limit() -> None:
-    second, hour = (Packing(Limit("fixed-window", 5, window, 5)) for window in (1_000, 3_600_000))
+    second, hour = Packing([fixed(1_000)]), Packing([fixed(3_600_000)])
     packed = {
-        "over": pack({}, [(second, (0, 5))], True, 50_000),
-        "idle for long": pack({}, [(hour, (0, 1))], False, 50_000),
-        "idle": pack({}, [(second, (0, 1))], False, 50_000),
-        "expired": pack({}, [(second, (0, 5))], True, 1_000),
+        "over": second.pack([(0, 5)], b"", True, 50_000),
+        "idle for long": hour.pack([(0, 1)], b"", False, 50_000),
+        "idle": second.pack([(0, 1)], b"", False, 50_000),
+        "expired": second.pack([(0, 5)], b"", True, 1_000),
     }
     assert sorted(packed, key=lambda name: rank(packed[name], 50_000)) == [
         "expired",
@@ -752,6 +772,6 @@ def test_expired_records_go_first_then_idle_ones_then_those_over_their_limit() -
 
 
 def test_a_lifetime_beyond_all_reason_is_kept_for_long() -> None:
-    slow = Packing(Limit("token-bucket", 1, 365 * 86_400_000, 1_000_000))
-    packed = pack({}, [(slow, (1, 2))], False, 1 << 40)
+    slow = Packing([Limit("token-bucket", 1, 365 * 86_400_000, 1_000_000)])
+    packed = slow.pack([(1, 2)], b"", False, 1 << 40)
     assert rank(packed, 1 << 40)[0] == record.IDLE

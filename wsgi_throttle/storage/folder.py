@@ -7,7 +7,6 @@ the two are, and ``open.lock``, which is held while any of this is looked at or 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 import tempfile
@@ -19,8 +18,15 @@ from typing import NamedTuple
 
 import lmdb
 
-from ..errors import StorageError
+from ..errors import StorageError, StorageURIError
 from .record import LAYOUT
+
+try:
+    import fcntl
+except ImportError as missing:
+    raise StorageURIError(
+        "shared:// needs Linux or macOS: use memory:// (each process counts alone) or redis://"
+    ) from missing
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the folder in it is private and checked
 BOOT_ID = "/proc/sys/kernel/random/boot_id"

@@ -15,15 +15,18 @@ class ForkLock:
 
     :param after_in_child: called in the child while the lock is still held; a bound method, which
         is referred to weakly.
+    :ivar lock: the mutex itself, which is quicker to take. It is that of a ForkLock for only as
+        long as the ForkLock is referred to.
     """
 
     def __init__(self, after_in_child: Callable[[], None] | None = None) -> None:
-        self._lock = Lock()
+        self.lock = Lock()
         self._after_in_child = after_in_child and weakref.WeakMethod(after_in_child)
-        _locks.add(self)
+        with _registering:
+            _locks.add(self)
 
     def __enter__(self) -> None:
-        self._lock.acquire()
+        self.lock.acquire()
 
     def __exit__(
         self,
@@ -31,7 +34,7 @@ class ForkLock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._lock.release()
+        self.lock.release()
 
     def _forked(self) -> None:
         called = self._after_in_child and self._after_in_child()
@@ -41,24 +44,29 @@ class ForkLock:
 
 _locks: weakref.WeakSet[ForkLock] = weakref.WeakSet()
 _held: list[ForkLock] = []
+_registering = Lock()
+"""Held while the set changes, and through every fork, which walks over it."""
 
 
 def _before() -> None:
+    _registering.acquire()
     for lock in list(_locks):
-        lock._lock.acquire()
+        lock.lock.acquire()
         _held.append(lock)
 
 
 def _after_in_parent() -> None:
     while _held:
-        _held.pop()._lock.release()
+        _held.pop().lock.release()
+    _registering.release()
 
 
 def _after_in_child() -> None:
     while _held:
         lock = _held.pop()
         lock._forked()
-        lock._lock.release()
+        lock.lock.release()
+    _registering.release()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork

@@ -1,126 +1,175 @@
 """One record of shared://: what a bucket has counted for each of its limits, as bytes.
 
-A record is a header (HEADER) and then one entry a limit. An entry is its limit's mark, the second
-in which it expires, its shape, and the integers of the state. The shape says how many integers
-there are and how wide they are: one width for those at even places, one for those at odd places,
-since stamps and counts take turns in every state.
+A record is made of parts: first the limits that were charged together last, then each other limit
+by itself, the one that lives longest first. A part is the number of its limits (one byte), the
+shapes of their states, a header (HEADER), and all integers of all states. A shape is a limit's
+mark, how many integers there are and how wide they are: one width for those at even places, one for
+those at odd places, since stamps and counts take turns in every state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from operator import itemgetter
 from struct import Struct, error
-from typing import Any, TypeAlias
 
+from ..cache import Bounded
 from ..decision import Limit
+from ..errors import StorageError
 from ..strategies import STRATEGIES, State
 
-LAYOUT = 1
+LAYOUT = 2
 """The version of all this. Raised with every change, so that no file is ever misread."""
 
-HEADER = Struct(">BI")
-"""Whether the client is over a limit, and the second in which the last entry expires."""
+HEADER = Struct("<?I")
+"""Whether the client is over a limit, and the second in which this part and all that follow it
+have expired."""
 
 EXPIRED, IDLE, OVER = -1, 0, 1
 """The classes of records, in the order in which they are forgotten."""
 
-_MARK_BYTES = 6
-_SHAPE = slice(_MARK_BYTES + 4, _MARK_BYTES + 6)  # in an entry, behind mark and expires_s
+_SHAPE = Struct("<6sBB")
+_SHAPE_BYTES = _SHAPE.size
 _WIDTHS = "BHIQ"
+_MOST_LIMITS = 255  # so that their number is a byte
 _LONGEST_MS = 100 * 365 * 86_400_000  # so that its seconds fit
-
-Entries: TypeAlias = dict[bytes, tuple[Any, ...]]
-"""The entries of a record by their marks, each as (mark, expires_s, shape, *state)."""
 
 
 class Packing:
-    """How the states of one limit are packed."""
+    """How the states of limits that are charged together are packed. Not for two threads at once.
 
-    __slots__ = ("_even", "_odd", "_packers", "lifetime_ms", "mark")
-
-    def __init__(self, limit: Limit) -> None:
-        self.mark = blake2b(limit.tag.encode(), digest_size=_MARK_BYTES).digest()
-        self.lifetime_ms = min(STRATEGIES[limit.strategy].lifetime_ms(limit), _LONGEST_MS)
-        self._even = self._odd = 0
-        self._packers: dict[int, tuple[Callable[..., bytes], bytes]] = {}
-
-    def pack(self, expires_s: int, state: State) -> bytes:
-        try:
-            packer, shape = self._packers[len(state)]
-            return packer(self.mark, expires_s, shape, *state)
-        except (KeyError, error):
-            self._learn(state)
-        packer, shape = self._packers[len(state)]
-        return packer(self.mark, expires_s, shape, *state)
-
-    def _learn(self, state: State) -> None:
-        """A new length, or integers wider than any before: from here on all are packed so wide."""
-        even = max(self._even, _width(max(state[::2], default=0)))
-        odd = max(self._odd, _width(max(state[1::2], default=0)))
-        if (even, odd) != (self._even, self._odd):
-            self._even, self._odd = even, odd
-            self._packers.clear()
-        shape = bytes((even * len(_WIDTHS) + odd, len(state)))
-        self._packers[len(state)] = _struct(shape).pack, shape
-
-
-def unpack(record: bytes) -> Entries:
-    """:param record: as :func:`pack` made it, or empty."""
-    entries = {}
-    at = HEADER.size
-    end = len(record)
-    while at < end:
-        entry = _struct(record[at + _SHAPE.start : at + _SHAPE.stop])
-        fields = entry.unpack_from(record, at)
-        entries[fields[0]] = fields
-        at += entry.size
-    return entries
-
-
-def state_in(entries: Entries, packing: Packing) -> State:
-    """What was found for a limit."""
-    fields = entries.get(packing.mark)
-    return fields[3:] if fields else ()
-
-
-def pack(entries: Entries, changes: Iterable[tuple[Packing, State]], over: bool, now: int) -> bytes:
-    """The record with these states put in place of what was found, and without the entries that
-    have expired; empty if nothing is left. Uses the entries up.
-
-    :param over: whether the client is over one of its limits.
+    :raises StorageError: more limits than fit into a part.
     """
-    packed = []
-    latest_s = 0
-    for packing, state in changes:
-        entries.pop(packing.mark, None)
-        if state:
-            expires_s = (now + packing.lifetime_ms) // 1000 + 1
-            packed.append(packing.pack(expires_s, state))
-            latest_s = max(latest_s, expires_s)
-    for fields in entries.values():
-        if fields[1] * 1000 > now:
-            packed.append(_struct(fields[2]).pack(*fields))
-            latest_s = max(latest_s, fields[1])
-    return HEADER.pack(over, latest_s) + b"".join(packed) if packed else b""
+
+    __slots__ = ("_lifetime_s", "_marks", "_shapes", "_widths")
+
+    def __init__(self, limits: Sequence[Limit]) -> None:
+        if len(limits) > _MOST_LIMITS:
+            raise StorageError(f"shared:// holds no more than {_MOST_LIMITS} limits of one bucket")
+        self._marks = [blake2b(limit.tag.encode(), digest_size=6).digest() for limit in limits]
+        lifetime_ms = max(STRATEGIES[limit.strategy].lifetime_ms(limit) for limit in limits)
+        # Counted from the end of the second in which it begins.
+        self._lifetime_s = -(-min(lifetime_ms, _LONGEST_MS) // 1000) + 1
+        self._widths = [(0, 0)] * len(limits)
+        self._shapes: Bounded[int, bytes] = Bounded(4096)
+        """Those that were learned, by the lengths of all states: a number with a byte for each."""
+
+    def unpack(self, record: bytes, now: int) -> tuple[Sequence[State], bytes]:
+        """The states of these limits, and the parts that hold others and have not expired.
+
+        :param record: as :meth:`pack` made it, or empty.
+        """
+        if not record:
+            return [()] * len(self._marks), b""
+        end = 1 + _SHAPE_BYTES * record[0]
+        layout = _layouts[record[:end]]
+        if layout.marks != self._marks:
+            return self._sort_out(record, now)
+        others = record[layout.size :]
+        if others and rank(others, now)[0] == EXPIRED:
+            others = b""
+        return layout.states(layout.unpack_from(record, end + HEADER.size)), others
+
+    def pack(self, states: Sequence[State], others: bytes, over: bool, now: int) -> bytes:
+        """The record of these states and of the parts that hold others; empty if there are none.
+
+        :param over: whether the client is over one of its limits.
+        """
+        expires_s = now // 1000 + self._lifetime_s
+        if others:
+            expires_s = max(expires_s, rank(others, now)[1])
+        fields = [over, expires_s]
+        lengths = 0
+        for state in states:
+            fields += state
+            lengths = lengths << 8 | len(state)
+        try:
+            shapes = self._shapes[lengths]
+            return shapes + _layouts[shapes].pack(*fields) + others
+        except (KeyError, error):
+            if not lengths:
+                return others
+            shapes = self._shapes.keep(lengths, self._learn(states))
+            return shapes + _layouts[shapes].pack(*fields) + others
+
+    def _sort_out(self, record: bytes, now: int) -> tuple[Sequence[State], bytes]:
+        """The same for a record that begins with other limits."""
+        found: dict[bytes, tuple[int, bytes, State]] = {}
+        while record:
+            end = 1 + _SHAPE_BYTES * record[0]
+            layout = _layouts[record[:end]]
+            _, expires_s = HEADER.unpack_from(record, end)
+            states = layout.states(layout.unpack_from(record, end + HEADER.size))
+            for mark, shape, state in zip(layout.marks, layout.shapes, states, strict=True):
+                if state and expires_s * 1000 > now:
+                    found[mark] = expires_s, shape, state
+            record = record[layout.size :]
+        wanted = [found.pop(mark)[2] if mark in found else () for mark in self._marks]
+        others = b""
+        for expires_s, shape, state in sorted(found.values()):
+            alone = b"\1" + shape
+            others = alone + _layouts[alone].pack(False, expires_s, *state) + others
+        return wanted, others
+
+    def _learn(self, states: Sequence[State]) -> bytes:
+        """The shapes of new lengths, or of integers wider than any before: from here on all are
+        packed so wide."""
+        widths = [
+            (max(even, _width(state[::2])), max(odd, _width(state[1::2])))
+            for (even, odd), state in zip(self._widths, states, strict=True)
+        ]
+        if widths != self._widths:
+            self._widths = widths
+            self._shapes.clear()
+        shapes = [
+            _SHAPE.pack(mark, len(state), even * len(_WIDTHS) + odd)
+            for mark, state, (even, odd) in zip(self._marks, states, widths, strict=True)
+        ]
+        return bytes([len(shapes)]) + b"".join(shapes)
 
 
 def rank(record: bytes, now: int) -> tuple[int, int]:
     """What is forgotten first, where room is needed, has the least: what has expired, then what
     expires soonest, and last the clients that are over a limit."""
-    over, expires_s = HEADER.unpack_from(record)
+    over, expires_s = HEADER.unpack_from(record, 1 + _SHAPE_BYTES * record[0])
     return (over if expires_s * 1000 > now else EXPIRED, expires_s)
 
 
-def _width(largest: int) -> int:
-    bits = largest.bit_length()
+class _Layout:
+    """Where everything is in a part that begins with these shapes and their number."""
+
+    __slots__ = ("marks", "pack", "shapes", "size", "states", "unpack_from")
+
+    def __init__(self, shapes: bytes) -> None:
+        self.marks: list[bytes] = []
+        self.shapes: list[bytes] = []
+        codes = ""
+        places = []
+        for mark, length, widths in _SHAPE.iter_unpack(shapes[1:]):
+            even, odd = divmod(widths, len(_WIDTHS))
+            places.append(slice(len(codes), len(codes) + length))
+            codes += ((_WIDTHS[even] + _WIDTHS[odd]) * length)[:length]
+            self.marks.append(mark)
+            self.shapes.append(_SHAPE.pack(mark, length, widths))
+        packed = Struct(HEADER.format + codes)
+        self.size = len(shapes) + packed.size
+        self.pack = packed.pack
+        self.unpack_from = Struct("<" + codes).unpack_from
+        self.states: Callable[[State], tuple[State, ...]] = (
+            itemgetter(*places) if len(places) > 1 else lambda integers: (integers,)
+        )
+        """All integers, by their states."""
+
+
+class _Layouts(Bounded[bytes, _Layout]):
+    def __missing__(self, shapes: bytes) -> _Layout:
+        return self.keep(shapes, _Layout(shapes))
+
+
+_layouts = _Layouts(1024)
+
+
+def _width(integers: State) -> int:
+    bits = max(integers, default=0).bit_length()
     return 0 if bits <= 8 else 1 if bits <= 16 else 2 if bits <= 32 else 3
-
-
-@lru_cache(maxsize=2048)  # every shape that there is
-def _struct(shape: bytes) -> Struct:
-    widths, length = shape
-    even, odd = divmod(widths, len(_WIDTHS))
-    pair = _WIDTHS[even] + _WIDTHS[odd]
-    return Struct(f"<{_MARK_BYTES}sI2s" + (pair * length)[:length])

@@ -10,23 +10,25 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from time import monotonic
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
 from weakref import WeakSet
 
 import lmdb
 
+from ..cache import Bounded
 from ..decision import Charge, Decision, Limit
 from ..errors import StorageError, StorageURIError
 from ..strategies import State, take
 from .clock import monotonic_ms
 from .folder import DAMAGE, Opened, derived_folder, open_folder, set_aside
 from .fork import ForkLock
-from .record import EXPIRED, Packing, pack, rank, state_in, unpack
+from .record import EXPIRED, Packing, rank
 from .uri import options, size_bytes
 
 DEFAULT_BYTES = 32 << 20
@@ -46,6 +48,9 @@ WARN_EVERY_S = 60.0
 _PAGE = 4096
 _logger = logging.getLogger("wsgi_throttle")
 _Result = TypeVar("_Result")
+
+_Bucket: TypeAlias = tuple[bytes, Packing, int]
+"""The key of a bucket, how its states are packed, and where its charges end among all."""
 
 
 class SharedStorage:
@@ -70,7 +75,9 @@ class SharedStorage:
         self._size_bytes = -(-size_bytes // _PAGE) * _PAGE
         self._clock = clock
         self._place: _Place | None = None
-        self._packings: dict[str, Packing] = {}
+        self._packings: Bounded[tuple[str, ...], Packing] = Bounded(1024)
+        self._known: Bounded[str, tuple[Sequence[Charge], list[_Bucket]]] = Bounded(8192)
+        """The charges that a first bucket had last, and theirs."""
         self._growth_until_look = 0
         self._victims = 0
         self._forgotten = 0
@@ -96,14 +103,20 @@ class SharedStorage:
     def take(self, charges: Sequence[Charge]) -> Decision:
         try:
             with _places.lock:
-                return self._run(self._take, charges)
+                try:
+                    return self._take(self._at().environment(), charges)
+                except lmdb.Error as error:
+                    return self._again(self._take, charges, error)
         finally:
             if _places.notes or self._forgotten:
                 self._log()
 
     def reset(self, charges: Sequence[Charge]) -> None:
         with _places.lock:
-            self._run(self._reset, charges)
+            try:
+                self._reset(self._at().environment(), charges)
+            except lmdb.Error as error:
+                self._again(self._reset, charges, error)
 
     def close(self) -> None:
         with _places.lock:
@@ -117,28 +130,27 @@ class SharedStorage:
         with _places.lock:
             return self._at().folder
 
-    def _run(
+    def _again(
         self,
         work: Callable[[lmdb.Environment, Sequence[Charge]], _Result],
         charges: Sequence[Charge],
+        error: lmdb.Error,
     ) -> _Result:
-        """Do the work, in a new file if need be. Requires that the lock is held."""
+        """Do work again that met this error, in a new file if need be. Requires that the lock is
+        held."""
         place = self._at()
         try:
-            try:
-                return work(place.environment(), charges)
-            except lmdb.MapFullError:
+            if isinstance(error, lmdb.MapFullError):
                 # A reader that was killed keeps the pages that were in use at its time.
                 place.environment().reader_check()
+                with suppress(*DAMAGE):
+                    return work(place.environment(), charges)
+            if isinstance(error, DAMAGE):
+                place.replace(str(error))
                 return work(place.environment(), charges)
-        except DAMAGE as error:
-            place.replace(str(error))
-        except lmdb.Error as error:
-            raise StorageError(f"{place.folder}: {error}") from error
-        try:
-            return work(place.environment(), charges)
-        except lmdb.Error as error:
-            raise StorageError(f"{place.folder}: {error}") from error
+        except lmdb.Error as second:
+            error = second
+        raise StorageError(f"{place.folder}: {error}") from error
 
     def _at(self) -> _Place:
         if self._place is None:
@@ -147,62 +159,65 @@ class SharedStorage:
         return self._place
 
     def _take(self, env: lmdb.Environment, charges: Sequence[Charge]) -> Decision:
+        buckets = self._buckets(charges)
         # A transaction that only reads would take a reader's slot, which a SIGKILL would leave.
         with env.begin(write=True) as txn:
             now = self._clock()
-            records = []
-            packings = []
             states: list[State] = []
-            last = None
-            for bucket, limit, _, _, _ in charges:
-                if bucket != last:
-                    last = bucket
-                    key = _key(bucket)
-                    record = txn.get(key, b"")
-                    entries = unpack(record)
-                    records.append((len(states), key, len(record), entries))
-                packing = self._packings.get(limit.tag) or self._packing(limit)
-                packings.append(packing)
-                states.append(state_in(entries, packing))
+            found = []
+            for key, packing, end in buckets:
+                record = txn.get(key, b"")
+                of_bucket, others = packing.unpack(record, now)
+                states += of_bucket
+                found.append((key, packing, end, len(record), others))
             decision, after = take(charges, states, now)
             if after == states:
                 return decision
-            end = len(states)
-            for start, key, size, entries in reversed(records):
+            start = 0
+            for key, packing, end, size, others in found:
                 over = False
-                changes = []
-                for index in range(start, end):
-                    if after[index] is not states[index]:
-                        changes.append((packings[index], after[index]))
-                    if not decision.outcomes[index].remaining:
+                for _, remaining, _ in decision.outcomes[start:end]:
+                    if not remaining:
                         over = True
-                self._put(txn, key, size, pack(entries, changes, over, now), now)
-                end = start
+                record = packing.pack(after[start:end], others, over, now)
+                start = end
+                if not record:
+                    txn.delete(key)
+                    continue
+                if len(record) > size:
+                    self._make_room(txn, key, now)
+                txn.put(key, record)
             return decision
 
     def _reset(self, env: lmdb.Environment, charges: Sequence[Charge]) -> None:
+        buckets = self._buckets(charges)
         with env.begin(write=True) as txn:
             now = self._clock()
-            for charge in charges:
-                key = _key(charge.bucket)
-                record = txn.get(key, b"")
-                changes = [(self._packing(charge.limit), ())]
-                record_after = pack(unpack(record), changes, False, now)
-                self._put(txn, key, len(record), record_after, now)
+            for key, packing, _ in buckets:
+                _, others = packing.unpack(txn.get(key, b""), now)
+                if others:
+                    txn.put(key, others)
+                else:
+                    txn.delete(key)
 
-    def _put(self, txn: lmdb.Transaction, key: bytes, size: int, record: bytes, now: int) -> None:
-        """:param size: of the record so far, 0 if there is none."""
-        if not record:
-            txn.delete(key)
-            return
-        if len(record) > size:
-            self._make_room(txn, key, now)
-        txn.put(key, record)
+    def _buckets(self, charges: Sequence[Charge]) -> list[_Bucket]:
+        first = charges[0].bucket if charges else ""
+        known = self._known.get(first)
+        if known and known[0] == charges:
+            return known[1]
+        buckets = []
+        start = 0
+        for end, charge in enumerate(charges, start=1):
+            if end == len(charges) or charges[end].bucket != charge.bucket:
+                packing = self._packing([one.limit for one in charges[start:end]])
+                buckets.append((_key(charge.bucket), packing, end))
+                start = end
+        self._known.keep(first, (tuple(charges), buckets))
+        return buckets
 
-    def _packing(self, limit: Limit) -> Packing:
-        if len(self._packings) >= 1024:  # limits that were edited away
-            self._packings.clear()
-        return self._packings.setdefault(limit.tag, Packing(limit))
+    def _packing(self, limits: list[Limit]) -> Packing:
+        tags = tuple([limit.tag for limit in limits])
+        return self._packings.get(tags) or self._packings.keep(tags, Packing(limits))
 
     def _make_room(self, txn: lmdb.Transaction, key: bytes, now: int) -> None:
         """Before a record grows: forget others if the file is crowded. That is looked up again
@@ -222,8 +237,8 @@ class SharedStorage:
         with txn.cursor() as cursor:
             _ = cursor.set_range(key) or cursor.first()
             ranks = [
-                (rank(bytes(packed), now), other)
-                for other, packed in islice(cursor, LOOKS)
+                (rank(bytes(record), now), other)
+                for other, record in islice(cursor, LOOKS)
                 if other != key
             ]
         if ranks:
@@ -306,7 +321,8 @@ class _Places:
     """The folders that this process uses, by real path: LMDB must not open one twice."""
 
     def __init__(self) -> None:
-        self.lock = ForkLock(self._close_all)
+        self._fork_lock = ForkLock(after_in_child=self._close_all)
+        self.lock = self._fork_lock.lock
         """Held around every transaction: across a fork, and so that no thread waits for the
         interpreter while other processes wait for it."""
         self.notes: deque[tuple[object, ...]] = deque(maxlen=100)

@@ -84,6 +84,25 @@ def test_rules_share_a_counter_exactly_where_they_name_one_scope_and_the_same_li
     assert buckets(rules, "GET /a") != buckets(rules, "GET /api")
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (rule("/" + "a" * 120 + "/x"), rule("/" + "a" * 120 + "/y")),
+        (rule("/one", "/two"), rule("/two")),
+        (rule("/a,/b"), rule(["/a", "/b"])),  # type: ignore[arg-type]
+        (rule("/a", methods=["GET"]), rule("/GET /a")),
+    ],
+)
+def test_rules_without_a_scope_never_share_a_counter(first: Any, second: Any) -> None:
+    (one,) = buckets(table(first), f"GET {_path_of(first)}")
+    (other,) = buckets(table(second), f"GET {_path_of(second)}")
+    assert one != other
+
+
+def _path_of(rule: dict[str, Any]) -> str:
+    return str(rule["path"][0] if isinstance(rule["path"], list) else rule["path"])
+
+
 def test_per_method_counts_each_method_by_itself() -> None:
     rules = table(rule("/a", per_method=True))
     assert buckets(rules, "GET /a") != buckets(rules, "POST /a")

@@ -438,7 +438,9 @@ class _Loader:
             defaults,
             key=section.take("key", lambda at: self._key(at, variables), defaults.key),
             strategy=section.take("strategy", _strategy, defaults.strategy),
-            scope=section.take("scope", _scope, f"rule={name}"),
+            scope=section.take(
+                "scope", _scope, _own_scope(name, methods, patterns, "name" in section)
+            ),
             cost=section.take("cost", lambda at: at.integer(1, 10**9), 1),
             policy=name,
             variables=variables,
@@ -736,6 +738,17 @@ def _scope(place: Place) -> str:
 def _default_name(methods: tuple[str, ...], patterns: tuple[Pattern, ...]) -> str:
     paths = ",".join(quote(pattern.text, safe="/<>:(),*=+-._~!$&;@ ") for pattern in patterns)
     return f"{','.join(methods)} {paths}".strip()[:100]
+
+
+def _own_scope(
+    name: str, methods: tuple[str, ...], patterns: tuple[Pattern, ...], named: bool
+) -> str:
+    """A scope that no other rule has: its name, or all of what it is for, where the default name
+    may be cut and look like another's."""
+    if named:
+        return f"rule={name}"
+    paths = " ".join(quote(pattern.text, safe="/<>:()=") for pattern in patterns)
+    return f"path={','.join(methods)} {paths}"
 
 
 def _patterns(place: Place) -> tuple[Pattern, ...]:

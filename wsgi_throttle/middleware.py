@@ -40,15 +40,17 @@ class _Serving:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.table = RuleTable(config)
-        self._responders = {None: Responder(config.responses)} | {
-            rule.name: Responder(rule.responses) for rule in config.rules if rule.responses
+        self._responder = Responder(config.responses)
+        self._responders = {
+            id(rule): Responder(rule.responses) for rule in config.rules if rule.responses
         }
-        self.pairs = self._responders[None].limit_headers.pairs
+        self.pairs = self._responder.limit_headers.pairs
 
     def responder(self, plan: Plan) -> Responder:
         """The one of the rule, where it has bodies of its own."""
-        name = plan.rules[0].name if plan.rules else None
-        return self._responders.get(name) or self._responders[None]
+        if not plan.rules:
+            return self._responder
+        return self._responders.get(id(plan.rules[0]), self._responder)
 
 
 class Throttle:

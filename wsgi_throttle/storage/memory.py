@@ -47,7 +47,7 @@ class MemoryStorage:
         return cls(max_clients=whole_number("max_clients", found["max_clients"], 1))
 
     def take(self, charges: Sequence[Charge]) -> Decision:
-        with self._lock:
+        with self._lock.lock:
             now = self._clock()
             tables = []
             states = []

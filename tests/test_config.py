@@ -559,3 +559,14 @@ def test_a_mutated_example_is_a_configuration_or_a_config_error(data: st.DataObj
         pass
     finally:
         path.unlink()
+
+
+def test_rules_that_cannot_be_told_apart_are_told_without_what_the_environment_gives(
+    write: Any,
+) -> None:
+    rule = '{path: "/${SECRET}", name: "${SECRET}%d", limits: 1/s}'
+    path = write(f"rules:\n- {rule % 1}\n- {rule % 2}\n")
+    with pytest.raises(ConfigError) as caught:
+        RuleTable(load(path, variables={"SECRET": "hunter2"}))
+    assert "in line 2" in str(caught.value)
+    assert "hunter2" not in str(caught.value)

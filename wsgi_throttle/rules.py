@@ -356,7 +356,7 @@ def _check(config: Config, rules: Sequence[Rule]) -> None:
                 _mistake(
                     config,
                     second,
-                    f'it can never be told from the rule "{first.name}"{_in_line(first)}: '
+                    f"it can never be told from the rule {_known_as(first)}: "
                     "same path, same methods; merge them, or take one out",
                 )
             )
@@ -377,7 +377,7 @@ def warnings(config: Config) -> list[Mistake]:
                 _mistake(
                     config,
                     second,
-                    f'some requests fit this rule and "{first.name}"{_in_line(first)} alike, '
+                    f"some requests fit this rule and {_known_as(first)} alike, "
                     "and the first one takes them",
                 )
             )
@@ -490,5 +490,6 @@ def _mistake(config: Config, rule: Rule, message: str) -> Mistake:
     return Mistake(config.source, rule.line, 1 if rule.line else None, f"rules[{index}]", message)
 
 
-def _in_line(rule: Rule) -> str:
-    return f" in line {rule.line}" if rule.line else ""
+def _known_as(rule: Rule) -> str:
+    """By its line, since its name may have come from the environment, which is not shown."""
+    return f"in line {rule.line}" if rule.line else f'"{rule.name}"'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from servers import gunicorn
+from servers import gunicorn, wait_until
 
 WORKERS = {
     "4 sync workers": ["--worker-class=sync"],
@@ -59,3 +60,24 @@ def test_greenlets_of_a_preloaded_worker_go_on_while_redis_is_away(tmp_path: Pat
             statuses.update(clients.map(lambda _: server.get("/").status, range(20)))
     assert statuses[200] == 5
     assert statuses.keys() == {200, 429}
+
+
+def test_hup_takes_the_new_rules_and_keeps_the_counts(
+    shared_uri: str, new_client: Callable[[], str], tmp_path: Path
+) -> None:
+    rules = (
+        RULES.format(shared_uri) + "reload: false\nrules: [{path: /other, limits: 1 per hour}]\n"
+    )
+    (tmp_path / "throttle.yaml").write_text(rules)
+    client = new_client()
+    with gunicorn("served:application", workers=2, cwd=tmp_path) as server:
+        assert [server.get("/", source=client).status for _ in range(5)] == [200] * 5
+        (tmp_path / "throttle.yaml").write_text(rules.replace("1 per hour", "7 per hour"))
+        server.signal(signal.SIGHUP)
+
+        def limit_of_new_rules() -> bool:
+            answer = server.get("/other", source=new_client())
+            return answer.headers["X-RateLimit-Limit"] == "7"
+
+        wait_until(lambda: all(limit_of_new_rules() for _ in range(6)))
+        assert server.get("/", source=client).status == 429

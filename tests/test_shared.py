@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import resource
 import shutil
 import signal
@@ -775,3 +776,16 @@ def test_a_lifetime_beyond_all_reason_is_kept_for_long() -> None:
     slow = Packing([Limit("token-bucket", 1, 365 * 86_400_000, 1_000_000)])
     packed = slow.pack([(1, 2)], b"", False, 1 << 40)
     assert rank(packed, 1 << 40)[0] == record.IDLE
+
+
+def test_a_folder_that_becomes_unusable_while_serving_is_a_storage_error(folder: Path) -> None:
+    storage = SharedStorage(folder)
+    assert taken(storage) == FRESH
+    shutil.rmtree(folder)
+    folder.write_text("a file stands where the folder was")
+    storage._at()._look_at_s = 0  # as after a second
+    with pytest.raises(StorageError, match=re.escape(str(folder))):
+        storage.take(charge())
+    folder.unlink()
+    folder.mkdir(0o700)
+    assert taken(storage) == FRESH

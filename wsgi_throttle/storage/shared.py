@@ -76,7 +76,7 @@ class SharedStorage:
         self._clock = clock
         self._place: _Place | None = None
         self._packings: Bounded[tuple[str, ...], Packing] = Bounded(1024)
-        self._known: Bounded[str, tuple[Sequence[Charge], list[_Bucket]]] = Bounded(8192)
+        self._known: Bounded[str, tuple[Sequence[Charge], list[_Bucket]]] = Bounded(1024)
         """The charges that a first bucket had last, and theirs."""
         self._growth_until_look = 0
         self._victims = 0

@@ -147,3 +147,11 @@ def test_it_runs_as_a_module() -> None:
     )
     assert found.returncode == 0, found.stderr
     assert "login" in found.stdout
+
+
+@pytest.mark.parametrize(("key", "told"), [("block", "  block  "), ("allow", "  allow  ")])
+def test_explain_tells_of_lists_of_addresses(run, tmp_path: Path, key: str, told: str) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "throttle.yaml"
+    path.write_text(f"{key}: [192.0.2.0/24]\ndefault_limits: 1/s")
+    assert told in run("explain", str(path), "GET", "/")[1]
+    assert told not in run("explain", str(path), "GET", "/", "--ip", "198.51.100.1")[1]

@@ -570,3 +570,9 @@ def test_rules_that_cannot_be_told_apart_are_told_without_what_the_environment_g
         RuleTable(load(path, variables={"SECRET": "hunter2"}))
     assert "in line 2" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_secret_key_of_bytes_is_a_mistake_and_not_shown() -> None:
+    found = mistakes({"session": {"kind": "flask", "secret_key": b"hunter2"}})
+    assert "of type bytes is not known here: give it as text" in found[0]
+    assert not any("hunter2" in one for one in found)

@@ -103,6 +103,8 @@ def _explain(config: Config, table: RuleTable, options: Any) -> None:
             if config.default_limits
             else "  rule              none"
         )
+    if plan.listed and (verdict := table.verdict(plan, environ)):
+        print(f"  {verdict:17} the address is on a list, whatever else stands here")
     if plan.exempt:
         print("  nothing is counted")
     for part in plan.parts:

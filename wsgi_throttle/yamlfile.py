@@ -134,6 +134,10 @@ class Source:
             return self._scalar(value, None, None, plain=False)
         if isinstance(value, bool):
             return Node(str(value).lower(), plain=True)
+        if value is not None and not isinstance(value, int | float):
+            kind = type(value).__name__
+            self.mistake(f"a value of type {kind} is not known here: give it as text")
+            return Node(None)
         return Node(None if value is None else str(value), plain=True)
 
     def _from_yaml(self, node: Any, depth: int) -> Node:

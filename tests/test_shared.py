@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -196,6 +196,65 @@ def test_a_link_in_place_of_a_file_is_not_followed(
     with suppress(StorageError):
         new().take(charge())
     assert (tmp_path / "precious").read_text() == "precious"
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """The folder as it is, but read-only, for root too."""
+    command = ["mount", "--bind", folder, folder]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_folder_that_becomes_read_only_is_an_error_until_it_is_not(
+    folder: Path, new: Callable[..., SharedStorage], always_looking: None
+) -> None:
+    running = new()
+    assert taken(running, 1) == [True]
+    with read_only(folder):
+        assert taken(running, 1) == [True]  # what is open stays open
+        assert "Read-only" in str(in_child(lambda: taken(running)))
+        running.close()
+        for _ in range(2):
+            with pytest.raises(StorageError, match="Read-only"):
+                running.take(charge())
+    assert taken(running, 1) == [False]
+
+
+def test_a_folder_that_becomes_unusable_while_serving_is_a_storage_error(folder: Path) -> None:
+    storage = SharedStorage(folder)
+    assert taken(storage) == FRESH
+    shutil.rmtree(folder)
+    folder.write_text("a file stands where the folder was")
+    storage._at()._look_at_s = 0  # as after a second
+    with pytest.raises(StorageError, match=re.escape(str(folder))):
+        storage.take(charge())
+    folder.unlink()
+    folder.mkdir(0o700)
+    assert taken(storage) == FRESH
+
+
+def test_a_system_without_file_locks_is_told_what_to_use() -> None:
+    program = """if True:
+        import sys
+        sys.modules["fcntl"] = None  # as on Windows
+        from wsgi_throttle.errors import StorageURIError
+        from wsgi_throttle.storage import open_storage
+        for _ in range(2):
+            try:
+                open_storage("shared://")
+            except StorageURIError as error:
+                print(error)
+        open_storage("memory://").take([])
+        """
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.count("use memory://") == 2
 
 
 @pytest.mark.parametrize(
@@ -543,13 +602,25 @@ def test_a_reader_that_was_killed_does_not_fill_the_file(
         txn.get(b"anything")
         os.kill(os.getpid(), signal.SIGKILL)
 
-    storage.close()
     with pytest.raises(EOFError):
         in_child(work)
     for client in range(20_000):
         storage.take(charge(client))
     assert taken(storage, 1, "blocked") == [False]
     assert not any("set aside" in warning for warning in warnings_of(caplog))
+
+
+def test_a_client_whose_counters_are_all_over_takes_none(
+    folder: Path, new: Callable[..., SharedStorage]
+) -> None:
+    clock = Clock()
+    storage = new(clock=clock)
+    storage.take(charge())
+    clock.now += HOUR.window_ms
+    storage.take(charge(cost=0))
+    storage.close()
+    with lmdb.open(str(folder), map_size=MB) as env:
+        assert env.stat()["entries"] == 0
 
 
 @pytest.mark.parametrize(
@@ -569,6 +640,7 @@ def test_a_client_takes_few_bytes(
     clock.now = 300 * 86_400_000  # a host that has long been up
     storage = new(size_bytes=4 * MB, clock=clock)
     for _ in range(hits):
+        clock.now += 1  # hits of one instant would share an entry
         for client in range(5_000):
             bucket = f"t:1:login:ip:{{ip:{client}}}"
             storage.take([Charge(bucket, limit, 1, True, "login") for limit in limits])
@@ -710,6 +782,36 @@ def test_the_clock_is_not_the_wall_clock(
     assert taken(storage, 1) == [False]
 
 
+# --- charges -------------------------------------------------------------------------------------
+
+
+def test_charges_that_begin_alike_are_told_apart(new: Callable[..., SharedStorage]) -> None:
+    """What was looked up for some charges is remembered, and is not for others."""
+    storage = new()
+    (one,), (twice,), (other,) = charge("one", MANY), charge("one", MANY, 2), charge("other", MANY)
+    (day,) = charge("one", Limit("fixed-window", 1_000, 86_400_000, 1_000))
+    for charges in [(one,), (one, other), (one, day), (twice,), (day, one), (one, other), (one,)]:
+        storage.take(charges)
+    looked = [each._replace(cost=0) for each in (one, day, other)]
+    outcomes = storage.take(looked).outcomes
+    used = [
+        each.limit.quota - found.remaining for each, found in zip(looked, outcomes, strict=True)
+    ]
+    assert used == [8, 2, 2]
+
+
+def test_a_list_of_charges_that_was_changed_is_read_again(
+    new: Callable[..., SharedStorage],
+) -> None:
+    storage = new()
+    charges = charge("one", MANY)
+    storage.take(charges)
+    charges += charge("other", MANY)
+    storage.take(charges)
+    looked = [one._replace(cost=0) for one in charges]
+    assert [MANY.quota - found.remaining for found in storage.take(looked).outcomes] == [2, 1]
+
+
 # --- records -------------------------------------------------------------------------------------
 
 LIMITS = [Limit(name, 60, 60_000 + n, 60) for n in range(2) for name in STRATEGIES]
@@ -721,12 +823,20 @@ def fixed(window_ms: int) -> Limit:
     return Limit("fixed-window", 5, window_ms, 5)
 
 
-@given(st.lists(st.just(()) | states, min_size=1, max_size=6))
-def test_records_are_read_as_they_were_written(found: list[State]) -> None:
-    packing = Packing(LIMITS[: len(found)])
-    packed = packing.pack(found, b"", False, 5)
-    assert bool(packed) == any(found)
-    assert [list(packing.unpack(packed, 5)[0]), packing.unpack(packed, 5)[1]] == [found, b""]
+@given(st.lists(st.tuples(*[st.just(()) | states] * 3), min_size=1, max_size=6))
+def test_records_are_read_as_they_were_written(clients: list[tuple[State, ...]]) -> None:
+    packing = Packing(LIMITS[:3])
+    for found in clients:
+        packed = packing.pack(found, b"", False, 5)
+        assert bool(packed) == any(found)
+        back, others = packing.unpack(packed, 5)
+        assert (tuple(back), others) == (found, b"")
+
+
+def test_states_whose_lengths_add_up_alike_are_told_apart() -> None:
+    packing = Packing(LIMITS[:2])
+    for found in [((1, 2), (3, 4, 5, 6)), ((1, 2, 3, 4), (5, 6)), ((1, 2, 3), (4, 5, 6))]:
+        assert tuple(packing.unpack(packing.pack(found, b"", False, 5), 5)[0]) == found
 
 
 @given(st.lists(st.just(()) | states, min_size=2, max_size=6), st.data())
@@ -756,6 +866,48 @@ def test_states_of_other_limits_are_kept_until_they_expire() -> None:
     assert new.pack([()], others, False, 7_000) == b""
 
 
+def test_of_several_other_limits_each_expires_for_itself() -> None:
+    windows = [5_000, 60_000, 20_000]
+    packed = b""
+    for window_ms in windows:  # as three sets of rules, one after the other, leave it
+        packing = Packing([fixed(window_ms)])
+        packed = packing.pack([(0, 1)], packing.unpack(packed, 0)[1], False, 0)
+    new = Packing([fixed(1_000)])
+    _, others = new.unpack(packed, 10_000)
+    packed = new.pack([(10_000, 1)], others, False, 10_000)
+    assert rank(packed, 0)[1] == 61
+    kept, _ = Packing([fixed(window_ms) for window_ms in windows]).unpack(packed, 10_000)
+    assert list(kept) == [(), (0, 1), (0, 1)]
+    assert new.unpack(packed, 61_000)[1] == b""
+
+
+def test_limits_that_are_charged_apart_expire_by_their_own_lifetimes() -> None:
+    minute, hour = Packing([fixed(60_000)]), Packing([fixed(3_600_000)])
+    both = Packing([fixed(60_000), fixed(3_600_000)])
+    for first, second in [(hour, minute), (minute, hour)]:
+        packed = first.pack([(0, 1)], b"", False, 0)
+        packed = second.pack([(0, 1)], second.unpack(packed, 0)[1], False, 0)
+        assert list(both.unpack(packed, 0)[0]) == [(0, 1), (0, 1)]
+        assert rank(packed, 3_600_000)[0] == record.IDLE
+        assert rank(packed, 3_602_000)[0] == record.EXPIRED
+        _, others = second.unpack(packed, 120_000)
+        assert bool(others) == (first is hour)
+
+
+@pytest.mark.parametrize("number", [1, 2, 255])
+def test_as_many_limits_of_one_bucket_are_kept_as_fit(number: int) -> None:
+    packing = Packing([fixed(1_000 + n) for n in range(number)])
+    found = [(n, 1) for n in range(number)]
+    states, others = packing.unpack(packing.pack(found, b"", False, 5), 5)
+    assert (list(states), others) == (found, b"")
+
+
+def test_more_limits_of_one_bucket_are_an_error(new: Callable[..., SharedStorage]) -> None:
+    charges = [Charge("t:{ip:192.0.2.1}", fixed(n), 1, True, "rule") for n in range(1, 257)]
+    with pytest.raises(StorageError, match="255"):
+        new().take(charges)
+
+
 def test_expired_records_go_first_then_idle_ones_then_those_over_their_limit() -> None:
     second, hour = Packing([fixed(1_000)]), Packing([fixed(3_600_000)])
     packed = {
@@ -776,16 +928,3 @@ def test_a_lifetime_beyond_all_reason_is_kept_for_long() -> None:
     slow = Packing([Limit("token-bucket", 1, 365 * 86_400_000, 1_000_000)])
     packed = slow.pack([(1, 2)], b"", False, 1 << 40)
     assert rank(packed, 1 << 40)[0] == record.IDLE
-
-
-def test_a_folder_that_becomes_unusable_while_serving_is_a_storage_error(folder: Path) -> None:
-    storage = SharedStorage(folder)
-    assert taken(storage) == FRESH
-    shutil.rmtree(folder)
-    folder.write_text("a file stands where the folder was")
-    storage._at()._look_at_s = 0  # as after a second
-    with pytest.raises(StorageError, match=re.escape(str(folder))):
-        storage.take(charge())
-    folder.unlink()
-    folder.mkdir(0o700)
-    assert taken(storage) == FRESH

@@ -113,18 +113,15 @@ class Packing:
         return wanted, others
 
     def _learn(self, states: Sequence[State]) -> bytes:
-        """The shapes of new lengths, or of integers wider than any before: from here on all are
-        packed so wide."""
-        widths = [
+        """The shapes of states of new lengths, or with integers too wide for what was learned.
+        Never narrower than any before, so that no two clients unlearn each other's."""
+        self._widths = [
             (max(even, _width(state[::2])), max(odd, _width(state[1::2])))
             for (even, odd), state in zip(self._widths, states, strict=True)
         ]
-        if widths != self._widths:
-            self._widths = widths
-            self._shapes.clear()
         shapes = [
             _SHAPE.pack(mark, len(state), even * len(_WIDTHS) + odd)
-            for mark, state, (even, odd) in zip(self._marks, states, widths, strict=True)
+            for mark, state, (even, odd) in zip(self._marks, states, self._widths, strict=True)
         ]
         return bytes([len(shapes)]) + b"".join(shapes)
 

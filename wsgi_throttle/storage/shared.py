@@ -77,7 +77,7 @@ class SharedStorage:
         self._place: _Place | None = None
         self._packings: Bounded[tuple[str, ...], Packing] = Bounded(1024)
         self._known: Bounded[str, tuple[Sequence[Charge], list[_Bucket]]] = Bounded(1024)
-        """The charges that a first bucket had last, and theirs."""
+        """By the first of the buckets: the charges that it came with last, and their buckets."""
         self._growth_until_look = 0
         self._victims = 0
         self._forgotten = 0
@@ -104,7 +104,8 @@ class SharedStorage:
         try:
             with _places.lock:
                 try:
-                    return self._take(self._at().environment(), charges)
+                    place = self._place or self._at()
+                    return self._take(place.environment(), charges)
                 except lmdb.Error as error:
                     return self._again(self._take, charges, error)
         finally:
@@ -201,6 +202,7 @@ class SharedStorage:
                     txn.delete(key)
 
     def _buckets(self, charges: Sequence[Charge]) -> list[_Bucket]:
+        """Requires that the lock is held."""
         first = charges[0].bucket if charges else ""
         known = self._known.get(first)
         if known and known[0] == charges:
@@ -212,6 +214,7 @@ class SharedStorage:
                 packing = self._packing([one.limit for one in charges[start:end]])
                 buckets.append((_key(charge.bucket), packing, end))
                 start = end
+        # A list, which may change, is never found again: it equals no tuple.
         self._known.keep(first, (tuple(charges), buckets))
         return buckets
 

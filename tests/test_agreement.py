@@ -17,7 +17,7 @@ from redis.connection import AbstractConnection
 from redis_server import Server
 from wsgi_throttle.decision import Charge, Decision, Limit
 from wsgi_throttle.storage.redis import SCRIPT, RedisStorage, _decision
-from wsgi_throttle.strategies import LARGEST, STRATEGIES, State, take
+from wsgi_throttle.strategies import LARGEST, STRATEGIES, State, take, terms
 
 REQUESTS = 60_000
 SEEDS = range(12)
@@ -75,9 +75,10 @@ class World:
 
     def take(self, charges: list[Charge], now: int) -> Decision:
         places = [(bucket, limit.tag) for bucket, limit, *_ in charges]
-        decision, after = take(charges, [self.states.get(place, ()) for place in places], now)
-        self.states.update(zip(places, after, strict=True))
-        return decision
+        states = [self.states.get(place, ()) for place in places]
+        decision = take(charges, terms(charges), states, now)
+        self.states.update(zip(places, [spent[3] for spent in decision.measured], strict=True))
+        return decision._replace(measured=[spent[:3] for spent in decision.measured])
 
 
 def _cost(limit: Limit, chance: random.Random) -> int:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import pytest
 from http_sf import parse
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome, seconds_up
-from wsgi_throttle.headers import HEADER_STYLES, MAX_POLICIES, LimitHeaders
+from wsgi_throttle.headers import HEADER_STYLES, MAX_PREPARED, LimitHeaders
 
-NOW_MS = 1_700_000_000_123
+NOW_S = 1_700_000_000.123
 PER_MINUTE = Limit("sliding-window", 5, 60_000, 5)
 PER_HOUR = Limit("sliding-window", 20, 3_600_000, 20)
 
@@ -24,7 +26,7 @@ def judged(granted: bool, *pairs: tuple[Charge, Outcome]) -> Decision:
 
 
 def told(decision: Decision, style: str = "both") -> dict[str, str]:
-    pairs = LimitHeaders(style).pairs(decision, NOW_MS)
+    pairs = LimitHeaders(style).pairs(decision, NOW_S)
     assert len(dict(pairs)) == len(pairs), "a field is there twice"
     return dict(pairs)
 
@@ -240,7 +242,7 @@ PRESENT = {
 def test_a_family_that_the_application_sets_is_the_application_s(
     present: list[tuple[str, str]], x_ratelimit: bool, ietf: bool
 ) -> None:
-    names = [name for name, _ in LimitHeaders("both").pairs(ADMITTED, NOW_MS, present)]
+    names = [name for name, _ in LimitHeaders("both").pairs(ADMITTED, NOW_S, present)]
     assert ("X-RateLimit-Limit" in names) is x_ratelimit
     assert ("RateLimit" in names) is ietf
     assert len(names) == 3 * x_ratelimit + 2 * ietf
@@ -248,25 +250,42 @@ def test_a_family_that_the_application_sets_is_the_application_s(
 
 def test_a_limit_that_was_edited_is_told_as_it_is_now() -> None:
     headers = LimitHeaders("both")
-    headers.pairs(ADMITTED, NOW_MS)
+    headers.pairs(ADMITTED, NOW_S)
     edited = judged(True, (charge(PER_HOUR), Outcome(0, 3, 41_000)))
-    assert dict(headers.pairs(edited, NOW_MS))["RateLimit-Policy"] == '"login";q=20;w=3600'
+    assert dict(headers.pairs(edited, NOW_S))["RateLimit-Policy"] == '"login";q=20;w=3600'
 
 
 def test_what_is_prepared_is_bounded() -> None:
     headers = LimitHeaders("both")
-    for number in range(MAX_POLICIES + 10):
+    for number in range(MAX_PREPARED + 10):
         decision = judged(True, (charge(policy=f"rule-{number}"), Outcome(0, 3, 41_000)))
-        assert dict(headers.pairs(decision, NOW_MS))["RateLimit"] == f'"rule-{number}";r=3;t=41'
-    assert len(headers._first) <= MAX_POLICIES
+        assert dict(headers.pairs(decision, NOW_S))["RateLimit"] == f'"rule-{number}";r=3;t=41'
+    for _ in range(MAX_PREPARED + 10):
+        headers.pairs(ADMITTED._replace(charges=tuple(ADMITTED.charges[:1])), NOW_S)
+    assert len(headers._alike) <= MAX_PREPARED
+    assert len(headers._prepared) <= MAX_PREPARED
+
+
+def test_what_is_prepared_of_charges_is_not_told_of_others_in_their_place() -> None:
+    headers = LimitHeaders("both")
+    for number in range(100):
+        charges = (charge(policy=f"rule-{number}"),)
+        decision = Decision(True, charges, [(0, 3, 41_000)])
+        assert dict(headers.pairs(decision, NOW_S))["RateLimit"] == f'"rule-{number}";r=3;t=41'
+        del charges, decision
+    changing = [charge()]
+    for policy in ("a", "b"):
+        changing[0] = charge(policy=policy)
+        decision = Decision(True, changing, [(0, 3, 41_000)])
+        assert dict(headers.pairs(decision, NOW_S))["RateLimit"] == f'"{policy}";r=3;t=41'
 
 
 def test_a_client_cannot_make_it_prepare_more() -> None:
     """A rule that counts every value of a form's field has as many charges as the client likes."""
     headers = LimitHeaders("both")
     decision = judged(True, *[(charge(), Outcome(0, 3, 41_000))] * 1_000)
-    assert dict(headers.pairs(decision, NOW_MS))["RateLimit-Policy"] == '"login";q=5;w=60'
-    assert headers._policies == 1
+    assert dict(headers.pairs(decision, NOW_S))["RateLimit-Policy"] == '"login";q=5;w=60'
+    assert (len(headers._alike), len(headers._prepared)) == (1, 1)
 
 
 POLICY_NAMES = st.text(
@@ -327,6 +346,6 @@ def test_the_fields_are_structured_fields_and_say_what_the_decision_says(
     assert headers["X-RateLimit-Remaining"] == str(outcome.remaining)
     due_ms = outcome.wait_ms or outcome.reset_ms
     if due_ms < NEVER_MS:
-        assert headers["X-RateLimit-Reset"] == str(seconds_up(NOW_MS + due_ms))
+        assert headers["X-RateLimit-Reset"] == str(ceil(NOW_S + due_ms / 1000))
     else:
         assert "X-RateLimit-Reset" not in headers

@@ -15,7 +15,7 @@ from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome
 from wsgi_throttle.headers import HEADER_STYLES
 from wsgi_throttle.response import MAX_ACCEPT, Responder, Response, Responses, negotiate
 
-NOW_MS = 1_700_000_000_123
+NOW_S = 1_700_000_000.123
 PER_MINUTE = Limit("sliding-window", 5, 60_000, 5)
 PER_HOUR = Limit("sliding-window", 20, 3_600_000, 20)
 
@@ -47,11 +47,11 @@ def answer(
     **more: Any,
 ) -> Response:
     responder = Responder(settings or Responses())
-    return responder.too_many_requests(environ(accept, **more), decision or refused(), NOW_MS)
+    return responder.too_many_requests(environ(accept, **more), decision or refused(), NOW_S)
 
 
 ANSWERS = {
-    "429": lambda responder, environ: responder.too_many_requests(environ, refused(), NOW_MS),
+    "429": lambda responder, environ: responder.too_many_requests(environ, refused(), NOW_S),
     "503": lambda responder, environ: responder.unavailable(environ, 3),
     "403": lambda responder, environ: responder.forbidden(environ),
 }
@@ -145,7 +145,7 @@ def test_what_clients_send_is_kept_bounded() -> None:
     responder = Responder(Responses())
     for number in range(3_000):
         accept = f"application/json;n={number}"
-        responder.too_many_requests(environ(accept), refused(number * 1_000 + 1), NOW_MS)
+        responder.too_many_requests(environ(accept), refused(number * 1_000 + 1), NOW_S)
         responder.unavailable(environ(accept), number + 1)
     kept = [responder._kinds, responder._refusals, responder._unavailable]
     assert all(len(cache) <= cache.most <= 1024 for cache in kept)
@@ -156,7 +156,7 @@ def test_a_client_that_sends_many_keys_makes_no_answer_larger() -> None:
     responder = Responder(Responses())
     many = Decision(False, charges, [Outcome(40_001, 0, 40_001)] * 5_000)
     one = Decision(False, charges[:1], many.outcomes[:1])
-    given = [responder.too_many_requests(environ(), decision, NOW_MS) for decision in (many, one)]
+    given = [responder.too_many_requests(environ(), decision, NOW_S) for decision in (many, one)]
     assert given[0] == given[1]
     assert len(responder._refusals) == 1
 
@@ -231,7 +231,7 @@ def test_one_wait_after_another_is_told_truly() -> None:
             for wait_ms in (1_000, 2_000, NEVER_MS):
                 for accept in (JSON, JSON, TEXT, HTML):
                     decision = refused(wait_ms, limit, policy)
-                    given = responder.too_many_requests(environ(accept), decision, NOW_MS)
+                    given = responder.too_many_requests(environ(accept), decision, NOW_S)
                     assert given == answer(accept, decision)
 
 
@@ -364,7 +364,7 @@ def test_own_templates_are_filled(kind: str, template: str, expected: str) -> No
 
 def test_own_json_is_not_called_a_problem_but_other_answers_still_are() -> None:
     responder = Responder(Responses(json='{"wait": $retry_after}'))
-    given = responder.too_many_requests(environ(JSON), refused(), NOW_MS)
+    given = responder.too_many_requests(environ(JSON), refused(), NOW_S)
     assert dict(given[1])["Content-Type"] == "application/json"
     assert dict(responder.forbidden(environ(JSON))[1])["Content-Type"] == CONTENT_TYPES[JSON]
 

@@ -15,7 +15,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit
-from wsgi_throttle.strategies import ALIASES, LARGEST, STRATEGIES, State, take
+from wsgi_throttle.strategies import ALIASES, LARGEST, STRATEGIES, State, spend_by, take, terms
 
 YEAR_MS = 365 * 86_400_000
 START = 1_000_000_000
@@ -26,6 +26,11 @@ QUOTAS = [1, 2, 5, 59, 60, 61, 62, 119, 121, 1_000, 99_999, 100_000]
 WINDOWS_MS = [1, 2, 59, 60, 61, 100, 119, 121, 1_000, 3_599_999, 86_400_000, YEAR_MS]
 
 every_strategy = pytest.mark.parametrize("name", STRATEGIES)
+
+
+def judge(charges: list[Charge], states: list[State], now: int) -> tuple[Decision, list[State]]:
+    decision = take(charges, terms(charges), states, now)
+    return decision, [spent[3] for spent in decision.measured]
 
 
 class Client:
@@ -39,7 +44,7 @@ class Client:
 
     def ask(self, cost: int = 1) -> Decision:
         charges = [Charge("b", self.limit, cost, True, "rule")]
-        decision, (self.state,) = take(charges, [self.state], self.now)
+        decision, (self.state,) = judge(charges, [self.state], self.now)
         if decision.granted and cost:
             self.admitted.append((self.now, cost))
         return decision
@@ -261,16 +266,14 @@ def test_a_wait_is_exact(
 ) -> None:
     assume(quota * window_ms < LARGEST)
     client = Client(limit_of(name, quota, window_ms))
-    verbs = STRATEGIES[name]
+    spend = spend_by(client.limit)
     cost = min(cost, quota)
     for _ in play(client, moves):
-        state = verbs.advance(client.state, client.limit, client.now)
-        wait_ms = verbs.wait(state, client.limit, client.now, cost)
+        wait_ms, _, _, state = spend(client.state, client.now, cost)
         if wait_ms:
             for later, fits in ((wait_ms, True), (wait_ms - 1, False)):
                 now = client.now + later
-                then = verbs.advance(state, client.limit, now)
-                assert (verbs.wait(then, client.limit, now, cost) == 0) is fits
+                assert (spend(state, now, cost)[0] == 0) is fits
 
 
 @every_strategy
@@ -281,24 +284,16 @@ def test_what_is_left_grows_at_the_reset_and_not_before(
 ) -> None:
     assume(quota * window_ms < LARGEST)
     client = Client(limit_of(name, quota, window_ms))
-    verbs = STRATEGIES[name]
+    spend = spend_by(client.limit)
     for _ in play(client, moves):
-        state = verbs.advance(client.state, client.limit, client.now)
-        remaining, reset_ms = verbs.describe(state, client.limit, client.now)
+        _, remaining, reset_ms, state = spend(client.state, client.now, 0)
         assert 0 <= remaining <= quota
         if not state:
             assert (remaining, reset_ms) == (quota, 0)
             continue
         now = client.now + reset_ms
-        assert (
-            verbs.describe(verbs.advance(state, client.limit, now), client.limit, now)[0]
-            > remaining
-        )
-        now -= 1
-        assert (
-            verbs.describe(verbs.advance(state, client.limit, now), client.limit, now)[0]
-            == remaining
-        )
+        assert spend(state, now, 0)[1] > remaining
+        assert spend(state, now - 1, 0)[1] == remaining
 
 
 @every_strategy
@@ -311,17 +306,18 @@ def test_after_its_lifetime_a_state_is_as_good_as_none(
     client = Client(limit_of(name, quota, window_ms))
     lifetime_ms = STRATEGIES[name].lifetime_ms(client.limit)
     for _ in play(client, moves):
-        assert STRATEGIES[name].advance(client.state, client.limit, client.now + lifetime_ms) == ()
+        over = client.now + lifetime_ms
+        assert spend_by(client.limit)(client.state, over, 0) == (0, quota, 0, ())
 
 
 @every_strategy
 def test_a_state_of_all_there_is_lasts_for_its_lifetime_to_the_millisecond(name: str) -> None:
     client = Client(limit_of(name, 7, 1_000))
     client.ask_for_all()
-    verbs = STRATEGIES[name]
-    last = client.now + verbs.lifetime_ms(client.limit) - 1
-    assert verbs.advance(client.state, client.limit, last) != ()
-    assert verbs.advance(client.state, client.limit, last + 1) == ()
+    spend = spend_by(client.limit)
+    last = client.now + STRATEGIES[name].lifetime_ms(client.limit) - 1
+    assert spend(client.state, last, 0)[3] != ()
+    assert spend(client.state, last + 1, 0)[3] == ()
 
 
 @pytest.mark.parametrize(
@@ -422,9 +418,9 @@ def test_all_enforced_charges_are_counted_or_none(
             Charge("b", limit, cost, enforce, "rule")
             for limit, (cost, enforce) in zip(limits, details, strict=False)
         ]
-        decision, after = take(charges, states, now)
+        decision, after = judge(charges, states, now)
         alone = [
-            take([charge], [state], now)[0].outcomes[0]
+            judge([charge], [state], now)[0].outcomes[0]
             for charge, state in zip(charges, states, strict=True)
         ]
         assert [outcome.wait_ms for outcome in decision.outcomes] == [one.wait_ms for one in alone]
@@ -434,8 +430,8 @@ def test_all_enforced_charges_are_counted_or_none(
             )
         )
         looks = [charge._replace(cost=0) for charge in charges]
-        before_left = [outcome.remaining for outcome in take(looks, states, now)[0].outcomes]
-        after_left = [outcome.remaining for outcome in take(looks, after, now)[0].outcomes]
+        before_left = [outcome.remaining for outcome in judge(looks, states, now)[0].outcomes]
+        after_left = [outcome.remaining for outcome in judge(looks, after, now)[0].outcomes]
         for charge, one, had, has in zip(charges, alone, before_left, after_left, strict=True):
             counted = charge.cost if decision.granted and not one.wait_ms else 0
             assert has == had - counted

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -15,6 +16,8 @@ class Bounded(dict[K, V]):
     thread may use it; two that miss at once both compute.
     """
 
+    __slots__ = ("most",)
+
     def __init__(self, most: int) -> None:
         super().__init__()
         self.most = most
@@ -24,4 +27,18 @@ class Bounded(dict[K, V]):
         if len(self) >= self.most:
             self.clear()
         self[key] = value
+        return value
+
+
+class Prepared(Bounded[int, tuple[Sequence[Any], V]]):
+    """What was made of tuples, found again by the very object, which takes no comparing:
+    ``known = prepared.get(id(given))`` is of this one if ``known[0] is given``, which it keeps
+    alive."""
+
+    __slots__ = ()
+
+    def keep_for(self, given: Sequence[Any], value: V) -> V:
+        """Remember a value, unless what it was made of can change, and return it."""
+        if given.__class__ is tuple:
+            self.keep(id(given), (given, value))
         return value

@@ -67,7 +67,7 @@ class RuleLimit:
     """Its name in headers and logs."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rule:
     """Which requests, and what they are charged."""
 

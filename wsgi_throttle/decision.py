@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 NEVER_MS = 1 << 50
 """The wait of a charge that no time will let pass: a limit of 0, or a cost above the limit."""
@@ -53,6 +53,10 @@ class Outcome(NamedTuple):
     """Until ``remaining`` next grows: 0 if nothing is used."""
 
 
+Measured: TypeAlias = "tuple[int, int, int] | tuple[int, int, int, object]"
+"""wait_ms, remaining and reset_ms of an Outcome, and whatever else the storage found."""
+
+
 class Decision(NamedTuple):
     """Whether a request may pass, and what was measured for each of its charges.
 
@@ -61,8 +65,13 @@ class Decision(NamedTuple):
 
     granted: bool
     charges: Sequence[Charge]
-    outcomes: Sequence[Outcome]
-    """One for each charge, in the same order."""
+    measured: Sequence[Measured]
+    """For each charge, in the same order, what its outcome says."""
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """One for each charge, in the same order."""
+        return [Outcome(*one[:3]) for one in self.measured]
 
     @property
     def enforced(self) -> Iterator[tuple[Charge, Outcome]]:

@@ -8,10 +8,12 @@ told of.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from math import ceil
 from typing import NamedTuple, TypeAlias
 
-from .decision import NEVER_MS, Charge, Decision, Limit, Outcome, seconds_up
+from .cache import Bounded, Prepared
+from .decision import NEVER_MS, Charge, Decision, Outcome, seconds_up
 
 Header: TypeAlias = tuple[str, str]
 
@@ -30,35 +32,27 @@ _X_RATELIMIT = HeaderStyle(
 )
 _IETF = HeaderStyle("ratelimit", ("RateLimit-Policy", "RateLimit"))
 
-MAX_POLICIES = 4096
-"""How many prepared texts one LimitHeaders keeps before it starts afresh."""
-
+MAX_PREPARED = 1024
+"""How many prepared texts a LimitHeaders keeps of each kind before it starts afresh."""
 
 _MORE_THAN_ANY = 1 << 62
 
 
-class Policy:
-    """The texts of one limit that are the same in every response.
+class _Policy(NamedTuple):
+    """The texts of one limit that are the same in every response."""
 
-    The limits of a rule come in the same order on every request, so each leads to those that were
-    seen to follow it, and the last of a request holds the line that names them all.
-    """
+    limit_header: Header
+    item: str
 
-    __slots__ = ("following", "item", "limit", "limit_header", "names", "policy_header")
 
-    def __init__(self, name: str, limit: Limit, before: Policy | None) -> None:
-        # Who keeps to the quota in a window rounded up keeps to it in the real one. Under a second
-        # no whole number is near.
-        window = f";w={seconds_up(limit.window_ms)}" if limit.window_ms >= 1000 else ""
-        line = f'"{name}";q={limit.quota}{window}'
-        if before is not None:
-            line = f"{before.policy_header[1]}, {line}"
-        self.limit = limit
-        self.limit_header: Header = ("X-RateLimit-Limit", str(limit.quota))
-        self.policy_header: Header = ("RateLimit-Policy", line)
-        self.item = f'"{name}";r='
-        self.names: frozenset[str] = (before.names if before else frozenset()) | {name}
-        self.following: dict[str, Policy] = {}
+class _Policies(NamedTuple):
+    """The texts of all limits of a request that are the same in every response."""
+
+    header: Header
+    each: tuple[_Policy | None, ...]
+    """One for each charge; None for a shadow charge."""
+    are_repeated: bool
+    """A policy is there twice."""
 
 
 class LimitHeaders:
@@ -73,79 +67,110 @@ class LimitHeaders:
         """All that a response may carry."""
         self._x_ratelimit = _X_RATELIMIT in styles
         self._ietf = _IETF in styles
-        self._first: dict[str, Policy] = {}
-        self._policies = 0
+        self._prepared: Prepared[_Policies] = Prepared(MAX_PREPARED)
+        self._alike: Bounded[tuple[tuple[str, str, bool], ...], _Policies] = Bounded(MAX_PREPARED)
 
     def pairs(
-        self, decision: Decision, now_ms: int, present: Iterable[Header] = ()
+        self, decision: Decision, now_s: float, present: Sequence[Header] = ()
     ) -> list[Header]:
         """What to add to a response; nothing where no limit is enforced.
 
-        :param now_ms: milliseconds since the epoch.
+        :param now_s: seconds since the epoch.
         :param present: the headers that the response has. No family that one of them belongs to is
             added.
         """
         x_ratelimit, ietf = self._x_ratelimit, self._ietf
         for name, _ in present:
-            lower = name.lower()
-            if "ratelimit" in lower:
-                if lower.startswith(_IETF.family):
-                    ietf = False
-                elif lower.startswith(_X_RATELIMIT.family):
-                    x_ratelimit = False
+            if _is_ours[name]:
+                x_ratelimit = x_ratelimit and not _is_of(_X_RATELIMIT, present)
+                ietf = ietf and not _is_of(_IETF, present)
+                break
         if not (x_ratelimit or ietf):
             return []
 
-        granted, charges, outcomes = decision
-        following = self._first
-        last: Policy | None = None
-        tightest: Policy | None = None
-        least, latest_ms = _MORE_THAN_ANY, 0
+        granted, charges, measured = decision
+        known = self._prepared.get(id(charges))
+        header, policies, are_repeated = (
+            known[1] if known and known[0] is charges else self._prepare(charges)
+        )
+        if are_repeated:
+            return self.pairs(_one_each(decision), now_s, present)
+        tightest: Header | None = None
+        least, latest_ms, left = _MORE_THAN_ANY, 0, ""
         items = ""
-        for charge, outcome in zip(charges, outcomes):  # noqa: B905 -- strict costs as much as a header
-            if not charge.enforce:
+        for index, policy in enumerate(policies):  # zip costs as much as a header
+            if policy is None:
                 continue
-            policy = following.get(charge.policy)
-            if policy is None or policy.limit is not charge.limit:
-                if last is not None and charge.policy in last.names:
-                    return self.pairs(_one_each(decision), now_ms, present)
-                policy = self._prepare(charge, last)
-            last = policy
-            following = policy.following
-            remaining = outcome.remaining
+            one = measured[index]
+            remaining = one[1]
             if granted:
-                due_ms = outcome.reset_ms
+                due_ms = one[2]
                 tighter = remaining < least or (remaining == least and due_ms > latest_ms)
             else:
-                due_ms = outcome.wait_ms
+                due_ms = one[0]
                 if not due_ms:
                     continue
                 tighter = due_ms > latest_ms
+            text = str(remaining)
             if tighter:
-                tightest, least, latest_ms = policy, remaining, due_ms
-            items = f"{items}, {policy.item}{remaining};t={-(-due_ms // 1000)}"
-        if last is None or tightest is None:
+                tightest, least, latest_ms, left = policy[0], remaining, due_ms, text
+            items += f"{policy[1]}{text};t={(due_ms + 999) // 1000}"
+        if tightest is None:
             return []
 
-        pairs = [last.policy_header, ("RateLimit", items[2:])] if ietf else []
+        pairs = [header, ("RateLimit", items[2:])] if ietf else []
         if x_ratelimit:
-            reset = str(-(-(now_ms + latest_ms) // 1000))
-            pairs += (
-                tightest.limit_header,
-                ("X-RateLimit-Remaining", str(least)),
-                ("X-RateLimit-Reset", reset),
-            )
+            reset = str(ceil(now_s + latest_ms / 1000))
+            pairs += tightest, ("X-RateLimit-Remaining", left), ("X-RateLimit-Reset", reset)
         return pairs if latest_ms < NEVER_MS else _without_time(pairs)
 
-    def _prepare(self, charge: Charge, before: Policy | None) -> Policy:
-        # Threads may lose one another's entries, which are then made again.
-        if self._policies >= MAX_POLICIES:
-            self._policies = 0
-            self._first.clear()
-        self._policies += 1
-        policy = Policy(charge.policy, charge.limit, before)
-        (before.following if before else self._first)[charge.policy] = policy
-        return policy
+    def _prepare(self, charges: Sequence[Charge]) -> _Policies:
+        alike = tuple(
+            dict.fromkeys(
+                [(policy, limit.tag, enforce) for _, limit, _, enforce, policy in charges]
+            )
+        )
+        if len(alike) < len(charges):
+            return _REPEATED
+        policies = self._alike.get(alike) or self._alike.keep(alike, _policies(charges))
+        return self._prepared.keep_for(charges, policies)
+
+
+def _policies(charges: Iterable[Charge]) -> _Policies:
+    lines = []
+    each: list[_Policy | None] = []
+    names = []
+    for _, limit, _, enforce, name in charges:
+        if not enforce:
+            each.append(None)
+            continue
+        # Who keeps to the quota in a window rounded up keeps to it in the real one. Under a second
+        # no whole number is near.
+        window = f";w={seconds_up(limit.window_ms)}" if limit.window_ms >= 1000 else ""
+        lines.append(f'"{name}";q={limit.quota}{window}')
+        each.append(_Policy(("X-RateLimit-Limit", str(limit.quota)), f', "{name}";r='))
+        names.append(name)
+    header = ("RateLimit-Policy", ", ".join(lines))
+    return _Policies(header, tuple(each), len(set(names)) < len(names))
+
+
+_REPEATED = _Policies(("", ""), (), are_repeated=True)
+
+
+class _Names(Bounded[str, bool]):
+    """Whether a response that has this header may be telling of limits itself."""
+
+    __slots__ = ()
+
+    def __missing__(self, name: str) -> bool:
+        return self.keep(name, "ratelimit" in name.lower())
+
+
+_is_ours = _Names(1024)
+
+
+def _is_of(style: HeaderStyle, present: Sequence[Header]) -> bool:
+    return any(name.lower().startswith(style.family) for name, _ in present)
 
 
 def _without_time(pairs: list[Header]) -> list[Header]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
-from time import time_ns
+from time import monotonic, time
 from typing import Any, TypeAlias
 
 from .config import Config, load
@@ -96,9 +96,9 @@ class Throttle:
         self._counts_alone = loaded.storage.startswith("memory:")
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if self._watch is not None:
-            self._watch.poll()
-        serving = self._serving
+        watch, serving, app = self._watch, self._serving, self._app
+        if watch is not None and monotonic() >= watch.look_at_s:
+            watch.poll()
         plan = serving.table.match(
             environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", "")
         )
@@ -107,9 +107,9 @@ class Throttle:
             if verdict == "block":
                 return _answer(start_response, serving.responder(plan).forbidden(environ))
             if verdict == "allow":
-                return self._app(environ, start_response)
+                return app(environ, start_response)
         if plan.exempt or (plan.preflight and _is_preflight(environ)):
-            return self._app(environ, start_response)
+            return app(environ, start_response)
         decision = self._take(plan, environ)
         if decision is None:
             retry_after_s = self._breaker.retry_after_s
@@ -120,7 +120,7 @@ class Throttle:
         if decision.granted:
             if plan.shadowed:
                 self._log_refusal.in_shadow(decision)
-            return self._app(environ, _announcing(start_response, decision, serving))
+            return app(environ, _announcing(start_response, decision, serving.pairs))
         return self._refuse(serving, plan, decision, environ, start_response)
 
     def reset(self, key: str) -> None:
@@ -142,12 +142,13 @@ class Throttle:
 
     def _take(self, plan: Plan, environ: Environ) -> Decision | None:
         """The decision; None for a request to be denied because nothing can be counted."""
-        if self._counts_alone and environ.get("wsgi.multiprocess"):
+        if self._counts_alone:
             self._counts_alone = False
-            _log.warning(
-                "storage memory:// counts in each worker process alone, and this server runs "
-                "several: clients get as many times their limits; write storage: shared://"
-            )
+            if environ.get("wsgi.multiprocess"):
+                _log.warning(
+                    "storage memory:// counts in each worker process alone, and this server runs "
+                    "several: clients get as many times their limits; write storage: shared://"
+                )
         charges = plan.charges(environ)
         if not charges:
             return Decision(True, (), ())
@@ -171,7 +172,7 @@ class Throttle:
         self._log_refusal(decision)
         if self._on_limit is not None:
             begun: list[str] = []
-            announcing = _announcing(start_response, decision, serving)
+            announcing = _announcing(start_response, decision, serving.pairs)
 
             def start(status: str, *rest: Any) -> Any:
                 begun.append(status)
@@ -186,7 +187,7 @@ class Throttle:
                     raise
                 _log.exception("on_limit failed, and the built-in answer is given instead")
         responder = serving.responder(plan)
-        response = responder.too_many_requests(environ, decision, time_ns() // 1_000_000)
+        response = responder.too_many_requests(environ, decision, time())
         return _answer(start_response, response)
 
     def _storage_changed(self) -> None:
@@ -233,15 +234,17 @@ def _is_preflight(environ: Environ) -> bool:
 
 
 def _announcing(
-    start_response: StartResponse, decision: Decision, serving: _Serving
+    start_response: StartResponse, decision: Decision, pairs: Callable[..., list[Header]]
 ) -> StartResponse:
     """A start_response that adds what there is to tell of the limits."""
 
-    def start(status: str, headers: list[Header], *exc_info: Any) -> Any:
-        ours = serving.pairs(decision, time_ns() // 1_000_000, headers)
+    def start(status: str, headers: list[Header], exc_info: Any = None) -> Any:
+        headers = [*headers, *pairs(decision, time(), headers)]
         if not decision.granted:
-            ours += _retry_after(decision, headers)
-        return start_response(status, [*headers, *ours], *exc_info)
+            headers += _retry_after(decision, headers)
+        if exc_info is None:
+            return start_response(status, headers)
+        return start_response(status, headers, exc_info)
 
     return start
 

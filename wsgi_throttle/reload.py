@@ -27,16 +27,17 @@ class Watch:
         self._path = path
         self._changed = changed
         self._thread: Thread | None = None
-        self._next_look = monotonic() + LOOK_EVERY_S
+        self.look_at_s = monotonic() + LOOK_EVERY_S
+        """When poll() is to be called next, by the monotonic clock."""
         self._known = self._candidate = version(path)
         self._candidate_since = monotonic()
 
     def poll(self) -> None:
-        """Look, if it is time. Any thread may call this, on every request."""
+        """Look, if it is time. Any thread may call this."""
         now = monotonic()
-        if now < self._next_look:
+        if now < self.look_at_s:  # another thread has just looked
             return
-        self._next_look = now + LOOK_EVERY_S
+        self.look_at_s = now + LOOK_EVERY_S
         if self._thread is not None and self._thread.is_alive():
             return
         seen = version(self._path)

@@ -310,16 +310,15 @@ class Responder:
         }
 
     def too_many_requests(
-        self, environ: dict[str, Any], decision: Decision, now_ms: int
+        self, environ: dict[str, Any], decision: Decision, now_s: float
     ) -> Response:
         """429, for a decision that refuses.
 
-        :param now_ms: milliseconds since the epoch.
+        :param now_s: seconds since the epoch.
         """
         wait_ms = 0
         violated: tuple[str, ...] = ()
-        for charge, outcome in zip(decision.charges, decision.outcomes):  # noqa: B905 -- as in headers
-            wait = outcome.wait_ms
+        for charge, (wait, *_) in zip(decision.charges, decision.measured, strict=True):
             if wait and charge.enforce:
                 if charge.policy not in violated:  # several keys of one rule share a name
                     violated += (charge.policy,)
@@ -331,7 +330,7 @@ class Responder:
         ready = self._refusals.get(key) or self._refusals.keep(
             key, self._refusal(kind, None if wait_ms >= NEVER_MS else seconds, tightest, violated)
         )
-        headers = self.limit_headers.pairs(decision, now_ms)
+        headers = self.limit_headers.pairs(decision, now_s)
         return self._answer("429 Too Many Requests", environ, headers, ready)
 
     def unavailable(self, environ: dict[str, Any], retry_after_s: int) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from itertools import combinations
@@ -32,7 +32,10 @@ LAYOUT = 1
 
 MAX_CACHED_PATHS = 4096
 MAX_CACHED_CHARACTERS = 512
+MAX_CACHED_PLANS = 1024
 MAX_MADE = 1024
+"""Clients whose charges are kept, and how many charges of one request are worth it."""
+MAX_MADE_OF_ONE = 64
 
 _METHODS = frozenset(METHODS)
 
@@ -55,16 +58,14 @@ class Counter:
     key_types: tuple[str, ...]
     key: KeyFunction
     lines: tuple[Line, ...]
-    made: Bounded[tuple[Counter, str], tuple[Charge, ...]]
-    """The charges that were made last, of all counters."""
 
-    def charges(self, key: str) -> tuple[Charge, ...]:
+    def charges(self, key: Key) -> list[Charge]:
         """What a client with this key is charged."""
-        return self.made.get((self, key)) or self.made.keep((self, key), self.new_charges(key))
-
-    def new_charges(self, key: str) -> tuple[Charge, ...]:
-        bucket = f"{self.prefix}{key}}}"
-        return tuple(Charge(bucket, *line) for line in self.lines)
+        charges = []
+        for one in (key,) if isinstance(key, str) else key:
+            bucket = f"{self.prefix}{one}}}"
+            charges += [Charge(bucket, *line) for line in self.lines]
+        return charges
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +87,9 @@ class Part:
         return () if self.rule.skip is not None and self.rule.skip(environ) else self.counters
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """All that is to be done for the requests of one method and path."""
+    """All that is to be done for requests which the same rules are for."""
 
     rules: tuple[Rule, ...]
     """The rules that won, exempt ones too; empty where the defaults apply. Two where a path and
@@ -97,6 +98,10 @@ class Plan:
     plain: bool
     """No rule has a condition and no two parts can share a bucket, so that every counter of every
     part is charged as it stands."""
+    counters: tuple[tuple[Counter, Mapping[str, str]], ...]
+    """All of all parts, with what their keys are to know of the path."""
+    made: Bounded[tuple[Any, ...], tuple[Charge, ...]]
+    """The charges that were made last, of all plans, by counters and keys."""
     exempt: bool
     """Nothing is counted."""
     shadowed: bool
@@ -112,23 +117,35 @@ class Plan:
 
     def charges(self, environ: Environ) -> tuple[Charge, ...]:
         """What this request is to be charged."""
-        charges: tuple[Charge, ...] = ()
+        client: tuple[Any, ...] = ()
+        for counter, path_args in self.counters if self.plain else self._applicable(environ):
+            key = counter.key  # called by a name of its own, which Python makes faster
+            client += (counter, key(environ, path_args))
+        return self.made.get(client) or self._charges(client)
+
+    def _applicable(self, environ: Environ) -> Iterator[tuple[Counter, Mapping[str, str]]]:
         for part in self.parts:
-            for counter in part.counters if self.plain else part.applicable(environ):
-                key: Key = counter.key(environ, part.path_args)
-                for one in (key,) if key.__class__ is str else key:
-                    charges += counter.charges(one)
-        return charges if self.plain else _each_once(charges)
+            for counter in part.applicable(environ):
+                yield counter, part.path_args
+
+    def _charges(self, client: tuple[Any, ...]) -> tuple[Charge, ...]:
+        """:param client: its counters, each with the key that the client has there."""
+        found: list[Charge] = []
+        for counter, key in zip(client[::2], client[1::2], strict=True):
+            found += counter.charges(key)
+        charges = tuple(found) if self.plain else _each_once(found)
+        return self.made.keep(client, charges) if len(charges) <= MAX_MADE_OF_ONE else charges
 
 
 class _Found(NamedTuple):
-    """The rule that won for one form of a path, None if none did, and what its variables are."""
+    """The rule that won for one form of a path, None if none did, and what the variables of its
+    path are if it counts by one of them."""
 
-    rule: Any
-    path_args: Mapping[str, str]
+    rule: Rule | None
+    path_args: tuple[tuple[str, str], ...]
 
 
-_NONE = _Found(None, {})
+_NONE = _Found(None, ())
 
 
 class RuleTable:
@@ -139,7 +156,7 @@ class RuleTable:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._made: Bounded[tuple[Counter, str], tuple[Charge, ...]] = Bounded(MAX_MADE)
+        self._made: Bounded[tuple[Any, ...], tuple[Charge, ...]] = Bounded(MAX_MADE)
         is_on = config.mode != "off"
         self.rules = tuple(rule for rule in config.rules if is_on and rule.mode != "off")
         _check(config, self.rules)
@@ -166,13 +183,19 @@ class RuleTable:
         )
         self._has_shadows = any(rule.mode == "shadow" for rule in self.rules)
         self._all = matcher(entries) if self._has_shadows else self._enforced
+        self._by_path = {
+            rule
+            for rule in self.rules
+            if any(part.startswith("path:") for limit in rule.limits for part in limit.key)
+        }
         self._address = client_address(config.identity)
         self._enforce = config.mode == "enforce"
-        self._parts: dict[tuple[int, str, bool], Part] = {}
+        self._parts: dict[tuple[Rule, str, bool], Part] = {}
         self._application, self._default = (
             Part(None, self._counters(limits if is_on else (), "", self._enforce))
             for limits in (config.application_limits, config.default_limits)
         )
+        self._plans: Bounded[tuple[Any, ...], Plan] = Bounded(MAX_CACHED_PLANS)
         self._paths: Bounded[tuple[str, str], Plan] = Bounded(MAX_CACHED_PATHS)
 
     def match(self, method: str, path_info: str) -> Plan:
@@ -226,7 +249,7 @@ class RuleTable:
             enforce = self._enforce and rule.mode == "enforce"
             for method in METHODS if rule.per_method else ("",):
                 counters += self._counters(rule.limits, method, enforce)
-        return _each_once(charge for counter in counters for charge in counter.new_charges(key))
+        return _each_once(charge for counter in counters for charge in counter.charges(key))
 
     def _match(self, method: str, path_info: str) -> Plan:
         if method not in _METHODS:
@@ -237,40 +260,51 @@ class RuleTable:
             winner = self._find(self._enforced, method, path)
             if winner not in winners:
                 winners.append(winner)
-            shadow = self._find(self._all, method, path) if self._has_shadows else _NONE
-            if shadow not in shadows and shadow.rule and shadow.rule.mode == "shadow":
-                shadows.append(shadow)
-        return self._plan(method, winners, shadows)
+            if self._has_shadows:
+                shadow = self._find(self._all, method, path)
+                if shadow.rule and shadow.rule.mode == "shadow" and shadow not in shadows:
+                    shadows.append(shadow)
+        key = (method, *winners, None, *shadows)
+        return self._plans.get(key) or self._plans.keep(key, self._plan(method, winners, shadows))
 
     def _find(self, among: Matcher, method: str, path: str) -> _Found:
         found = among.match(method, path)
         if found is None:
             return _NONE
         (rule, pattern), values = self._entries[found[0]], found[1]
+        if rule not in self._by_path:
+            return _Found(rule, ())
         return _Found(
             rule,
-            {name: canonical(kind, values[name]) for name, kind in pattern.variables.items()},
+            tuple(
+                (name, canonical(kind, values[name])) for name, kind in pattern.variables.items()
+            ),
         )
 
     def _plan(self, method: str, winners: Sequence[_Found], shadows: Sequence[_Found]) -> Plan:
         rules = tuple(rule for rule, _ in winners if rule)
         charged = [found for found in winners if not (found.rule and found.rule.exempt)]
-        parts = [
-            self._part(found, method, self._enforce) if found.rule else self._default
-            for found in charged
-        ]
+        parts = [self._part(found, method, self._enforce) for found in charged]
         if charged:
             parts.append(self._application)
-        parts += [self._part(found, method, False) for found in shadows if not found.rule.exempt]
+        parts += [
+            self._part(found, method, False)
+            for found in shadows
+            if not (found.rule and found.rule.exempt)
+        ]
         return Plan(
             rules=rules,
             parts=tuple(part for part in parts if part.counters),
             plain=len(winners) == 1
             and (not shadows or (len(shadows) == 1 and self._enforce))
             and not any(part.rule and (part.rule.skip or part.rule.when) for part in parts),
+            counters=tuple(
+                (counter, part.path_args) for part in parts for counter in part.counters
+            ),
+            made=self._made,
             exempt=not any(part.counters for part in parts),
             shadowed=bool(shadows) or not self._enforce,
-            allow=tuple(found.rule and found.rule.allow for found in charged),
+            allow=tuple(found.rule.allow if found.rule else None for found in charged),
             listed=self._enforce
             and bool(
                 self.config.allow
@@ -288,13 +322,15 @@ class RuleTable:
     def _part(self, found: _Found, method: str, enforce: bool) -> Part:
         """The part of a rule, with what it has counted for these variables of the path."""
         rule, path_args = found
-        key = id(rule), method if rule.per_method else "", enforce
+        if rule is None:
+            return self._default
+        key = rule, method if rule.per_method else "", enforce
         part = self._parts.get(key)
         if part is None:
             counters = self._counters(rule.limits, key[1], enforce)
             otherwise = self._default.counters if rule.when and enforce else ()
             part = self._parts[key] = Part(rule, counters, otherwise)
-        return replace(part, path_args=path_args) if path_args else part
+        return replace(part, path_args=dict(path_args)) if path_args else part
 
     def _counters(
         self, limits: Sequence[RuleLimit], method: str, enforce: bool
@@ -310,7 +346,6 @@ class RuleTable:
                 key,
                 self._keys[key],
                 tuple(lines),
-                self._made,
             )
             for (scope, key), lines in groups.items()
         )

@@ -1,8 +1,8 @@
 """How a limit counts: pure functions on tuples of integers, and the all-or-nothing loop.
 
 Every time is an integer of milliseconds by the storage's clock and an argument, so that nothing
-here reads a clock. The same verbs stand in storage/take.lua, and tests/test_agreement.py holds the
-two against each other. Products stay below 2**51, so that Lua's doubles are exact.
+here reads a clock. The same arithmetic stands in storage/take.lua, and tests/test_agreement.py
+holds the two against each other. Products stay below 2**51, so that Lua's doubles are exact.
 
 A state is a tuple of integers; ``()`` is the state of a client who was never seen. Windows are half
 open: what was counted at t is free again at exactly t + window_ms.
@@ -10,11 +10,12 @@ open: what was counted at t is free again at exactly t + window_ms.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import gcd
 from typing import NamedTuple, TypeAlias
 
-from .decision import NEVER_MS, Charge, Decision, Limit, Outcome
+from .cache import Bounded
+from .decision import NEVER_MS, Charge, Decision, Limit
 
 State: TypeAlias = tuple[int, ...]
 
@@ -27,65 +28,95 @@ GRAINS = 60
 """Into how many parts a sliding window of a large quota is divided."""
 
 
-class Strategy(NamedTuple):
-    """The verbs of one arithmetic."""
+Spent: TypeAlias = tuple[int, int, int, State]
+"""Milliseconds until the cost fits, how much is left, milliseconds until that next grows, and the
+state afterwards."""
 
-    advance: Callable[[State, Limit, int], State]
-    """(state, limit, now): the state with what has passed taken off and stamps later than now
-    clamped to it, which bounds what a clock that was set back can do."""
-    wait: Callable[[State, Limit, int, int], int]
-    """(advanced state, limit, now, cost): milliseconds until the cost fits; 0 if it does."""
-    charge: Callable[[State, Limit, int, int], State]
-    """(advanced state, limit, now, cost that fits): the state with the cost counted."""
-    describe: Callable[[State, Limit, int], tuple[int, int]]
-    """(advanced state, limit, now): how much is left, and milliseconds until that next grows."""
+Spend: TypeAlias = Callable[[State, int, int], Spent]
+"""(state, now, cost): count the cost if it fits, for which it then waits 0 ms. A cost of 0 only
+looks.
+
+Either way what has passed is taken off, and stamps later than now are clamped to it, which bounds
+what a clock that was set back can do. A state that does not change is returned as the very object
+that was given."""
+
+
+class Strategy(NamedTuple):
+    """One arithmetic."""
+
+    spend_by: Callable[[Limit], Spend]
+    """How clients spend by this limit."""
     lifetime_ms: Callable[[Limit], int]
-    """(limit): after how long without a charge any state is as good as none."""
+    """After how long without a charge any state is as good as none."""
     largest: Callable[[Limit], int]
-    """(limit): the largest number that a verb meets, times of day apart."""
+    """The largest number that is met on the way, times of day apart."""
 
 
 # --- fixed-window: (opened_ms, used) -------------------------------------------------------------
 
 
-def _fixed_advance(state: State, limit: Limit, now: int) -> State:
-    if not state:
-        return state
-    opened, used = state
-    if opened > now:
-        return (now, used)
-    return () if now - opened >= limit.window_ms else state
+def _fixed(limit: Limit) -> Spend:
+    quota, window_ms = limit.quota, limit.window_ms
 
+    def spend(state: State, now: int, cost: int) -> Spent:
+        if state:
+            opened, used = state
+            if opened > now:
+                opened = now
+                state = (now, used)
+            reset_ms = opened + window_ms - now
+            if reset_ms > 0:
+                remaining = quota - used
+                if cost > remaining:
+                    return reset_ms if cost <= quota else NEVER_MS, remaining, reset_ms, state
+                if cost:
+                    state = (opened, used + cost)
+                return 0, remaining - cost, reset_ms, state
+        if cost > quota:
+            return NEVER_MS, quota, 0, ()
+        return (0, quota - cost, window_ms, (now, cost)) if cost else (0, quota, 0, ())
 
-def _fixed_wait(state: State, limit: Limit, now: int, cost: int) -> int:
-    if cost > limit.quota:
-        return NEVER_MS
-    if not state or state[1] + cost <= limit.quota:
-        return 0
-    return state[0] + limit.window_ms - now
-
-
-def _fixed_charge(state: State, limit: Limit, now: int, cost: int) -> State:
-    return (state[0], state[1] + cost) if state else (now, cost)
-
-
-def _fixed_describe(state: State, limit: Limit, now: int) -> tuple[int, int]:
-    if not state:
-        return limit.quota, 0
-    return limit.quota - state[1], state[0] + limit.window_ms - now
+    return spend
 
 
 # --- sliding-window: (sum, at_ms, count, at_ms, count, ...), oldest first -------------------------
 
 
-def _sliding_advance(state: State, limit: Limit, now: int) -> State:
-    if not state:
-        return state
-    if state[-2] > now:
-        state = _sliding_clamp(state, limit, now)
-    oldest = now - limit.window_ms
-    if state[1] > oldest:
-        return state
+def _sliding(limit: Limit) -> Spend:
+    quota, window_ms = limit.quota, limit.window_ms
+    grain = -(-window_ms // GRAINS) if quota > GRAINS else 1
+
+    def spend(state: State, now: int, cost: int) -> Spent:
+        if state:
+            if state[-2] > now:
+                before, late = _clamp(state, now)
+                state = spend(before, now, late)[3]
+            if state[1] <= now - window_ms:
+                state = _drop(state, now - window_ms)
+        if not state:
+            if cost > quota:
+                return NEVER_MS, quota, 0, ()
+            return (0, quota - cost, window_ms, (cost, now, cost)) if cost else (0, quota, 0, ())
+        total = state[0]
+        remaining = quota - total
+        if cost > remaining:
+            wait_ms = NEVER_MS
+            if cost <= quota:
+                wait_ms = _wait(state, now - window_ms, cost - remaining)
+            return wait_ms, remaining, state[1] + window_ms - now, state
+        if cost:
+            if state[-2] // grain == now // grain:
+                state = (total + cost, *state[1:-2], now, state[-1] + cost)
+            else:
+                state = (total + cost, *state[1:], now, cost)
+        # The first entry may be the one that has grown, and is as old as its newest hit.
+        return 0, remaining - cost, state[1] + window_ms - now, state
+
+    return spend
+
+
+def _drop(state: State, oldest: int) -> State:
+    """The state without the entries of this instant and before."""
     total, kept = state[0], 1
     while kept < len(state) and state[kept] <= oldest:
         total -= state[kept + 1]
@@ -93,51 +124,52 @@ def _sliding_advance(state: State, limit: Limit, now: int) -> State:
     return (total, *state[kept:]) if total else ()
 
 
-def _sliding_clamp(state: State, limit: Limit, now: int) -> State:
+def _clamp(state: State, now: int) -> tuple[State, int]:
+    """The state without the entries later than now, and what they count."""
     kept = len(state)
     late = 0
     while kept > 1 and state[kept - 2] > now:
         late += state[kept - 1]
         kept -= 2
-    return _sliding_append(state[0], state[1:kept], limit, now, late)
+    return (state[0] - late, *state[1:kept]) if kept > 1 else (), late
 
 
-def _sliding_append(total: int, entries: State, limit: Limit, now: int, count: int) -> State:
-    """The state of a total that these entries and one more hit add up to."""
-    grain = 1 if limit.quota <= GRAINS else -(-limit.window_ms // GRAINS)
-    if entries and entries[-2] // grain == now // grain:
-        return (total, *entries[:-2], now, entries[-1] + count)
-    return (total, *entries, now, count)
-
-
-def _sliding_wait(state: State, limit: Limit, now: int, cost: int) -> int:
-    if cost > limit.quota:
-        return NEVER_MS
-    if not state:
-        return 0
-    missing = state[0] + cost - limit.quota
-    if missing <= 0:
-        return 0
+def _wait(state: State, oldest: int, missing: int) -> int:
+    """Milliseconds until so much has got older than the oldest that counts now."""
     entry = 1
     while missing > state[entry + 1]:
         missing -= state[entry + 1]
         entry += 2
-    return state[entry] + limit.window_ms - now
-
-
-def _sliding_charge(state: State, limit: Limit, now: int, cost: int) -> State:
-    if not state:
-        return (cost, now, cost)
-    return _sliding_append(state[0] + cost, state[1:], limit, now, cost)
-
-
-def _sliding_describe(state: State, limit: Limit, now: int) -> tuple[int, int]:
-    if not state:
-        return limit.quota, 0
-    return limit.quota - state[0], state[1] + limit.window_ms - now
+    return state[entry] - oldest
 
 
 # --- token-bucket: (at_ms, level), a full bucket is () --------------------------------------------
+
+
+def _token(limit: Limit) -> Spend:
+    weight, flow, capacity = _token_units(limit)
+
+    def spend(state: State, now: int, cost: int) -> Spent:
+        level = capacity
+        if state:
+            at, level = state
+            if at > now:
+                state = (now, level)
+            elif at < now:
+                level += (now - at) * flow
+                state = (now, level) if level < capacity else ()
+                level = min(level, capacity)
+        missing = cost * weight - level
+        wait_ms = 0
+        if missing > 0:
+            wait_ms = -(-missing // flow) if cost * weight <= capacity else NEVER_MS
+        elif cost:
+            level = -missing
+            state = (now, level)
+        remaining, over = divmod(level, weight)
+        return wait_ms, remaining, -(-(weight - over) // flow) if state else 0, state
+
+    return spend
 
 
 def _token_units(limit: Limit) -> tuple[int, int, int]:
@@ -146,40 +178,6 @@ def _token_units(limit: Limit) -> tuple[int, int, int]:
     divisor = gcd(limit.window_ms, limit.quota)
     weight = limit.window_ms // divisor
     return weight, limit.quota // divisor, limit.burst * weight
-
-
-def _token_advance(state: State, limit: Limit, now: int) -> State:
-    if not state:
-        return state
-    at, level = state
-    if at >= now:
-        return state if at == now else (now, level)
-    _, flow, capacity = _token_units(limit)
-    level += (now - at) * flow
-    return (now, level) if level < capacity else ()
-
-
-def _token_wait(state: State, limit: Limit, now: int, cost: int) -> int:
-    if cost > limit.burst:
-        return NEVER_MS
-    if not state:
-        return 0
-    weight, flow, _ = _token_units(limit)
-    missing = cost * weight - state[1]
-    return -(-missing // flow) if missing > 0 else 0
-
-
-def _token_charge(state: State, limit: Limit, now: int, cost: int) -> State:
-    weight, _, capacity = _token_units(limit)
-    return (now, (state[1] if state else capacity) - cost * weight)
-
-
-def _token_describe(state: State, limit: Limit, now: int) -> tuple[int, int]:
-    if not state:
-        return limit.burst, 0
-    weight, flow, _ = _token_units(limit)
-    remaining, over = divmod(state[1], weight)
-    return remaining, -(-(weight - over) // flow)
 
 
 def _token_lifetime_ms(limit: Limit) -> int:
@@ -200,70 +198,63 @@ def _window_largest(limit: Limit) -> int:
 
 
 STRATEGIES: dict[str, Strategy] = {
-    "sliding-window": Strategy(
-        _sliding_advance,
-        _sliding_wait,
-        _sliding_charge,
-        _sliding_describe,
-        _window_ms,
-        _window_largest,
-    ),
-    "fixed-window": Strategy(
-        _fixed_advance, _fixed_wait, _fixed_charge, _fixed_describe, _window_ms, _window_largest
-    ),
-    "token-bucket": Strategy(
-        _token_advance,
-        _token_wait,
-        _token_charge,
-        _token_describe,
-        _token_lifetime_ms,
-        _token_largest,
-    ),
+    "sliding-window": Strategy(_sliding, _window_ms, _window_largest),
+    "fixed-window": Strategy(_fixed, _window_ms, _window_largest),
+    "token-bucket": Strategy(_token, _token_lifetime_ms, _token_largest),
 }
 
 ALIASES = {"moving-window": "sliding-window", "sliding-window-counter": "sliding-window"}
 """The incumbents' names for what one of ours does, or does better."""
 
+Term: TypeAlias = tuple[Spend, int, bool]
+"""What is to be known of a charge to judge it: how it is spent, its cost, and whether it is
+enforced."""
+
+
+def terms(charges: Iterable[Charge]) -> tuple[Term, ...]:
+    """The terms of these charges, which a storage keeps for as long as it keeps the charges."""
+    return tuple((spend_by(limit), cost, enforce) for _, limit, cost, enforce, _ in charges)
+
+
+def spend_by(limit: Limit) -> Spend:
+    """How clients spend by this limit."""
+    return _spends.get(limit.tag) or _spends.keep(
+        limit.tag, STRATEGIES[limit.strategy].spend_by(limit)
+    )
+
+
+_spends: Bounded[str, Spend] = Bounded(4096)
+
 
 def take(
-    charges: Sequence[Charge], states: Sequence[State], now: int
-) -> tuple[Decision, list[State]]:
+    charges: Sequence[Charge], terms: Iterable[Term], states: Sequence[State], now: int
+) -> Decision:
     """Judge the charges against their states: all of the enforced ones are counted, or none.
 
     A shadow charge is counted where the request is granted and it fits by itself. No two charges
     may share both bucket and limit.
 
+    :param terms: those of the charges.
     :param states: the state of each charge, ``()`` where there is none.
     :param now: milliseconds by the storage's clock.
-    :return: the decision, and the state of each charge afterwards; one that is not the very object
-        that was passed in has changed and is to be saved, ``()`` meaning to be deleted.
+    :return: a decision whose ``measured`` are :data:`Spent`. A state there that is not the very
+        object that was passed in has changed and is to be saved, ``()`` meaning to be deleted.
     """
-    outcomes = []
-    after = []
-    for index, (_, limit, cost, enforce, _) in enumerate(charges):
-        advance, wait, charge, describe, _, _ = STRATEGIES[limit.strategy]
-        state = advance(states[index], limit, now)
-        wait_ms = wait(state, limit, now, cost) if cost else 0
-        if wait_ms and enforce:
-            return _refuse(charges, states, now)
-        if cost and not wait_ms:
-            state = charge(state, limit, now, cost)
-        remaining, reset_ms = describe(state, limit, now)
-        outcomes.append(_new(Outcome, (wait_ms, remaining, reset_ms)))
-        after.append(state)
-    return _new(Decision, (True, charges, outcomes)), after
+    measured: list[Spent] = []
+    for index, (spend, cost, enforce) in enumerate(terms):  # zip costs as much as half a limit
+        spent = spend(states[index], now, cost)
+        if spent[0] and enforce:
+            return _refuse(charges, terms, states, now)
+        measured.append(spent)
+    return _new(Decision, (True, charges, measured))
 
 
 def _refuse(
-    charges: Sequence[Charge], states: Sequence[State], now: int
-) -> tuple[Decision, list[State]]:
+    charges: Sequence[Charge], terms: Iterable[Term], states: Sequence[State], now: int
+) -> Decision:
     """Look at every charge and count none, whatever fitted before one that did not."""
-    outcomes = []
-    after = []
-    for index, (_, limit, cost, _, _) in enumerate(charges):
-        advance, wait, _, describe, _, _ = STRATEGIES[limit.strategy]
-        state = advance(states[index], limit, now)
-        wait_ms = wait(state, limit, now, cost) if cost else 0
-        outcomes.append(Outcome(wait_ms, *describe(state, limit, now)))
-        after.append(state)
-    return Decision(False, charges, outcomes), after
+    measured = []
+    for (spend, cost, _), state in zip(terms, states, strict=True):
+        wait_ms = spend(state, now, cost)[0]
+        measured.append((wait_ms, *spend(state, now, 0)[1:]))
+    return Decision(False, charges, measured)

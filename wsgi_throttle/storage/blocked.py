@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic_ns
 from typing import NamedTuple, TypeAlias
 
-from ..decision import NEVER_MS, Charge, Decision, Outcome
+from ..decision import NEVER_MS, Charge, Decision, Measured
 from . import Storage
 from .fork import ForkLock
 
@@ -53,7 +53,8 @@ class BlockedClients:
     def take(self, charges: Sequence[Charge]) -> Decision:
         """As the storage's. In a decision that was remembered, charges which the storage was not
         asked about then are told as untouched."""
-        now_ns = self._clock_ns()
+        clock_ns = self._clock_ns
+        now_ns = clock_ns()
         if self._refusals:
             if now_ns >= self._last_until_ns:
                 self.clear()
@@ -104,26 +105,27 @@ class BlockedClients:
 
 def _again(refusal: _Refusal, charges: Sequence[Charge], now_ns: int) -> Decision:
     """The decision as it would be told now."""
-    passed_ms = (now_ns - refusal.answered_ns) // 1_000_000
-    decision = refusal.decision
-    found = decision.outcomes if charges == decision.charges else _matching(decision, charges)
-    outcomes = []
-    for wait_ms, remaining, reset_ms in found:
+    _, answered_ns, (_, asked, measured) = refusal
+    passed_ms = (now_ns - answered_ns) // 1_000_000
+    if asked != charges:
+        measured = _matching(refusal.decision, charges)
+    told = []
+    for wait_ms, remaining, reset_ms in [one[:3] for one in measured]:
         if wait_ms < NEVER_MS:
             wait_ms = wait_ms - passed_ms if wait_ms > passed_ms else 0
         if reset_ms:
             reset_ms = reset_ms - passed_ms if reset_ms > passed_ms else 1
-        outcomes.append(_new(Outcome, (wait_ms, remaining, reset_ms)))
-    return _new(Decision, (False, charges, outcomes))
+        told.append((wait_ms, remaining, reset_ms))
+    return _new(Decision, (False, charges, told))
 
 
-def _matching(decision: Decision, charges: Sequence[Charge]) -> list[Outcome]:
-    """The outcomes for other charges, some of which are among those of the decision."""
+def _matching(decision: Decision, charges: Sequence[Charge]) -> list[Measured]:
+    """What was measured, for other charges, some of which are among those of the decision."""
     known = {
-        (charge.bucket, charge.limit, charge.cost): outcome
-        for charge, outcome in zip(decision.charges, decision.outcomes, strict=True)
+        (charge.bucket, charge.limit.tag, charge.cost): found
+        for charge, found in zip(decision.charges, decision.measured, strict=True)
     }
     return [
-        known.get((bucket, limit, cost)) or Outcome(0, limit.burst, 0)
+        known.get((bucket, limit.tag, cost)) or (0, limit.burst, 0)
         for bucket, limit, cost, _, _ in charges
     ]

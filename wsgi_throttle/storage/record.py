@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from itertools import chain
 from operator import itemgetter
 from struct import Struct, error
 
@@ -42,7 +43,7 @@ class Packing:
     :raises StorageError: more limits than fit into a part.
     """
 
-    __slots__ = ("_lifetime_s", "_marks", "_shapes", "_widths")
+    __slots__ = ("_by_lengths", "_by_shapes", "_lifetime_s", "_marks", "_shapes_size", "_widths")
 
     def __init__(self, limits: Sequence[Limit]) -> None:
         if len(limits) > _MOST_LIMITS:
@@ -52,24 +53,30 @@ class Packing:
         # Counted from the end of the second in which it begins.
         self._lifetime_s = -(-min(lifetime_ms, _LONGEST_MS) // 1000) + 1
         self._widths = [(0, 0)] * len(limits)
-        self._shapes: Bounded[int, bytes] = Bounded(4096)
-        """Those that were learned, by the lengths of all states: a number with a byte for each."""
+        self._shapes_size = 1 + _SHAPE_BYTES * len(limits)
+        # The layouts of records that begin with these limits, as they were met and as they are
+        # written; the latter by the lengths of all states.
+        self._by_shapes: Bounded[bytes, _Layout] = Bounded(4096)
+        self._by_lengths: Bounded[tuple[int, ...], _Layout] = Bounded(4096)
 
-    def unpack(self, record: bytes, now: int) -> tuple[Sequence[State], bytes]:
+    def unpack(self, record: bytes, now: int) -> tuple[tuple[State, ...], bytes]:
         """The states of these limits, and the parts that hold others and have not expired.
 
         :param record: as :meth:`pack` made it, or empty.
         """
         if not record:
-            return [()] * len(self._marks), b""
-        end = 1 + _SHAPE_BYTES * record[0]
-        layout = _layouts[record[:end]]
-        if layout.marks != self._marks:
-            return self._sort_out(record, now)
+            return ((),) * len(self._marks), b""
+        layout = self._by_shapes.get(record[: self._shapes_size])
+        if layout is None:
+            layout = _layouts[record[: 1 + _SHAPE_BYTES * record[0]]]
+            if layout.marks != self._marks:
+                return self._sort_out(record, now)
+            self._by_shapes.keep(layout.begin, layout)
         others = record[layout.size :]
         if others and rank(others, now)[0] == EXPIRED:
             others = b""
-        return layout.states(layout.unpack_from(record, end + HEADER.size)), others
+        unpack_from, split = layout.unpack_from, layout.split
+        return split(unpack_from(record)), others
 
     def pack(self, states: Sequence[State], others: bytes, over: bool, now: int) -> bytes:
         """The record of these states and of the parts that hold others; empty if there are none.
@@ -79,37 +86,34 @@ class Packing:
         expires_s = now // 1000 + self._lifetime_s
         if others:
             expires_s = max(expires_s, rank(others, now)[1])
-        fields = [over, expires_s]
-        lengths = 0
-        for state in states:
-            fields += state
-            lengths = lengths << 8 | len(state)
+        lengths = tuple(map(len, states))
         try:
-            shapes = self._shapes[lengths]
-            return shapes + _layouts[shapes].pack(*fields) + others
+            layout = self._by_lengths[lengths]
+            pack = layout.pack
+            packed = pack(layout.begin, over, expires_s, *chain.from_iterable(states))
         except (KeyError, error):
-            if not lengths:
+            if not any(lengths):
                 return others
-            shapes = self._shapes.keep(lengths, self._learn(states))
-            return shapes + _layouts[shapes].pack(*fields) + others
+            layout = self._by_lengths.keep(lengths, _layouts[self._learn(states)])
+            packed = layout.pack(layout.begin, over, expires_s, *chain.from_iterable(states))
+        return packed + others
 
-    def _sort_out(self, record: bytes, now: int) -> tuple[Sequence[State], bytes]:
+    def _sort_out(self, record: bytes, now: int) -> tuple[tuple[State, ...], bytes]:
         """The same for a record that begins with other limits."""
         found: dict[bytes, tuple[int, bytes, State]] = {}
         while record:
-            end = 1 + _SHAPE_BYTES * record[0]
-            layout = _layouts[record[:end]]
-            _, expires_s = HEADER.unpack_from(record, end)
-            states = layout.states(layout.unpack_from(record, end + HEADER.size))
+            layout = _layouts[record[: 1 + _SHAPE_BYTES * record[0]]]
+            _, expires_s = HEADER.unpack_from(record, len(layout.begin))
+            states = layout.split(layout.unpack_from(record))
             for mark, shape, state in zip(layout.marks, layout.shapes, states, strict=True):
                 if state and expires_s * 1000 > now:
                     found[mark] = expires_s, shape, state
             record = record[layout.size :]
-        wanted = [found.pop(mark)[2] if mark in found else () for mark in self._marks]
+        wanted = tuple(found.pop(mark)[2] if mark in found else () for mark in self._marks)
         others = b""
         for expires_s, shape, state in sorted(found.values()):
             alone = b"\1" + shape
-            others = alone + _layouts[alone].pack(False, expires_s, *state) + others
+            others = _layouts[alone].pack(alone, False, expires_s, *state) + others
         return wanted, others
 
     def _learn(self, states: Sequence[State]) -> bytes:
@@ -136,30 +140,35 @@ def rank(record: bytes, now: int) -> tuple[int, int]:
 class _Layout:
     """Where everything is in a part that begins with these shapes and their number."""
 
-    __slots__ = ("marks", "pack", "shapes", "size", "states", "unpack_from")
+    __slots__ = ("begin", "marks", "pack", "shapes", "size", "split", "unpack_from")
 
-    def __init__(self, shapes: bytes) -> None:
+    def __init__(self, begin: bytes) -> None:
+        self.begin = begin
         self.marks: list[bytes] = []
         self.shapes: list[bytes] = []
         codes = ""
         places = []
-        for mark, length, widths in _SHAPE.iter_unpack(shapes[1:]):
+        for mark, length, widths in _SHAPE.iter_unpack(begin[1:]):
             even, odd = divmod(widths, len(_WIDTHS))
             places.append(slice(len(codes), len(codes) + length))
             codes += ((_WIDTHS[even] + _WIDTHS[odd]) * length)[:length]
             self.marks.append(mark)
             self.shapes.append(_SHAPE.pack(mark, length, widths))
-        packed = Struct(HEADER.format + codes)
-        self.size = len(shapes) + packed.size
+        packed = Struct(f"<{len(begin)}s{HEADER.format[1:]}{codes}")
+        self.size = packed.size
         self.pack = packed.pack
-        self.unpack_from = Struct("<" + codes).unpack_from
-        self.states: Callable[[State], tuple[State, ...]] = (
+        """Of how it begins, both fields of the header, and all integers."""
+        self.unpack_from = Struct(f"<{len(begin) + HEADER.size}x{codes}").unpack_from
+        """All integers of a record that begins so."""
+        self.split: Callable[[State], tuple[State, ...]] = (
             itemgetter(*places) if len(places) > 1 else lambda integers: (integers,)
         )
         """All integers, by their states."""
 
 
 class _Layouts(Bounded[bytes, _Layout]):
+    __slots__ = ()
+
     def __missing__(self, shapes: bytes) -> _Layout:
         return self.keep(shapes, _Layout(shapes))
 

@@ -19,7 +19,7 @@ from redis.connection import AbstractConnection
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from ..decision import Charge, Decision, Limit, Outcome
+from ..decision import Charge, Decision, Limit
 from ..errors import StorageError, StorageURIError
 from ..strategies import STRATEGIES
 from .connections import Connections, Link
@@ -220,7 +220,7 @@ def _decision(charges: Sequence[Charge], line: bytes) -> Decision:
     if line[:1] != b"+" or granted not in (0, 1) or len(numbers) != 3 * len(charges):
         raise StorageError(f"not an answer of take.lua: {line[:80]!r}")
     three = iter(numbers)
-    return Decision(granted == 1, charges, list(map(Outcome, three, three, three)))
+    return Decision(granted == 1, charges, list(zip(three, three, three, strict=True)))
 
 
 # --- where the server is -------------------------------------------------------------------------

@@ -81,7 +81,12 @@ class Resilient:
 
         :raises StorageError: the storage failed, or is left alone because it had.
         """
-        return self._call(self._storage.take, charges)
+        if self._outage:
+            return self._call(self._storage.take, charges)
+        try:
+            return self._storage.take(charges)
+        except Exception as error:
+            raise self._failed(error, None) from error
 
     def reset(self, charges: Sequence[Charge]) -> None:
         """See :class:`.Storage`.
@@ -100,11 +105,8 @@ class Resilient:
             raise StorageError(f"{self._storage!r} is left alone: {outage.cause}")
         try:
             result = action(charges)
-        except Exception as error:  # an error of its own making is a failure too
-            self._failed(error, outage)
-            if isinstance(error, StorageError):
-                raise
-            raise StorageError(f"{self._storage!r} failed: {error!r}") from error
+        except Exception as error:
+            raise self._failed(error, outage) from error
         if outage:
             self._recovered(outage)
         return result
@@ -153,14 +155,19 @@ class Resilient:
         outage.delay_s = min(2 * outage.delay_s, LONGEST_DELAY_S)
         outage.ask_at = self._clock() + outage.delay_s
 
-    def _failed(self, error: Exception, tried: _Outage | None) -> None:
-        """Begin an outage, or go on with the one that this request has tried to end."""
+    def _failed(self, error: Exception, tried: _Outage | None) -> StorageError:
+        """Begin an outage, or go on with the one that this request has tried to end, and return
+        what its caller is to be told."""
+        if isinstance(error, StorageError):
+            told = StorageError(str(error))
+        else:  # an error of its own making is a failure too
+            told = StorageError(f"{self._storage!r} failed: {error!r}")
         with self._lock:
             if tried:
                 self._wait_longer(tried, error)
-                return
+                return told
             if self._outage:  # another request was first to notice
-                return
+                return told
             now = self._clock()
             self._outage = _Outage(now, str(error), FIRST_DELAY_S, now + FIRST_DELAY_S)
         _log.warning(
@@ -171,6 +178,7 @@ class Resilient:
             extra={"storage": repr(self._storage)},
         )
         self._on_change()
+        return told
 
     def _recovered(self, outage: _Outage) -> None:
         with self._lock:

@@ -15,16 +15,16 @@ from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from time import monotonic
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
 from weakref import WeakSet
 
 import lmdb
 
-from ..cache import Bounded
+from ..cache import Bounded, Prepared
 from ..decision import Charge, Decision, Limit
 from ..errors import StorageError, StorageURIError
-from ..strategies import State, take
+from ..strategies import State, Term, take, terms
 from .clock import monotonic_ms
 from .folder import DAMAGE, Opened, derived_folder, open_folder, set_aside
 from .fork import ForkLock
@@ -49,8 +49,11 @@ _PAGE = 4096
 _logger = logging.getLogger("wsgi_throttle")
 _Result = TypeVar("_Result")
 
-_Bucket: TypeAlias = tuple[bytes, Packing, int]
-"""The key of a bucket, how its states are packed, and where its charges end among all."""
+_Bucket: TypeAlias = tuple[bytes, Packing, int, int]
+"""The key of a bucket, how its states are packed, and where its charges are among all."""
+
+_Prepared: TypeAlias = tuple[list[_Bucket], tuple[Term, ...]]
+"""The buckets of charges, and their terms."""
 
 
 class SharedStorage:
@@ -76,8 +79,7 @@ class SharedStorage:
         self._clock = clock
         self._place: _Place | None = None
         self._packings: Bounded[tuple[str, ...], Packing] = Bounded(1024)
-        self._known: Bounded[str, tuple[Sequence[Charge], list[_Bucket]]] = Bounded(1024)
-        """By the first of the buckets: the charges that it came with last, and their buckets."""
+        self._prepared: Prepared[_Prepared] = Prepared(1024)
         self._growth_until_look = 0
         self._victims = 0
         self._forgotten = 0
@@ -160,28 +162,31 @@ class SharedStorage:
         return self._place
 
     def _take(self, env: lmdb.Environment, charges: Sequence[Charge]) -> Decision:
-        buckets = self._buckets(charges)
+        known = self._prepared.get(id(charges))
+        buckets, of_charges = known[1] if known and known[0] is charges else self._prepare(charges)
         # A transaction that only reads would take a reader's slot, which a SIGKILL would leave.
+        clock = self._clock
         with env.begin(write=True) as txn:
-            now = self._clock()
+            now = clock()
             states: list[State] = []
             found = []
-            for key, packing, end in buckets:
+            for key, packing, _, _ in buckets:
                 record = txn.get(key, b"")
-                of_bucket, others = packing.unpack(record, now)
-                states += of_bucket
-                found.append((key, packing, end, len(record), others))
-            decision, after = take(charges, states, now)
-            if after == states:
-                return decision
-            start = 0
-            for key, packing, end, size, others in found:
-                over = False
-                for _, remaining, _ in decision.outcomes[start:end]:
-                    if not remaining:
+                before, others = packing.unpack(record, now)
+                states += before
+                found.append((len(record), before, others))
+            decision = take(charges, of_charges, states, now)
+            measured: Any = decision.measured
+            for index, (key, packing, start, end) in enumerate(buckets):
+                size, before, others = found[index]
+                after, over = [], False
+                for spent in measured[start:end]:
+                    after.append(spent[3])
+                    if not spent[1]:
                         over = True
-                record = packing.pack(after[start:end], others, over, now)
-                start = end
+                if tuple(after) == before:
+                    continue
+                record = packing.pack(after, others, over, now)
                 if not record:
                     txn.delete(key)
                     continue
@@ -191,32 +196,26 @@ class SharedStorage:
             return decision
 
     def _reset(self, env: lmdb.Environment, charges: Sequence[Charge]) -> None:
-        buckets = self._buckets(charges)
+        buckets, _ = self._prepare(charges)
         with env.begin(write=True) as txn:
             now = self._clock()
-            for key, packing, _ in buckets:
+            for key, packing, _, _ in buckets:
                 _, others = packing.unpack(txn.get(key, b""), now)
                 if others:
                     txn.put(key, others)
                 else:
                     txn.delete(key)
 
-    def _buckets(self, charges: Sequence[Charge]) -> list[_Bucket]:
+    def _prepare(self, charges: Sequence[Charge]) -> _Prepared:
         """Requires that the lock is held."""
-        first = charges[0].bucket if charges else ""
-        known = self._known.get(first)
-        if known and known[0] == charges:
-            return known[1]
         buckets = []
         start = 0
         for end, charge in enumerate(charges, start=1):
             if end == len(charges) or charges[end].bucket != charge.bucket:
                 packing = self._packing([one.limit for one in charges[start:end]])
-                buckets.append((_key(charge.bucket), packing, end))
+                buckets.append((_key(charge.bucket), packing, start, end))
                 start = end
-        # A list, which may change, is never found again: it equals no tuple.
-        self._known.keep(first, (tuple(charges), buckets))
-        return buckets
+        return self._prepared.keep_for(charges, (buckets, terms(charges)))
 
     def _packing(self, limits: list[Limit]) -> Packing:
         tags = tuple([limit.tag for limit in limits])

@@ -1,7 +1,7 @@
-"""Contenders take turns, round after round, so that what else the machine does falls on all alike.
+"""Contenders take turns, so that what else the machine does falls on all alike.
 
-A round's figure is the best of a few batches, each too short to be interrupted often: waiting for
-the processor would make the slow contenders look slower than they are.
+A turn is a few requests, as a server has one application to serve. Each is timed by itself, and
+their median counts, so that one which is interrupted, or sets off a garbage collection, does not.
 """
 
 from __future__ import annotations
@@ -9,25 +9,27 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import quantiles
+from statistics import median, quantiles
 from time import perf_counter_ns
 from typing import Any, NamedTuple
 
-BATCHES = 5
-BATCH = 20
-AGAIN = 20
-"""Untimed calls before the batches, after others had the processor's caches."""
+AGAIN = 10
+"""Untimed requests of each turn, after others had the processor's caches."""
+TURN = 20
+"""Timed ones."""
 
 
 class Effort(NamedTuple):
     rounds: int
+    turns: int
+    """Of each contender in each round."""
     warm_up: int
     """Untimed calls of each contender before the first round."""
     quick: bool = False
 
 
-FULL = Effort(40, 1300)
-QUICK = Effort(4, 200, quick=True)
+FULL = Effort(20, 5, 1300)
+QUICK = Effort(5, 2, 1300, quick=True)
 
 
 class Spread(NamedTuple):
@@ -49,50 +51,53 @@ class Contender:
     """Makes the arguments of so many calls, untimed."""
     call: Callable[[Any], object]
     bare: str = ""
-    """The contender whose time is taken off, in each round."""
+    """The contender whose time is taken off, in each round; without one, that of a call of
+    nothing."""
+
+
+_NOTHING = Contender("", lambda count: [None] * count, lambda _: None)
 
 
 class Samples:
-    """Microseconds a call, of each contender in each round."""
+    """Microseconds a call, above the bare one, of each contender in each round."""
 
     def __init__(self, contenders: Sequence[Contender], effort: Effort) -> None:
-        self._bare = {contender.name: contender.bare for contender in contenders}
-        self._us: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+        by_name = {contender.name: contender for contender in contenders} | {"": _NOTHING}
         for contender in contenders:
-            _one_by_one(contender, effort.warm_up)
+            for argument in contender.prepare(effort.warm_up):
+                contender.call(argument)
+        self._us: dict[str, list[float]] = {contender.name: [] for contender in contenders}
         order = list(contenders)
         shuffle = random.Random(0).shuffle
         for _ in range(effort.rounds):
-            shuffle(order)
-            for contender in order:
-                _one_by_one(contender, AGAIN)
-                self._us[contender.name].append(_best_us(contender))
-
-    def costs_us(self, name: str) -> list[float]:
-        """What a call costs above the bare one, in each round."""
-        whole, bare = self._us[name], self._us.get(self._bare[name])
-        return [a - b for a, b in zip(whole, bare, strict=True)] if bare else whole
+            costs_us: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+            for _ in range(effort.turns):
+                shuffle(order)
+                for contender in order:
+                    # Side by side, since both change by more than they differ.
+                    bare_us = _turn_us(by_name[contender.bare])
+                    costs_us[contender.name].append(_turn_us(contender) - bare_us)
+            for name, costs in costs_us.items():
+                self._us[name].append(median(costs))
 
     def cost_us(self, name: str) -> Spread:
-        return Spread.of(self.costs_us(name))
+        return Spread.of(self._us[name])
 
     def ratio(self, name: str, base: str) -> Spread:
         """How many times the other's cost, round by round."""
-        pairs = zip(self.costs_us(name), self.costs_us(base), strict=True)
+        pairs = zip(self._us[name], self._us[base], strict=True)
         return Spread.of([a / b for a, b in pairs])
 
 
-def _one_by_one(contender: Contender, count: int) -> None:
-    for argument in contender.prepare(count):
-        contender.call(argument)
-
-
-def _best_us(contender: Contender) -> float:
-    call, arguments = contender.call, list(contender.prepare(BATCHES * BATCH))
+def _turn_us(contender: Contender) -> float:
+    call, arguments = contender.call, list(contender.prepare(AGAIN + TURN))
+    for _ in range(AGAIN):
+        call(arguments.pop())
     times_ns = []
-    for _ in range(BATCHES):
+    while arguments:
+        argument = arguments.pop()
         started = perf_counter_ns()
-        for _ in range(BATCH):
-            call(arguments.pop())  # and nobody keeps it, as no server keeps a request
+        call(argument)
         times_ns.append(perf_counter_ns() - started)
-    return min(times_ns) / BATCH / 1000
+        del argument  # nobody keeps it, as no server keeps a request
+    return median(times_ns) / 1000

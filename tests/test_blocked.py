@@ -99,6 +99,33 @@ def test_a_wait_under_a_second_is_waited_for_and_no_longer(
     assert storage.take([charge(QUICK)]).granted
 
 
+def test_one_answer_serves_for_all_tries_of_a_hundredth_of_a_second(
+    clock: Clock, storage: BlockedClients
+) -> None:
+    charges = (charge(),)
+    storage.take(charges)
+    first = storage.take(charges)
+    told = [storage.take(charges)]
+    for _ in range(40):
+        clock.pass_ms(1)
+        told.append(storage.take(charges))
+    assert all(later is earlier for earlier, later in zip(told[:10], told[1:10], strict=False))
+    assert len({id(one) for one in told}) == 5
+    for passed_ms, one in enumerate(told):
+        true_wait_ms = first.outcomes[0].wait_ms - passed_ms
+        assert true_wait_ms <= one.outcomes[0].wait_ms < true_wait_ms + blocked.TOLD_NS / MS
+
+
+def test_an_answer_is_not_told_of_other_charges(storage: BlockedClients) -> None:
+    mine = (charge(),)
+    storage.take(mine)
+    storage.take(mine)
+    assert storage.take(mine).charges is mine
+    more = (charge(), charge(HOUR))
+    assert storage.take(more).charges is more
+    assert len(storage.take(mine).outcomes) == 1
+
+
 @pytest.mark.parametrize("passed_ms", [0, 0.3, 0.999, 1, 1.7, 500, 999.9])
 def test_what_is_told_has_the_time_that_passed_taken_off_and_is_never_too_short(
     clock: Clock, storage: BlockedClients, passed_ms: float

@@ -280,6 +280,18 @@ def test_what_is_prepared_of_charges_is_not_told_of_others_in_their_place() -> N
         assert dict(headers.pairs(decision, NOW_S))["RateLimit"] == f'"{policy}";r=3;t=41'
 
 
+def test_nothing_is_told_of_a_shadow_rule_that_counts_several_keys() -> None:
+    shadows = [(charge(enforce=False), Outcome(0, 3, 41_000))] * 2
+    assert LimitHeaders("both").pairs(judged(True, *shadows), NOW_S) == []
+    both = judged(True, *shadows, (charge(PER_HOUR, "hourly"), Outcome(0, 18, 3_541_000)))
+    assert told(both)["RateLimit"] == '"hourly";r=18;t=3541'
+
+
+def test_a_name_with_a_percent_sign_is_told_as_it_is() -> None:
+    named = judged(True, (charge(policy="100% of %d"), Outcome(0, 3, 41_000)))
+    assert told(named)["RateLimit"] == '"100% of %d";r=3;t=41'
+
+
 def test_a_client_cannot_make_it_prepare_more() -> None:
     """A rule that counts every value of a form's field has as many charges as the client likes."""
     headers = LimitHeaders("both")

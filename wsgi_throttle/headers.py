@@ -13,7 +13,7 @@ from math import ceil
 from typing import NamedTuple, TypeAlias
 
 from .cache import Bounded, Prepared
-from .decision import NEVER_MS, Charge, Decision, Outcome, seconds_up
+from .decision import NEVER_MS, Charge, Decision, Measured, Outcome, seconds_up
 
 Header: TypeAlias = tuple[str, str]
 
@@ -38,21 +38,15 @@ MAX_PREPARED = 1024
 _MORE_THAN_ANY = 1 << 62
 
 
-class _Policy(NamedTuple):
-    """The texts of one limit that are the same in every response."""
+# Plain tuples, which Python takes apart several times as fast as named ones.
 
-    limit_header: Header
-    item: str
+_Policy: TypeAlias = tuple[int, Header, str]
+"""What is the same in every response that tells of a charge: its place among the charges, the
+header of its quota, and its item of RateLimit for two numbers."""
 
-
-class _Policies(NamedTuple):
-    """The texts of all limits of a request that are the same in every response."""
-
-    header: Header
-    each: tuple[_Policy | None, ...]
-    """One for each charge; None for a shadow charge."""
-    are_repeated: bool
-    """A policy is there twice."""
+_Policies: TypeAlias = tuple[Header, tuple[_Policy, ...], str, bool]
+"""The same for all charges that are enforced: the header that names them, each of them, all items
+of RateLimit, and whether a name is there twice."""
 
 
 class LimitHeaders:
@@ -81,7 +75,7 @@ class LimitHeaders:
         """
         x_ratelimit, ietf = self._x_ratelimit, self._ietf
         for name, _ in present:
-            if _is_ours[name]:
+            if name not in _unrelated and _may_tell_of_limits(name):
                 x_ratelimit = x_ratelimit and not _is_of(_X_RATELIMIT, present)
                 ietf = ietf and not _is_of(_IETF, present)
                 break
@@ -90,39 +84,34 @@ class LimitHeaders:
 
         granted, charges, measured = decision
         known = self._prepared.get(id(charges))
-        header, policies, are_repeated = (
+        header, policies, items, are_repeated = (
             known[1] if known and known[0] is charges else self._prepare(charges)
         )
         if are_repeated:
             return self.pairs(_one_each(decision), now_s, present)
-        tightest: Header | None = None
-        least, latest_ms, left = _MORE_THAN_ANY, 0, ""
-        items = ""
-        for index, policy in enumerate(policies):  # zip costs as much as a header
-            if policy is None:
-                continue
-            one = measured[index]
-            remaining = one[1]
-            if granted:
-                due_ms = one[2]
-                tighter = remaining < least or (remaining == least and due_ms > latest_ms)
-            else:
-                due_ms = one[0]
-                if not due_ms:
-                    continue
-                tighter = due_ms > latest_ms
-            text = str(remaining)
-            if tighter:
-                tightest, least, latest_ms, left = policy[0], remaining, due_ms, text
-            items += f"{policy[1]}{text};t={(due_ms + 999) // 1000}"
-        if tightest is None:
+        if not policies:
             return []
+        if not granted:
+            policies, items = _refusing(policies, measured)
+        least, due_ms = _MORE_THAN_ANY, 0
+        numbers: list[int] = []
+        for place, quota, _ in policies:
+            found = measured[place]
+            remaining = found[1]
+            ms = found[2] if granted else found[0]
+            numbers += remaining, (ms + 999) // 1000
+            if (
+                (remaining < least or (remaining == least and ms > due_ms))
+                if granted
+                else ms > due_ms
+            ):
+                tightest, least, due_ms = quota, remaining, ms
 
-        pairs = [header, ("RateLimit", items[2:])] if ietf else []
+        pairs = [header, ("RateLimit", items % tuple(numbers))] if ietf else []
         if x_ratelimit:
-            reset = str(ceil(now_s + latest_ms / 1000))
-            pairs += tightest, ("X-RateLimit-Remaining", left), ("X-RateLimit-Reset", reset)
-        return pairs if latest_ms < NEVER_MS else _without_time(pairs)
+            reset = str(ceil(now_s + due_ms / 1000))
+            pairs += tightest, ("X-RateLimit-Remaining", str(least)), ("X-RateLimit-Reset", reset)
+        return pairs if due_ms < NEVER_MS else _without_time(pairs)
 
     def _prepare(self, charges: Sequence[Charge]) -> _Policies:
         alike = tuple(
@@ -138,35 +127,46 @@ class LimitHeaders:
 
 def _policies(charges: Iterable[Charge]) -> _Policies:
     lines = []
-    each: list[_Policy | None] = []
+    each = []
     names = []
-    for _, limit, _, enforce, name in charges:
-        if not enforce:
-            each.append(None)
-            continue
-        # Who keeps to the quota in a window rounded up keeps to it in the real one. Under a second
-        # no whole number is near.
-        window = f";w={seconds_up(limit.window_ms)}" if limit.window_ms >= 1000 else ""
-        lines.append(f'"{name}";q={limit.quota}{window}')
-        each.append(_Policy(("X-RateLimit-Limit", str(limit.quota)), f', "{name}";r='))
-        names.append(name)
+    for place, (_, limit, _, enforce, name) in enumerate(charges):
+        if enforce:
+            # Who keeps to the quota in a window rounded up keeps to it in the real one. Under a
+            # second no whole number is near.
+            window = f";w={seconds_up(limit.window_ms)}" if limit.window_ms >= 1000 else ""
+            lines.append(f'"{name}";q={limit.quota}{window}')
+            quoted = name.replace("%", "%%")
+            each.append((place, ("X-RateLimit-Limit", str(limit.quota)), f'"{quoted}";r=%d;t=%d'))
+            names.append(name)
     header = ("RateLimit-Policy", ", ".join(lines))
-    return _Policies(header, tuple(each), len(set(names)) < len(names))
+    return header, tuple(each), _items(each), len(set(names)) < len(names)
 
 
-_REPEATED = _Policies(("", ""), (), are_repeated=True)
+def _items(policies: Iterable[_Policy]) -> str:
+    return ", ".join([item for _, _, item in policies])
 
 
-class _Names(Bounded[str, bool]):
-    """Whether a response that has this header may be telling of limits itself."""
+def _refusing(
+    policies: Iterable[_Policy], measured: Sequence[Measured]
+) -> tuple[tuple[_Policy, ...], str]:
+    """Those of the policies whose limits refuse, and their items of RateLimit."""
+    found = tuple(policy for policy in policies if measured[policy[0]][0])
+    return found, _items(found)
 
-    __slots__ = ()
 
-    def __missing__(self, name: str) -> bool:
-        return self.keep(name, "ratelimit" in name.lower())
+_REPEATED: _Policies = ("", ""), (), "", True
 
 
-_is_ours = _Names(1024)
+_unrelated: set[str] = set()
+"""Names of headers that tell of no limits, as applications wrote them."""
+
+
+def _may_tell_of_limits(name: str) -> bool:
+    if "ratelimit" in name.lower():
+        return True
+    if len(_unrelated) < MAX_PREPARED:
+        _unrelated.add(name)
+    return False
 
 
 def _is_of(style: HeaderStyle, present: Sequence[Header]) -> bool:
@@ -190,7 +190,8 @@ def _one_each(decision: Decision) -> Decision:
         before = kept.get(charge.policy)
         if before is None or _tightness(outcome) > _tightness(before[1]):
             kept[charge.policy] = charge, outcome
-    return Decision(decision.granted, *zip(*kept.values(), strict=True))
+    charges, outcomes = zip(*kept.values(), strict=True) if kept else ((), ())
+    return Decision(decision.granted, charges, outcomes)
 
 
 def _tightness(outcome: Outcome) -> tuple[int, int, int]:

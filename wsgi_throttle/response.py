@@ -284,6 +284,8 @@ class Responder:
             # Nobody said that it is a problem.
             self._content_types["json"] = "application/json"
         self._kinds: Bounded[str, str] = Bounded(256)
+        self._told: Bounded[tuple[str, int], tuple[Decision, list[Header], _Ready]] = Bounded(1024)
+        """By kind and decision, since who asks again at once is told the same one."""
         self._refusals: Bounded[tuple[str, int, str, str, tuple[str, ...]], _Ready] = Bounded(1024)
         self._unavailable: Bounded[tuple[str, int], _Ready] = Bounded(1024)
 
@@ -316,6 +318,15 @@ class Responder:
 
         :param now_s: seconds since the epoch.
         """
+        kind = self._kind(environ)
+        known = self._told.get((kind, id(decision)))
+        if known is None or known[0] is not decision:
+            headers = self.limit_headers.pairs(decision, now_s)
+            told = decision, headers, self._refusal_of(kind, decision)
+            known = self._told.keep((kind, id(decision)), told)
+        return self._answer("429 Too Many Requests", environ, known[1], known[2])
+
+    def _refusal_of(self, kind: str, decision: Decision) -> _Ready:
         wait_ms = 0
         violated: tuple[str, ...] = ()
         for charge, (wait, *_) in zip(decision.charges, decision.measured, strict=True):
@@ -324,14 +335,11 @@ class Responder:
                     violated += (charge.policy,)
                 if wait > wait_ms:
                     tightest, wait_ms = charge, wait
-        kind = self._kind(environ)
         seconds = seconds_up(wait_ms)
         key = (kind, seconds, tightest.policy, tightest.limit.tag, violated)
-        ready = self._refusals.get(key) or self._refusals.keep(
+        return self._refusals.get(key) or self._refusals.keep(
             key, self._refusal(kind, None if wait_ms >= NEVER_MS else seconds, tightest, violated)
         )
-        headers = self.limit_headers.pairs(decision, now_s)
-        return self._answer("429 Too Many Requests", environ, headers, ready)
 
     def unavailable(self, environ: dict[str, Any], retry_after_s: int) -> Response:
         """503, where a rule has its requests refused while nothing can be counted."""
@@ -348,7 +356,7 @@ class Responder:
         self, status: str, environ: dict[str, Any], headers: list[Header], ready: _Ready
     ) -> Response:
         fixed, body = ready
-        headers += fixed
+        headers = [*headers, *fixed]
         if self._any_origin:
             headers += self._any_origin
         elif self._origins:

@@ -105,7 +105,8 @@ def _sliding(limit: Limit) -> Spend:
                 wait_ms = _wait(state, now - window_ms, cost - remaining)
             return wait_ms, remaining, state[1] + window_ms - now, state
         if cost:
-            if state[-2] // grain == now // grain:
+            at = state[-2]
+            if at == now or (grain > 1 and at // grain == now // grain):
                 state = (total + cost, *state[1:-2], now, state[-1] + cost)
             else:
                 state = (total + cost, *state[1:], now, cost)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from time import monotonic_ns
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from ..decision import NEVER_MS, Charge, Decision, Measured
 from . import Storage
@@ -18,21 +19,26 @@ LONGEST_NS = 1_000_000_000
 """After how long the storage is asked again at the latest, so that a reset, a failover or an edit
 takes effect."""
 
+TOLD_NS = 10_000_000
+"""For how long one answer serves for all tries of a client."""
+
 MOST = 10_000
 """How many refusals are remembered. Without one the storage is asked, which is only slower."""
-
-_new = tuple.__new__  # what a named tuple's own __new__ calls, at half the cost
 
 _Key: TypeAlias = tuple[str, str, int]  # bucket, limit.tag, cost
 
 
-class _Refusal(NamedTuple):
+@dataclass(slots=True)
+class _Refusal:
     until_ns: int
     """Counted from before the storage was asked, so that nobody is refused for longer than its
     answer said."""
     answered_ns: int
     """Counted from here, so that nobody is told too short a wait."""
     decision: Decision
+    told: Decision
+    """What was told last, and is again until this time."""
+    told_until_ns: int
 
 
 class BlockedClients:
@@ -52,7 +58,7 @@ class BlockedClients:
 
     def take(self, charges: Sequence[Charge]) -> Decision:
         """As the storage's. In a decision that was remembered, charges which the storage was not
-        asked about then are told as untouched."""
+        asked about then are told as untouched, and waits may be TOLD_NS too long."""
         clock_ns = self._clock_ns
         now_ns = clock_ns()
         if self._refusals:
@@ -61,6 +67,9 @@ class BlockedClients:
             for bucket, limit, cost, enforce, _ in charges:
                 refusal = self._refusals.get((bucket, limit.tag, cost))
                 if refusal and enforce and now_ns < refusal.until_ns:
+                    told = refusal.told
+                    if now_ns < refusal.told_until_ns and told[1] is charges:
+                        return told
                     return _again(refusal, charges, now_ns)
         decision = self._storage.take(charges)
         if not decision.granted:
@@ -93,7 +102,7 @@ class BlockedClients:
             for (bucket, limit, cost, _, _), outcome in decision.refusing:
                 until_ns = asked_ns + min(outcome.wait_ms * 1_000_000, LONGEST_NS)
                 key = (bucket, limit.tag, cost)
-                self._refusals[key] = _Refusal(until_ns, answered_ns, decision)
+                self._refusals[key] = _Refusal(until_ns, answered_ns, decision, decision, 0)
                 self._refusals.move_to_end(key)
                 self._last_until_ns = max(self._last_until_ns, until_ns)
             while len(self._refusals) > MOST or self._oldest().until_ns <= asked_ns:
@@ -105,8 +114,8 @@ class BlockedClients:
 
 def _again(refusal: _Refusal, charges: Sequence[Charge], now_ns: int) -> Decision:
     """The decision as it would be told now."""
-    _, answered_ns, (_, asked, measured) = refusal
-    passed_ms = (now_ns - answered_ns) // 1_000_000
+    _, asked, measured = refusal.decision
+    passed_ms = (now_ns - refusal.answered_ns) // 1_000_000
     if asked != charges:
         measured = _matching(refusal.decision, charges)
     told = []
@@ -116,7 +125,9 @@ def _again(refusal: _Refusal, charges: Sequence[Charge], now_ns: int) -> Decisio
         if reset_ms:
             reset_ms = reset_ms - passed_ms if reset_ms > passed_ms else 1
         told.append((wait_ms, remaining, reset_ms))
-    return _new(Decision, (False, charges, told))
+    refusal.told = Decision(False, charges, told)
+    refusal.told_until_ns = now_ns + TOLD_NS
+    return refusal.told
 
 
 def _matching(decision: Decision, charges: Sequence[Charge]) -> list[Measured]:

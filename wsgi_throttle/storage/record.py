@@ -72,11 +72,12 @@ class Packing:
             if layout.marks != self._marks:
                 return self._sort_out(record, now)
             self._by_shapes.keep(layout.begin, layout)
-        others = record[layout.size :]
-        if others and rank(others, now)[0] == EXPIRED:
-            others = b""
         unpack_from, split = layout.unpack_from, layout.split
-        return split(unpack_from(record)), others
+        states = split(unpack_from(record))
+        if len(record) == layout.size:
+            return states, b""
+        others = record[layout.size :]
+        return states, b"" if rank(others, now)[0] == EXPIRED else others
 
     def pack(self, states: Sequence[State], others: bytes, over: bool, now: int) -> bytes:
         """The record of these states and of the parts that hold others; empty if there are none.
@@ -87,16 +88,18 @@ class Packing:
         if others:
             expires_s = max(expires_s, rank(others, now)[1])
         lengths = tuple(map(len, states))
-        try:
-            layout = self._by_lengths[lengths]
-            pack = layout.pack
-            packed = pack(layout.begin, over, expires_s, *chain.from_iterable(states))
-        except (KeyError, error):
+        layout = self._by_lengths.get(lengths)
+        if layout is None:
             if not any(lengths):
                 return others
-            layout = self._by_lengths.keep(lengths, _layouts[self._learn(states)])
+            layout = self._learn(states)
+        pack = layout.pack
+        try:
+            packed = pack(layout.begin, over, expires_s, *chain.from_iterable(states))
+        except error:
+            layout = self._learn(states)
             packed = layout.pack(layout.begin, over, expires_s, *chain.from_iterable(states))
-        return packed + others
+        return packed + others if others else packed
 
     def _sort_out(self, record: bytes, now: int) -> tuple[tuple[State, ...], bytes]:
         """The same for a record that begins with other limits."""
@@ -116,8 +119,8 @@ class Packing:
             others = _layouts[alone].pack(alone, False, expires_s, *state) + others
         return wanted, others
 
-    def _learn(self, states: Sequence[State]) -> bytes:
-        """The shapes of states of new lengths, or with integers too wide for what was learned.
+    def _learn(self, states: Sequence[State]) -> _Layout:
+        """The layout for states of new lengths, or with integers too wide for what was learned.
         Never narrower than any before, so that no two clients unlearn each other's."""
         self._widths = [
             (max(even, _width(state[::2])), max(odd, _width(state[1::2])))
@@ -127,7 +130,8 @@ class Packing:
             _SHAPE.pack(mark, len(state), even * len(_WIDTHS) + odd)
             for mark, state, (even, odd) in zip(self._marks, states, self._widths, strict=True)
         ]
-        return bytes([len(shapes)]) + b"".join(shapes)
+        layout = _layouts[bytes([len(shapes)]) + b"".join(shapes)]
+        return self._by_lengths.keep(tuple(map(len, states)), layout)
 
 
 def rank(record: bytes, now: int) -> tuple[int, int]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 
-from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome
+from wsgi_throttle.decision import NEVER_MS, Charge, Charges, Decision, Limit, Outcome
 from wsgi_throttle.errors import StorageError
 from wsgi_throttle.storage import blocked
 from wsgi_throttle.storage.blocked import BlockedClients
@@ -102,14 +103,14 @@ def test_a_wait_under_a_second_is_waited_for_and_no_longer(
 def test_one_answer_serves_for_all_tries_of_a_hundredth_of_a_second(
     clock: Clock, storage: BlockedClients
 ) -> None:
-    charges = (charge(),)
+    charges = Charges.of([charge()])
     storage.take(charges)
     first = storage.take(charges)
     told = [storage.take(charges)]
     for _ in range(40):
         clock.pass_ms(1)
         told.append(storage.take(charges))
-    assert all(later is earlier for earlier, later in zip(told[:10], told[1:10], strict=False))
+    assert all(later is earlier for earlier, later in pairwise(told[:10]))
     assert len({id(one) for one in told}) == 5
     for passed_ms, one in enumerate(told):
         true_wait_ms = first.outcomes[0].wait_ms - passed_ms
@@ -117,11 +118,11 @@ def test_one_answer_serves_for_all_tries_of_a_hundredth_of_a_second(
 
 
 def test_an_answer_is_not_told_of_other_charges(storage: BlockedClients) -> None:
-    mine = (charge(),)
+    mine = Charges.of([charge()])
     storage.take(mine)
     storage.take(mine)
     assert storage.take(mine).charges is mine
-    more = (charge(), charge(HOUR))
+    more = Charges.of([charge(), charge(HOUR)])
     assert storage.take(more).charges is more
     assert len(storage.take(mine).outcomes) == 1
 

@@ -265,6 +265,16 @@ def failing(environ: dict[str, Any]) -> bool:
     raise RuntimeError("no")
 
 
+def test_clients_of_the_same_rules_share_all_but_their_buckets() -> None:
+    rules = table(rule("/a", "a", "5 per minute; 20 per hour"), application_limits="1000 per hour")
+    plan = rules.match("GET", "/a")
+    one, other = (plan.charges({"REMOTE_ADDR": f"192.0.2.{number}"}) for number in (1, 2))
+    assert one.lines is other.lines
+    assert one.buckets != other.buckets
+    assert [charge.policy for charge in one] == ["a-1", "a-2", "application"]
+    assert plan.charges({"REMOTE_ADDR": "192.0.2.1"}) is one
+
+
 def test_path_variables_reach_the_plan_in_their_canonical_text() -> None:
     rules = table(rule("/users/<int:id>/<name>", key="path:id"), rule("/pages/<int:id>"))
     assert rules.match("GET", "/users/005/Ann").parts[0].path_args == {"id": "5", "name": "Ann"}

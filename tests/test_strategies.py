@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit
+from wsgi_throttle.decision import NEVER_MS, Charge, Charges, Decision, Limit
 from wsgi_throttle.strategies import ALIASES, LARGEST, STRATEGIES, State, spend_by, take, terms
 
 YEAR_MS = 365 * 86_400_000
@@ -29,7 +29,7 @@ every_strategy = pytest.mark.parametrize("name", STRATEGIES)
 
 
 def judge(charges: list[Charge], states: list[State], now: int) -> tuple[Decision, list[State]]:
-    decision = take(charges, terms(charges), states, now)
+    decision = take(charges, terms(Charges.of(charges).lines), states, now)
     return decision, [spent[3] for spent in decision.measured]
 
 

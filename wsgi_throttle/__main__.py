@@ -120,11 +120,11 @@ def _print_part(part: Part, path_args: Any, environ: dict[str, Any], user: str |
             if user and counter.key_types == ("session-user",)
             else counter.key(environ, path_args)
         )
-        for line in counter.lines:
-            what = "counts" if line.enforce else "counts in shadow"
-            cost = f", cost {line.cost}" if line.cost > 1 else ""
+        for term in counter.terms:
+            what = "counts" if term.enforce else "counts in shadow"
+            cost = f", cost {term.cost}" if term.cost > 1 else ""
             print(
-                f"  {what:17} {line.policy}: {describe(line.limit)}, {line.limit.strategy}{cost}, "
+                f"  {what:17} {term.policy}: {describe(term.limit)}, {term.limit.strategy}{cost}, "
                 f"by {','.join(counter.key_types)}, here {key}"
             )
 

@@ -13,7 +13,7 @@ from math import ceil
 from typing import NamedTuple, TypeAlias
 
 from .cache import Bounded, Prepared
-from .decision import NEVER_MS, Charge, Decision, Measured, Outcome, seconds_up
+from .decision import NEVER_MS, Charge, Charges, Decision, Line, Measured, Outcome, seconds_up
 
 Header: TypeAlias = tuple[str, str]
 
@@ -83,9 +83,12 @@ class LimitHeaders:
             return []
 
         granted, charges, measured = decision
-        known = self._prepared.get(id(charges))
+        if charges.__class__ is not Charges:
+            charges = Charges.of(charges)
+        lines = charges.lines
+        known = self._prepared.get(id(lines))
         header, policies, items, are_repeated = (
-            known[1] if known and known[0] is charges else self._prepare(charges)
+            known[1] if known and known[0] is lines else self._prepare(lines)
         )
         if are_repeated:
             return self.pairs(_one_each(decision), now_s, present)
@@ -95,8 +98,8 @@ class LimitHeaders:
             policies, items = _refusing(policies, measured)
         least, due_ms = _MORE_THAN_ANY, 0
         numbers: list[int] = []
-        for place, quota, _ in policies:
-            found = measured[place]
+        for index, quota, _ in policies:
+            found = measured[index]
             remaining = found[1]
             ms = found[2] if granted else found[0]
             numbers += remaining, (ms + 999) // 1000
@@ -113,32 +116,30 @@ class LimitHeaders:
             pairs += tightest, ("X-RateLimit-Remaining", str(least)), ("X-RateLimit-Reset", reset)
         return pairs if due_ms < NEVER_MS else _without_time(pairs)
 
-    def _prepare(self, charges: Sequence[Charge]) -> _Policies:
+    def _prepare(self, lines: Sequence[Line]) -> _Policies:
         alike = tuple(
-            dict.fromkeys(
-                [(policy, limit.tag, enforce) for _, limit, _, enforce, policy in charges]
-            )
+            dict.fromkeys([(policy, limit.tag, enforce) for _, limit, _, enforce, policy in lines])
         )
-        if len(alike) < len(charges):
+        if len(alike) < len(lines):
             return _REPEATED
-        policies = self._alike.get(alike) or self._alike.keep(alike, _policies(charges))
-        return self._prepared.keep_for(charges, policies)
+        policies = self._alike.get(alike) or self._alike.keep(alike, _policies(lines))
+        return self._prepared.keep_for(lines, policies)
 
 
-def _policies(charges: Iterable[Charge]) -> _Policies:
-    lines = []
+def _policies(lines: Iterable[Line]) -> _Policies:
+    named = []
     each = []
     names = []
-    for place, (_, limit, _, enforce, name) in enumerate(charges):
+    for index, (_, limit, _, enforce, name) in enumerate(lines):
         if enforce:
             # Who keeps to the quota in a window rounded up keeps to it in the real one. Under a
             # second no whole number is near.
             window = f";w={seconds_up(limit.window_ms)}" if limit.window_ms >= 1000 else ""
-            lines.append(f'"{name}";q={limit.quota}{window}')
+            named.append(f'"{name}";q={limit.quota}{window}')
             quoted = name.replace("%", "%%")
-            each.append((place, ("X-RateLimit-Limit", str(limit.quota)), f'"{quoted}";r=%d;t=%d'))
+            each.append((index, ("X-RateLimit-Limit", str(limit.quota)), f'"{quoted}";r=%d;t=%d'))
             names.append(name)
-    header = ("RateLimit-Policy", ", ".join(lines))
+    header = ("RateLimit-Policy", ", ".join(named))
     return header, tuple(each), _items(each), len(set(names)) < len(names)
 
 

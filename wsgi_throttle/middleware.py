@@ -150,8 +150,8 @@ class Throttle:
                     "several: clients get as many times their limits; write storage: shared://"
                 )
         charges = plan.charges(environ)
-        if not charges:
-            return Decision(True, (), ())
+        if not charges.lines:
+            return Decision(True, charges, ())
         try:
             return self._storage.take(charges)
         except StorageError:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from .cache import Bounded
 from .config import METHODS, Config, Rule, RuleLimit
-from .decision import Charge, Limit
+from .decision import Charge, Charges, Limit, Line
 from .errors import ConfigError, Mistake
 from .identity import (
     KEY_TYPES,
@@ -33,14 +33,13 @@ LAYOUT = 1
 MAX_CACHED_PATHS = 4096
 MAX_CACHED_CHARACTERS = 512
 MAX_CACHED_PLANS = 1024
-MAX_MADE = 1024
-"""Clients whose charges are kept, and how many charges of one request are worth it."""
-MAX_MADE_OF_ONE = 64
+MAX_MADE = 4096
+"""Clients whose charges are kept."""
 
 _METHODS = frozenset(METHODS)
 
 
-class Line(NamedTuple):
+class Term(NamedTuple):
     """What a counter counts by one limit."""
 
     limit: Limit
@@ -57,14 +56,18 @@ class Counter:
     """The bucket's text up to the key."""
     key_types: tuple[str, ...]
     key: KeyFunction
-    lines: tuple[Line, ...]
+    terms: tuple[Term, ...]
+
+    def bucket(self, key: str) -> str:
+        """Whose counter it is for a client with this key."""
+        return f"{self.prefix}{key}}}"
 
     def charges(self, key: Key) -> list[Charge]:
         """What a client with this key is charged."""
         charges = []
         for one in (key,) if isinstance(key, str) else key:
-            bucket = f"{self.prefix}{one}}}"
-            charges += [Charge(bucket, *line) for line in self.lines]
+            bucket = self.bucket(one)
+            charges += [Charge(bucket, *term) for term in self.terms]
         return charges
 
 
@@ -100,7 +103,9 @@ class Plan:
     part is charged as it stands."""
     counters: tuple[tuple[Counter, Mapping[str, str]], ...]
     """All of all parts, with what their keys are to know of the path."""
-    made: Bounded[tuple[Any, ...], tuple[Charge, ...]]
+    lines: tuple[Line, ...]
+    """What all of these charge, where each has one key."""
+    made: Bounded[tuple[Any, ...], Charges]
     """The charges that were made last, of all plans, by counters and keys."""
     exempt: bool
     """Nothing is counted."""
@@ -115,7 +120,7 @@ class Plan:
     """A CORS preflight is not charged: the method is OPTIONS, and no rule names it."""
     on_storage_error: str
 
-    def charges(self, environ: Environ) -> tuple[Charge, ...]:
+    def charges(self, environ: Environ) -> Charges:
         """What this request is to be charged."""
         client: tuple[Any, ...] = ()
         for counter, path_args in self.counters if self.plain else self._applicable(environ):
@@ -128,13 +133,16 @@ class Plan:
             for counter in part.applicable(environ):
                 yield counter, part.path_args
 
-    def _charges(self, client: tuple[Any, ...]) -> tuple[Charge, ...]:
+    def _charges(self, client: tuple[Any, ...]) -> Charges:
         """:param client: its counters, each with the key that the client has there."""
+        counters, keys = client[::2], client[1::2]
+        if self.plain and not any(isinstance(key, tuple) for key in keys):
+            buckets = [counter.bucket(key) for counter, key in zip(counters, keys, strict=True)]
+            return self.made.keep(client, Charges(self.lines, tuple(buckets)))
         found: list[Charge] = []
-        for counter, key in zip(client[::2], client[1::2], strict=True):
+        for counter, key in zip(counters, keys, strict=True):
             found += counter.charges(key)
-        charges = tuple(found) if self.plain else _each_once(found)
-        return self.made.keep(client, charges) if len(charges) <= MAX_MADE_OF_ONE else charges
+        return self.made.keep(client, Charges.of(found if self.plain else _each_once(found)))
 
 
 class _Found(NamedTuple):
@@ -156,7 +164,7 @@ class RuleTable:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._made: Bounded[tuple[Any, ...], tuple[Charge, ...]] = Bounded(MAX_MADE)
+        self._made: Bounded[tuple[Any, ...], Charges] = Bounded(MAX_MADE)
         is_on = config.mode != "off"
         self.rules = tuple(rule for rule in config.rules if is_on and rule.mode != "off")
         _check(config, self.rules)
@@ -292,14 +300,18 @@ class RuleTable:
             for found in shadows
             if not (found.rule and found.rule.exempt)
         ]
+        counters = [(counter, part.path_args) for part in parts for counter in part.counters]
         return Plan(
             rules=rules,
             parts=tuple(part for part in parts if part.counters),
             plain=len(winners) == 1
             and (not shadows or (len(shadows) == 1 and self._enforce))
             and not any(part.rule and (part.rule.skip or part.rule.when) for part in parts),
-            counters=tuple(
-                (counter, part.path_args) for part in parts for counter in part.counters
+            counters=tuple(counters),
+            lines=tuple(
+                (place, *term)
+                for place, (counter, _) in enumerate(counters)
+                for term in counter.terms
             ),
             made=self._made,
             exempt=not any(part.counters for part in parts),
@@ -336,18 +348,18 @@ class RuleTable:
         self, limits: Sequence[RuleLimit], method: str, enforce: bool
     ) -> tuple[Counter, ...]:
         """:param method: to be counted by itself; empty for all together."""
-        groups: dict[tuple[str, tuple[str, ...]], list[Line]] = {}
+        groups: dict[tuple[str, tuple[str, ...]], list[Term]] = {}
         for one in limits:
-            line = Line(one.limit, one.cost, enforce, one.policy)
-            groups.setdefault((one.scope, one.key), []).append(line)
+            term = Term(one.limit, one.cost, enforce, one.policy)
+            groups.setdefault((one.scope, one.key), []).append(term)
         return tuple(
             Counter(
                 self._prefix(scope, key, method, enforce),
                 key,
                 self._keys[key],
-                tuple(lines),
+                tuple(terms),
             )
-            for (scope, key), lines in groups.items()
+            for (scope, key), terms in groups.items()
         )
 
     def _prefix(self, scope: str, key: tuple[str, ...], method: str, enforce: bool) -> str:

@@ -15,7 +15,7 @@ from math import gcd
 from typing import NamedTuple, TypeAlias
 
 from .cache import Bounded
-from .decision import NEVER_MS, Charge, Decision, Limit
+from .decision import NEVER_MS, Charge, Decision, Limit, Line
 
 State: TypeAlias = tuple[int, ...]
 
@@ -212,9 +212,9 @@ Term: TypeAlias = tuple[Spend, int, bool]
 enforced."""
 
 
-def terms(charges: Iterable[Charge]) -> tuple[Term, ...]:
-    """The terms of these charges, which a storage keeps for as long as it keeps the charges."""
-    return tuple((spend_by(limit), cost, enforce) for _, limit, cost, enforce, _ in charges)
+def terms(lines: Iterable[Line]) -> tuple[Term, ...]:
+    """The terms of the charges that have these lines, which a storage makes once."""
+    return tuple((spend_by(limit), cost, enforce) for _, limit, cost, enforce, _ in lines)
 
 
 def spend_by(limit: Limit) -> Spend:

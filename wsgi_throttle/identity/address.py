@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from itertools import islice
+from socket import AF_INET, inet_ntoa, inet_pton
 from typing import Any, NamedTuple
 
 from ..cache import Bounded
@@ -212,7 +213,7 @@ class Clients:
         network: IPv4Network | IPv6Network
         if isinstance(address, IPv4Address):
             if self._settings.ipv4_prefix == 32:
-                return Client(f"ip:{address}", address)
+                return Client(f"ip:{inet_ntoa(address.packed)}", address)
             network = IPv4Network((int(address), self._settings.ipv4_prefix), strict=False)
         else:
             if self._settings.ipv6_prefix == 128:
@@ -224,8 +225,8 @@ class Clients:
         """Notice a proxy that is not trusted. Peers on the internet go by at their first request;
         a local one is looked at longer, since its first may be a health check."""
         is_local = client.address is None or _LOCAL.contains(client.address)
-        sign = next((name for key, name in self._signs.items() if key in environ), None)
-        if sign is not None:
+        if not self._signs.keys().isdisjoint(environ.keys()):
+            sign = next(name for key, name in self._signs.items() if key in environ)
             name = "unix" if peer in UNIX_PEERS else client.address or escaped(peer)
             self._notice(
                 f"sign of a proxy, local: {is_local}",
@@ -288,6 +289,10 @@ def environ_name(header: str) -> str:
 def parse_address(text: str) -> Address | None:
     """The address in an element of a forwarding header or in REMOTE_ADDR, which may have a port,
     brackets or a zone id; None if there is none. Mapped and translated IPv4 is IPv4."""
+    try:  # which only takes the one canonical spelling of IPv4, and that of nearly all clients
+        return IPv4Address(inet_pton(AF_INET, text))
+    except (OSError, ValueError):
+        pass
     host = text.strip(" \t")
     if len(host) > 100:
         return None

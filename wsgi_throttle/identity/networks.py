@@ -30,6 +30,7 @@ class Networks:
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         networks = [parse_network(text) for text in texts]
+        self._count = len(networks)
         self._ranges = {
             4: _ranges(net for net in networks if isinstance(net, IPv4Network)),
             6: _ranges(net for net in networks if isinstance(net, IPv6Network)),
@@ -37,7 +38,7 @@ class Networks:
 
     def contains(self, address: Address | None) -> bool:
         """Whether the address is in one of the networks; None, a client without one, never is."""
-        if address is None:
+        if address is None or not self._count:
             return False
         firsts, lasts = self._ranges[address.version]
         number = int(address)
@@ -45,7 +46,7 @@ class Networks:
         return index >= 0 and number <= lasts[index]
 
     def __bool__(self) -> bool:
-        return any(firsts for firsts, _ in self._ranges.values())
+        return self._count > 0
 
 
 def _ranges(networks: Iterable[IPv4Network | IPv6Network]) -> tuple[list[int], list[int]]:

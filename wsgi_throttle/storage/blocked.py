@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from time import monotonic_ns
 from typing import TypeAlias
 
-from ..decision import NEVER_MS, Charge, Decision, Measured
+from ..decision import NEVER_MS, Charge, Charges, Decision, Measured
 from . import Storage
 from .fork import ForkLock
 
@@ -64,8 +64,11 @@ class BlockedClients:
         if self._refusals:
             if now_ns >= self._last_until_ns:
                 self.clear()
-            for bucket, limit, cost, enforce, _ in charges:
-                refusal = self._refusals.get((bucket, limit.tag, cost))
+            if charges.__class__ is not Charges:
+                charges = Charges.of(charges)
+            buckets = charges.buckets
+            for place, limit, cost, enforce, _ in charges.lines:
+                refusal = self._refusals.get((buckets[place], limit.tag, cost))
                 if refusal and enforce and now_ns < refusal.until_ns:
                     told = refusal.told
                     if now_ns < refusal.told_until_ns and told[1] is charges:
@@ -116,7 +119,7 @@ def _again(refusal: _Refusal, charges: Sequence[Charge], now_ns: int) -> Decisio
     """The decision as it would be told now."""
     _, asked, measured = refusal.decision
     passed_ms = (now_ns - refusal.answered_ns) // 1_000_000
-    if asked != charges:
+    if asked is not charges and asked != charges:
         measured = _matching(refusal.decision, charges)
     told = []
     for wait_ms, remaining, reset_ms in [one[:3] for one in measured]:

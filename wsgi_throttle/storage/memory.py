@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from ..cache import Prepared
-from ..decision import Charge, Decision, Limit
+from ..decision import Charge, Charges, Decision, Limit, Line
 from ..errors import StorageURIError
 from ..strategies import State, Term, spend_by, take, terms
 from .clock import monotonic_ms
@@ -16,10 +16,10 @@ from .fork import ForkLock
 from .uri import options, whole_number
 
 MAX_PREPARED = 1024
-"""Of how many charges it is known where their states are."""
+"""Of how many lines the tables are known."""
 
-_Prepared: TypeAlias = "tuple[list[tuple[_Table, str]], tuple[Term, ...]]"
-"""Where the states of charges are, and their terms."""
+_Prepared: TypeAlias = "tuple[list[tuple[_Table, int]], tuple[Term, ...]]"
+"""The table of each line, with the place of its bucket, and the terms of the lines."""
 
 _UNSEEN: Any = ((),)
 """The list of a client without a state, which nobody can write to."""
@@ -59,27 +59,29 @@ class MemoryStorage:
         return cls(max_clients=whole_number("max_clients", found["max_clients"], 1))
 
     def take(self, charges: Sequence[Charge]) -> Decision:
+        if charges.__class__ is not Charges:
+            charges = Charges.of(charges)
+        lines, buckets = charges.lines, charges.buckets
         lock, clock = self._lock.lock, self._clock
         lock.acquire()  # `with` costs twice as much
         try:
             now = clock()
-            known = self._prepared.get(id(charges))
-            places, of_charges = (
-                known[1] if known and known[0] is charges else self._prepare(charges)
-            )
+            known = self._prepared.get(id(lines))
+            places, of_lines = known[1] if known and known[0] is lines else self._prepare(lines)
             cells = []
             states = []
-            for table, bucket in places:
-                cell = table.get(bucket, _UNSEEN)
+            for table, place in places:
+                cell = table.get(buckets[place], _UNSEEN)
                 cells.append(cell)
                 states.append(cell[0])
-            decision = take(charges, of_charges, states, now)
+            decision = take(charges, of_lines, states, now)
             measured: Any = decision.measured
             grown = False
-            for index, (table, bucket) in enumerate(places):
+            for index, (table, place) in enumerate(places):
                 cell, state = cells[index], measured[index][3]
                 if state is cell[0]:
                     continue
+                bucket = buckets[place]
                 if not state:
                     del table[bucket]
                     self._size -= 1
@@ -114,17 +116,17 @@ class MemoryStorage:
         """How many states are kept."""
         return self._size
 
-    def _prepare(self, charges: Sequence[Charge]) -> _Prepared:
+    def _prepare(self, lines: Sequence[Line]) -> _Prepared:
         """Requires that the lock is held."""
         places = []
-        for bucket, limit, _, _, _ in charges:
+        for place, limit, _, _, _ in lines:
             table = self._tables.get(limit.tag)
             if table is None:
                 table = self._tables[limit.tag] = _Table(limit)
-            places.append((table, bucket))
-        return self._prepared.keep_for(charges, (places, terms(charges)))
+            places.append((table, place))
+        return self._prepared.keep_for(lines, (places, terms(lines)))
 
-    def _tidy(self, places: Sequence[tuple[_Table, str]], now: int) -> None:
+    def _tidy(self, places: Sequence[tuple[_Table, int]], now: int) -> None:
         """Forget what has expired, at more than the pace at which states come in, and what there
         is no room for."""
         for table, _ in places:

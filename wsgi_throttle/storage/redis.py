@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from hashlib import sha1
 from pathlib import Path
 from struct import pack
@@ -19,7 +19,8 @@ from redis.connection import AbstractConnection
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from ..decision import Charge, Decision, Limit
+from ..cache import Prepared
+from ..decision import Charge, Charges, Decision, Limit, Line
 from ..errors import StorageError, StorageURIError
 from ..strategies import STRATEGIES
 from .connections import Connections, Link
@@ -55,6 +56,10 @@ _KNOWN_OPTIONS = {
     "redis+sentinel": _OPTIONS | _TLS_OPTIONS | {"ssl", "sentinel_username", "sentinel_password"},
 }
 
+_Prepared: TypeAlias = tuple[bytes, bytes, list[tuple[int, str]], bytes]
+"""Of a command for these lines: how it begins, how many keys there are, the place of the bucket of
+each key and its limit, and all arguments."""
+
 Connect: TypeAlias = Callable[[], AbstractConnection]
 
 
@@ -86,6 +91,7 @@ class RedisStorage:
         self._eval = _bulk(b"EVAL") + _bulk(script)
         digest = sha1(script, usedforsecurity=False).hexdigest()
         self._evalsha = _bulk(b"EVALSHA") + _bulk(digest.encode())
+        self._prepared: Prepared[_Prepared] = Prepared(1024)
         self._connections: Connections | None = None
         self._at_fork = ForkLock(after_in_child=self._forget_connections)  # guards nothing
 
@@ -139,10 +145,25 @@ class RedisStorage:
 
     def _take_commands(self, charges: Sequence[Charge]) -> tuple[bytes, Callable[[], bytes]]:
         """The command that takes, and a function that makes the one which brings the script."""
-        words = [b"*%d\r\n" % (3 + 2 * len(charges)), self._evalsha, _bulk(b"%d" % len(charges))]
-        words += map(_key, charges)
-        words += [_argument(limit, cost, enforce) for _, limit, cost, enforce, _ in charges]
+        if charges.__class__ is not Charges:
+            charges = Charges.of(charges)
+        lines, buckets = charges.lines, charges.buckets
+        known = self._prepared.get(id(lines))
+        begin, keys, tags, arguments = (
+            known[1] if known and known[0] is lines else self._prepare(lines)
+        )
+        words = [begin, self._evalsha, keys]
+        for place, tag in tags:
+            key = f"{buckets[place]}:{tag}".encode()
+            words.append(b"$%d\r\n%b\r\n" % (len(key), key))
+        words.append(arguments)
         return b"".join(words), lambda: b"".join((words[0], self._eval, *words[2:]))
+
+    def _prepare(self, lines: Sequence[Line]) -> _Prepared:
+        begin, keys = b"*%d\r\n" % (3 + 2 * len(lines)), _bulk(b"%d" % len(lines))
+        tags = [(place, limit.tag) for place, limit, _, _, _ in lines]
+        arguments = [_argument(limit, cost, enforce) for _, limit, cost, enforce, _ in lines]
+        return self._prepared.keep_for(lines, (begin, keys, tags, b"".join(arguments)))
 
     def _ask(self, command: bytes, unknown_script: Callable[[], bytes] | None = None) -> bytes:
         """Send the command, once, and return the line that answers it.
@@ -203,7 +224,6 @@ def _key(charge: Charge) -> bytes:
     return _bulk(f"{charge.bucket}:{charge.limit.tag}".encode())
 
 
-@lru_cache(maxsize=4096)
 def _argument(limit: Limit, cost: int, enforce: bool) -> bytes:
     """What take.lua is to know of a charge."""
     lifetime_ms = STRATEGIES[limit.strategy].lifetime_ms(limit)

@@ -22,7 +22,7 @@ from weakref import WeakSet
 import lmdb
 
 from ..cache import Bounded, Prepared
-from ..decision import Charge, Decision, Limit
+from ..decision import Charge, Charges, Decision, Limit, Line
 from ..errors import StorageError, StorageURIError
 from ..strategies import State, Term, take, terms
 from .clock import monotonic_ms
@@ -49,11 +49,11 @@ _PAGE = 4096
 _logger = logging.getLogger("wsgi_throttle")
 _Result = TypeVar("_Result")
 
-_Bucket: TypeAlias = tuple[bytes, Packing, int, int]
-"""The key of a bucket, how its states are packed, and where its charges are among all."""
+_Group: TypeAlias = tuple[Packing, int, int]
+"""How the states of a bucket are packed, and where its lines are among all."""
 
-_Prepared: TypeAlias = tuple[list[_Bucket], tuple[Term, ...]]
-"""The buckets of charges, and their terms."""
+_Prepared: TypeAlias = tuple[list[_Group], tuple[Term, ...]]
+"""The groups of lines, a bucket each, and the terms of the lines."""
 
 
 class SharedStorage:
@@ -80,6 +80,8 @@ class SharedStorage:
         self._place: _Place | None = None
         self._packings: Bounded[tuple[str, ...], Packing] = Bounded(1024)
         self._prepared: Prepared[_Prepared] = Prepared(1024)
+        self._keys: Bounded[str, bytes] = Bounded(4096)
+        """The keys that buckets have in the file."""
         self._growth_until_look = 0
         self._victims = 0
         self._forgotten = 0
@@ -163,23 +165,27 @@ class SharedStorage:
         return self._place
 
     def _take(self, env: lmdb.Environment, charges: Sequence[Charge]) -> Decision:
-        known = self._prepared.get(id(charges))
-        buckets, of_charges = known[1] if known and known[0] is charges else self._prepare(charges)
+        if charges.__class__ is not Charges:
+            charges = Charges.of(charges)
+        lines = charges.lines
+        known = self._prepared.get(id(lines))
+        groups, of_lines = known[1] if known and known[0] is lines else self._prepare(lines)
         # A transaction that only reads would take a reader's slot, which a SIGKILL would leave.
         clock = self._clock
         with env.begin(None, None, True) as txn:  # to write; a name costs more
             now = clock()
             states: list[State] = []
             found = []
-            for key, packing, _, _ in buckets:
+            for place, bucket in enumerate(charges.buckets):
+                key = self._keys.get(bucket) or self._keys.keep(bucket, _key(bucket))
                 record = txn.get(key, b"")
-                before, others = packing.unpack(record, now)
+                before, others = groups[place][0].unpack(record, now)
                 states += before
-                found.append((len(record), before, others))
-            decision = take(charges, of_charges, states, now)
+                found.append((key, len(record), before, others))
+            decision = take(charges, of_lines, states, now)
             measured: Any = decision.measured
-            for index, (key, packing, start, end) in enumerate(buckets):
-                size, before, others = found[index]
+            for place, (packing, start, end) in enumerate(groups):
+                key, size, before, others = found[place]
                 after, over = [], False
                 for spent in measured[start:end]:
                     after.append(spent[3])
@@ -197,26 +203,29 @@ class SharedStorage:
             return decision
 
     def _reset(self, env: lmdb.Environment, charges: Sequence[Charge]) -> None:
-        buckets, _ = self._prepare(charges)
+        if charges.__class__ is not Charges:
+            charges = Charges.of(charges)
+        groups, _ = self._prepare(charges.lines)
         with env.begin(write=True) as txn:
             now = self._clock()
-            for key, packing, _, _ in buckets:
+            for bucket, (packing, _, _) in zip(charges.buckets, groups, strict=True):
+                key = _key(bucket)
                 _, others = packing.unpack(txn.get(key, b""), now)
                 if others:
                     txn.put(key, others)
                 else:
                     txn.delete(key)
 
-    def _prepare(self, charges: Sequence[Charge]) -> _Prepared:
+    def _prepare(self, lines: Sequence[Line]) -> _Prepared:
         """Requires that the lock is held."""
-        buckets = []
+        groups = []
         start = 0
-        for end, charge in enumerate(charges, start=1):
-            if end == len(charges) or charges[end].bucket != charge.bucket:
-                packing = self._packing([one.limit for one in charges[start:end]])
-                buckets.append((_key(charge.bucket), packing, start, end))
+        for end, (place, *_) in enumerate(lines, start=1):
+            if end == len(lines) or lines[end][0] != place:
+                packing = self._packing([limit for _, limit, _, _, _ in lines[start:end]])
+                groups.append((packing, start, end))
                 start = end
-        return self._prepared.keep_for(charges, (buckets, terms(charges)))
+        return self._prepared.keep_for(lines, (groups, terms(lines)))
 
     def _packing(self, limits: list[Limit]) -> Packing:
         tags = tuple([limit.tag for limit in limits])

@@ -23,7 +23,7 @@ def main() -> None:
     with places() as found:
         samples = requests.measure(found, effort)
         grown = scale.measure(found, effort)
-        parts = server.measure(found, rounds=2 if quick else 7, seconds=1 if quick else 3)
+        parts = server.measure(found, rounds=2 if quick else 11, seconds=1)
         with_redis = bool(found.redis_socket)
     targets.show(list(targets.targets(samples, grown, parts, with_redis=with_redis)))
     print(f"load average at the end {os.getloadavg()[0]:.1f}")

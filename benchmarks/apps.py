@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
-from flask import Flask
+from flask import Flask, render_template_string
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 
@@ -35,11 +35,23 @@ def flask() -> Flask:
     app = Flask(__name__)
     app.add_url_rule("/", view_func=home)
     app.add_url_rule("/exempt", view_func=exempt)
+    app.add_url_rule("/page", view_func=page)
     return app
 
 
 def home() -> str:
     return "ok"
+
+
+def page() -> str:
+    """What a view does at the least that shows somebody something."""
+    return render_template_string(PAGE, rows=ROWS)
+
+
+PAGE = """<!doctype html><title>Orders</title><h1>Orders</h1><table>{% for row in rows %}
+<tr><td>{{ row.number }}</td><td><a href="/orders/{{ row.number }}">{{ row.who }}</a></td>
+<td>{{ "%.2f" | format(row.cents / 100) }}</td></tr>{% endfor %}</table>"""
+ROWS = [{"number": n, "who": f"Client <{n}>", "cents": n * 995} for n in range(50)]
 
 
 def exempt() -> str:

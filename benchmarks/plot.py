@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-from .server import UNLIMITED
+from .server import PAGES, UNLIMITED
 from .timing import Samples, Spread
 
 FILE = Path(__file__).with_name("results.svg")
@@ -18,7 +18,7 @@ OURS = "#2f81f7"
 THEIRS = "#c06c2b"
 
 
-def draw(samples: Samples, parts: Mapping[str, Spread]) -> None:
+def draw(samples: Samples, parts: Mapping[tuple[str, str], Spread]) -> None:
     mpl.use("svg")
     # No date and no random names: an unchanged result is an unchanged file.
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "wsgi_throttle"})
@@ -27,7 +27,7 @@ def draw(samples: Samples, parts: Mapping[str, Spread]) -> None:
         mpl.rcParams[name] = INK
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(3, 1, figsize=(8, 8), height_ratios=[6, 5, 5])
+    figure, axes = plt.subplots(4, 1, figsize=(8, 10), height_ratios=[6, 5, 4, 4])
     for axis, kind, title in (
         (axes[0], "Flask", "An admitted request, 2 limits: us above the application"),
         (axes[1], "refused", "A refused request: us"),
@@ -39,12 +39,14 @@ def draw(samples: Samples, parts: Mapping[str, Spread]) -> None:
                     name = f"{whose}, {storage}"
                     costs[name] = samples.cost_us(f"{name}, {kind}")
         _bars(axis, title, costs, " us")
-    shares = {
-        name.replace("wsgi_throttle", "ours"): Spread(*(100 * value for value in part))
-        for name, part in parts.items()
-        if name != UNLIMITED
-    }
-    _bars(axes[2], "gunicorn, 2 workers: requests/s, % of those without a limiter", shares, "%")
+    for axis, page in zip(axes[2:], PAGES, strict=True):
+        shares = {
+            name.replace("wsgi_throttle", "ours"): Spread(*(100 * value for value in part))
+            for (of, name), part in parts.items()
+            if of == page and name != UNLIMITED
+        }
+        title = f"gunicorn, 2 workers, {page}: requests/s, % of those without a limiter"
+        _bars(axis, title, shares, "%")
     figure.tight_layout()
     figure.savefig(FILE, transparent=True, metadata={"Date": None})
 

@@ -29,34 +29,43 @@ class Load(NamedTuple):
     p99_ms: float
 
 
-def measure(places: Places, rounds: int, seconds: float) -> dict[str, Spread]:
-    """Load each site in turn, round after round, and print a table.
+PAGES = {"a word": "/", "a page": "/page"}
+"""What is asked for: the least that Flask can answer, and a table of 50 rows."""
 
-    :return: requests a second as a part of those without a limiter.
+
+def measure(places: Places, rounds: int, seconds: float) -> dict[tuple[str, str], Spread]:
+    """Load each site in turn, round after round, and print a table for each page.
+
+    :return: of page and site, requests a second as a part of those without a limiter.
     """
     load = _wrk if shutil.which("wrk") else _threads
     if load is _threads:
         print("\nThe load comes from Python, which is slow: wrk is a better one (apt install wrk)")
-    loads: dict[str, list[Load]] = {}
+    loads: dict[tuple[str, str], list[Load]] = {}
     with ExitStack() as stack:
         ports = {}
         for name, env in _sites(places):
             site = gunicorn("benchmarks.site:application", workers=WORKERS, env=env)
             ports[name] = stack.enter_context(site).address[1]
-            _threads(ports[name], 0.3)
+            _threads(ports[name], "/", 0.3)
         for _ in range(rounds):
-            for name, port in ports.items():
-                loads.setdefault(name, []).append(load(port, seconds))
-    title = f"gunicorn, {WORKERS} workers, Flask"
-    print(f"\n{title:32}{'requests/s':>12}{'part':>8}{'middle half':>16}{'p50 ms':>9}{'p99 ms':>9}")
+            for page, path in PAGES.items():
+                for name, port in ports.items():
+                    loads.setdefault((page, name), []).append(load(port, path, seconds))
     parts = {}
-    for name, found in loads.items():
-        pairs = zip(found, loads[UNLIMITED], strict=True)
+    shown = ""
+    for (page, name), found in loads.items():
+        if page != shown:
+            shown = page
+            title = f"gunicorn, {WORKERS} workers, Flask, {page}"
+            columns = f"{'requests/s':>12}{'part':>8}{'middle half':>16}{'p50 ms':>9}{'p99 ms':>9}"
+            print(f"\n{title:38}{columns}")
+        pairs = zip(found, loads[page, UNLIMITED], strict=True)
         part = Spread.of([one.requests_a_second / base.requests_a_second for one, base in pairs])
         rate, p50_ms, p99_ms = (median(column) for column in zip(*found, strict=True))
         half = f"{part.low:.3f} to {part.high:.3f}"
-        print(f"  {name:30}{rate:12.0f}{part.median:8.3f}{half:>16}{p50_ms:9.2f}{p99_ms:9.2f}")
-        parts[name] = part
+        print(f"  {name:36}{rate:12.0f}{part.median:8.3f}{half:>16}{p50_ms:9.2f}{p99_ms:9.2f}")
+        parts[page, name] = part
     return parts
 
 
@@ -68,9 +77,9 @@ def _sites(places: Places) -> Iterator[tuple[str, dict[str, str]]]:
                 yield f"{limiter}, {storage}", {"BENCH_LIMITER": limiter, "BENCH_STORAGE": uri}
 
 
-def _wrk(port: int, seconds: float) -> Load:
+def _wrk(port: int, path: str, seconds: float) -> Load:
     options = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency"]
-    command = ["wrk", *options, f"http://127.0.0.1:{port}/"]
+    command = ["wrk", *options, f"http://127.0.0.1:{port}{path}"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "Non-2xx" not in text, text
     rate = re.search(r"Requests/sec: +([\d.]+)", text)
@@ -80,7 +89,7 @@ def _wrk(port: int, seconds: float) -> Load:
     return Load(float(rate[1]), *(float(found[1]) * in_ms[found[2]] for found in times if found))
 
 
-def _threads(port: int, seconds: float) -> Load:
+def _threads(port: int, path: str, seconds: float) -> Load:
     """What wrk does, with threads of this process."""
     times_ms: list[float] = []
     end = perf_counter() + seconds
@@ -88,7 +97,7 @@ def _threads(port: int, seconds: float) -> Load:
     def run() -> None:
         while (started := perf_counter()) < end:
             connection = HTTPConnection("127.0.0.1", port, timeout=10)
-            connection.request("GET", "/")
+            connection.request("GET", path)
             response = connection.getresponse()
             response.read()
             connection.close()

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from .requests import Samples
 from .scale import Scale
+from .server import PAGES
 from .timing import Spread
 
 
@@ -23,14 +24,19 @@ class Target(NamedTuple):
 
 
 def targets(
-    samples: Samples, scale: Scale, parts: Mapping[str, Spread], *, with_redis: bool
+    samples: Samples,
+    scale: Scale,
+    parts: Mapping[tuple[str, str], Spread],
+    *,
+    with_redis: bool,
 ) -> Iterator[Target]:
     yield from _of_requests(samples)
     if with_redis:
         yield from _of_redis(samples)
     yield from _of_scale(scale)
-    share = parts["wsgi_throttle, shared"]
-    yield Target("gunicorn, shared: requests/s of no limiter's", "x", share, 99, 0.95)
+    for page in PAGES:
+        share = parts[page, "wsgi_throttle, shared"]
+        yield Target(f"gunicorn, shared, {page}: of no limiter", "x", share, 99, 0.95)
 
 
 def _of_requests(samples: Samples) -> Iterator[Target]:

@@ -17,7 +17,7 @@ from redis.connection import AbstractConnection
 from redis_server import Server
 from wsgi_throttle.decision import Charge, Charges, Decision, Limit
 from wsgi_throttle.storage.redis import SCRIPT, RedisStorage, _decision
-from wsgi_throttle.strategies import LARGEST, STRATEGIES, State, take, terms
+from wsgi_throttle.strategies import LARGEST, STRATEGIES, State, spendings_of, take
 
 REQUESTS = 60_000
 SEEDS = range(12)
@@ -76,7 +76,7 @@ class World:
     def take(self, charges: list[Charge], now: int) -> Decision:
         places = [(bucket, limit.tag) for bucket, limit, *_ in charges]
         states = [self.states.get(place, ()) for place in places]
-        decision = take(charges, terms(Charges.of(charges).lines), states, now)
+        decision = take(charges, spendings_of(Charges.of(charges).lines), states, now)
         self.states.update(zip(places, [spent[3] for spent in decision.measured], strict=True))
         return decision._replace(measured=[spent[:3] for spent in decision.measured])
 

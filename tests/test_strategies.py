@@ -15,7 +15,15 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from wsgi_throttle.decision import NEVER_MS, Charge, Charges, Decision, Limit
-from wsgi_throttle.strategies import ALIASES, LARGEST, STRATEGIES, State, spend_by, take, terms
+from wsgi_throttle.strategies import (
+    ALIASES,
+    LARGEST,
+    STRATEGIES,
+    State,
+    spend_by,
+    spendings_of,
+    take,
+)
 
 YEAR_MS = 365 * 86_400_000
 START = 1_000_000_000
@@ -29,7 +37,7 @@ every_strategy = pytest.mark.parametrize("name", STRATEGIES)
 
 
 def judge(charges: list[Charge], states: list[State], now: int) -> tuple[Decision, list[State]]:
-    decision = take(charges, terms(Charges.of(charges).lines), states, now)
+    decision = take(charges, spendings_of(Charges.of(charges).lines), states, now)
     return decision, [spent[3] for spent in decision.measured]
 
 

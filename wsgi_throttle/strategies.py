@@ -207,13 +207,13 @@ STRATEGIES: dict[str, Strategy] = {
 ALIASES = {"moving-window": "sliding-window", "sliding-window-counter": "sliding-window"}
 """The incumbents' names for what one of ours does, or does better."""
 
-Term: TypeAlias = tuple[Spend, int, bool]
+Spending: TypeAlias = tuple[Spend, int, bool]
 """What is to be known of a charge to judge it: how it is spent, its cost, and whether it is
 enforced."""
 
 
-def terms(lines: Iterable[Line]) -> tuple[Term, ...]:
-    """The terms of the charges that have these lines, which a storage makes once."""
+def spendings_of(lines: Iterable[Line]) -> tuple[Spending, ...]:
+    """Those of the charges that have these lines, which a storage makes once."""
     return tuple((spend_by(limit), cost, enforce) for _, limit, cost, enforce, _ in lines)
 
 
@@ -228,34 +228,34 @@ _spends: Bounded[str, Spend] = Bounded(4096)
 
 
 def take(
-    charges: Sequence[Charge], terms: Iterable[Term], states: Sequence[State], now: int
+    charges: Sequence[Charge], spendings: Iterable[Spending], states: Sequence[State], now: int
 ) -> Decision:
     """Judge the charges against their states: all of the enforced ones are counted, or none.
 
     A shadow charge is counted where the request is granted and it fits by itself. No two charges
     may share both bucket and limit.
 
-    :param terms: those of the charges.
+    :param spendings: those of the charges.
     :param states: the state of each charge, ``()`` where there is none.
     :param now: milliseconds by the storage's clock.
     :return: a decision whose ``measured`` are :data:`Spent`. A state there that is not the very
         object that was passed in has changed and is to be saved, ``()`` meaning to be deleted.
     """
     measured: list[Spent] = []
-    for index, (spend, cost, enforce) in enumerate(terms):  # zip costs as much as half a limit
+    for index, (spend, cost, enforce) in enumerate(spendings):  # zip costs as much as half a limit
         spent = spend(states[index], now, cost)
         if spent[0] and enforce:
-            return _refuse(charges, terms, states, now)
+            return _refuse(charges, spendings, states, now)
         measured.append(spent)
     return _new(Decision, (True, charges, measured))
 
 
 def _refuse(
-    charges: Sequence[Charge], terms: Iterable[Term], states: Sequence[State], now: int
+    charges: Sequence[Charge], spendings: Iterable[Spending], states: Sequence[State], now: int
 ) -> Decision:
     """Look at every charge and count none, whatever fitted before one that did not."""
     measured = []
-    for (spend, cost, _), state in zip(terms, states, strict=True):
+    for (spend, cost, _), state in zip(spendings, states, strict=True):
         wait_ms = spend(state, now, cost)[0]
         measured.append((wait_ms, *spend(state, now, 0)[1:]))
     return Decision(False, charges, measured)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from ..cache import Prepared
 from ..decision import Charge, Charges, Decision, Limit, Line
 from ..errors import StorageURIError
-from ..strategies import State, Term, spend_by, take, terms
+from ..strategies import Spending, State, spend_by, spendings_of, take
 from .clock import monotonic_ms
 from .fork import ForkLock
 from .uri import options, whole_number
@@ -18,8 +18,8 @@ from .uri import options, whole_number
 MAX_PREPARED = 1024
 """Of how many lines the tables are known."""
 
-_Prepared: TypeAlias = "tuple[list[tuple[_Table, int]], tuple[Term, ...]]"
-"""The table of each line, with the place of its bucket, and the terms of the lines."""
+_Prepared: TypeAlias = "tuple[list[tuple[_Table, int]], tuple[Spending, ...]]"
+"""The table of each line, with the place of its bucket, and how the lines are spent."""
 
 _UNSEEN: Any = ((),)
 """The list of a client without a state, which nobody can write to."""
@@ -67,14 +67,14 @@ class MemoryStorage:
         try:
             now = clock()
             known = self._prepared.get(id(lines))
-            places, of_lines = known[1] if known and known[0] is lines else self._prepare(lines)
+            places, spendings = known[1] if known and known[0] is lines else self._prepare(lines)
             cells = []
             states = []
             for table, place in places:
                 cell = table.get(buckets[place], _UNSEEN)
                 cells.append(cell)
                 states.append(cell[0])
-            decision = take(charges, of_lines, states, now)
+            decision = take(charges, spendings, states, now)
             measured: Any = decision.measured
             grown = False
             for index, (table, place) in enumerate(places):
@@ -124,7 +124,7 @@ class MemoryStorage:
             if table is None:
                 table = self._tables[limit.tag] = _Table(limit)
             places.append((table, place))
-        return self._prepared.keep_for(lines, (places, terms(lines)))
+        return self._prepared.keep_for(lines, (places, spendings_of(lines)))
 
     def _tidy(self, places: Sequence[tuple[_Table, int]], now: int) -> None:
         """Forget what has expired, at more than the pace at which states come in, and what there

@@ -24,7 +24,7 @@ import lmdb
 from ..cache import Bounded, Prepared
 from ..decision import Charge, Charges, Decision, Limit, Line
 from ..errors import StorageError, StorageURIError
-from ..strategies import State, Term, take, terms
+from ..strategies import Spending, State, spendings_of, take
 from .clock import monotonic_ms
 from .folder import DAMAGE, Opened, derived_folder, open_folder, set_aside
 from .fork import ForkLock
@@ -52,8 +52,8 @@ _Result = TypeVar("_Result")
 _Group: TypeAlias = tuple[Packing, int, int]
 """How the states of a bucket are packed, and where its lines are among all."""
 
-_Prepared: TypeAlias = tuple[list[_Group], tuple[Term, ...]]
-"""The groups of lines, a bucket each, and the terms of the lines."""
+_Prepared: TypeAlias = tuple[list[_Group], tuple[Spending, ...]]
+"""The groups of lines, a bucket each, and how the lines are spent."""
 
 
 class SharedStorage:
@@ -169,7 +169,7 @@ class SharedStorage:
             charges = Charges.of(charges)
         lines = charges.lines
         known = self._prepared.get(id(lines))
-        groups, of_lines = known[1] if known and known[0] is lines else self._prepare(lines)
+        groups, spendings = known[1] if known and known[0] is lines else self._prepare(lines)
         # A transaction that only reads would take a reader's slot, which a SIGKILL would leave.
         clock = self._clock
         with env.begin(None, None, True) as txn:  # to write; a name costs more
@@ -182,7 +182,7 @@ class SharedStorage:
                 before, others = groups[place][0].unpack(record, now)
                 states += before
                 found.append((key, len(record), before, others))
-            decision = take(charges, of_lines, states, now)
+            decision = take(charges, spendings, states, now)
             measured: Any = decision.measured
             for place, (packing, start, end) in enumerate(groups):
                 key, size, before, others = found[place]
@@ -225,7 +225,7 @@ class SharedStorage:
                 packing = self._packing([limit for _, limit, _, _, _ in lines[start:end]])
                 groups.append((packing, start, end))
                 start = end
-        return self._prepared.keep_for(lines, (groups, terms(lines)))
+        return self._prepared.keep_for(lines, (groups, spendings_of(lines)))
 
     def _packing(self, limits: list[Limit]) -> Packing:
         tags = tuple([limit.tag for limit in limits])

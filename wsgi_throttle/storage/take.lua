@@ -4,11 +4,14 @@
 --   ARGV[i]  charge i, packed: enforce, cost, quota, window, burst, lifetime (ms), strategy
 --   reply    one status line of integers: granted, then wait, remaining and reset of each charge
 --
--- The verbs and the loop are those of strategies.py, which documents them; tests/test_agreement.py
--- holds the two against each other. A state is the same row of integers, packed as big-endian
--- doubles, and '' where there is none. Sliding windows grow long, so that only the ends of a log
--- are ever parsed. Below 2^51 a quotient of doubles is never rounded onto a whole number that it
--- is not, so that floor and ceil are exact.
+-- The arithmetic and the loop are those of strategies.py; tests/test_agreement.py holds the two
+-- against each other. What is one function there is four verbs here: advance takes off what has
+-- passed and clamps stamps later than now to it, wait says after how many ms a cost fits, charge
+-- counts one that does, and describe tells what is left and after how many ms that next grows.
+--
+-- A state is the same row of integers, packed as big-endian doubles, and '' where there is none.
+-- Sliding windows grow long, so that only the ends of a log are ever parsed. Below 2^51 a quotient
+-- of doubles is never rounded onto a whole number that it is not, so that floor and ceil are exact.
 
 local read, write = struct.unpack, struct.pack
 local ceil, floor = math.ceil, math.floor

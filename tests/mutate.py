@@ -51,7 +51,11 @@ _GRACE = "  -- a TTL counts from the start of the script, which TIME may be late
 EQUIVALENT = {
     "while kept > 2 and state[kept - 2] > now:": _ODD,
     "while kept > 1 and state[kept - 2] >= now:": _MERGES,
-    "return -(-missing // flow) if missing >= 0 else 0": _NOTHING,
+    "grain = -(-window_ms // GRAINS) if quota > GRAINS else 1": "a grain of 1 ms is an instant",
+    "return (state[0] - late, *state[1:kept]) if kept > 2 else (), late": _ODD,
+    "_spends: Bounded[str, Spend] = Bounded(4097)": _MARGIN,
+    "_spends: Bounded[str, Spend] = Bounded(4095)": _MARGIN,
+    "for (spend, cost, _), state in zip(spendings, states, strict=False):": "they are as many",
     "return -(-capacity // flow) if flow else 2": _NEVER_KEPT,
     "return -(-capacity // flow) if flow else 0": _NEVER_KEPT,
     "local GRACE_MS = 101" + _GRACE: _MARGIN,

@@ -203,7 +203,9 @@ class RuleTable:
             Part(None, self._counters(limits if is_on else (), "", self._enforce))
             for limits in (config.application_limits, config.default_limits)
         )
-        self._plans: Bounded[tuple[Any, ...], Plan] = Bounded(MAX_CACHED_PLANS)
+        # Paths are a client's to choose, and by their dots so are pairs of rules.
+        most = max(MAX_CACHED_PLANS, 4 * len(self.rules))
+        self._plans: Bounded[tuple[Any, ...], Plan] = Bounded(most)
         self._paths: Bounded[tuple[str, str], Plan] = Bounded(MAX_CACHED_PATHS)
 
     def match(self, method: str, path_info: str) -> Plan:
@@ -273,7 +275,12 @@ class RuleTable:
                 if shadow.rule and shadow.rule.mode == "shadow" and shadow not in shadows:
                     shadows.append(shadow)
         key = (method, *winners, None, *shadows)
-        return self._plans.get(key) or self._plans.keep(key, self._plan(method, winners, shadows))
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plan(method, winners, shadows)
+            if not any(found.path_args for found in (*winners, *shadows)):
+                self._plans.keep(key, plan)
+        return plan
 
     def _find(self, among: Matcher, method: str, path: str) -> _Found:
         found = among.match(method, path)

@@ -84,7 +84,7 @@ def _fixed(limit: Limit) -> Spend:
 
 def _sliding(limit: Limit) -> Spend:
     quota, window_ms = limit.quota, limit.window_ms
-    grain = -(-window_ms // GRAINS) if quota > GRAINS else 1
+    grain = -(-window_ms // GRAINS) if quota > GRAINS else 0
 
     def spend(state: State, now: int, cost: int) -> Spent:
         if state:
@@ -106,7 +106,7 @@ def _sliding(limit: Limit) -> Spend:
             return wait_ms, remaining, state[1] + window_ms - now, state
         if cost:
             at = state[-2]
-            if at == now or (grain > 1 and at // grain == now // grain):
+            if at == now or (grain and at // grain == now // grain):
                 state = (total + cost, *state[1:-2], now, state[-1] + cost)
             else:
                 state = (total + cost, *state[1:], now, cost)

@@ -172,7 +172,7 @@ class SharedStorage:
         groups, spendings = known[1] if known and known[0] is lines else self._prepare(lines)
         # A transaction that only reads would take a reader's slot, which a SIGKILL would leave.
         clock = self._clock
-        with env.begin(None, None, True) as txn:  # to write; a name costs more
+        with env.begin(write=True) as txn:
             now = clock()
             states: list[State] = []
             found = []

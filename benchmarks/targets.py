@@ -74,8 +74,6 @@ def _of_redis(samples: Samples) -> Iterator[Target]:
 
 def _of_scale(scale: Scale) -> Iterator[Target]:
     yield Target(f"{scale.rules.many:,} rules: of 10", "x", scale.rules.ratio, 1.2)
-    any_rule = scale.any_rule
-    yield Target(f"{any_rule.many:,} rules, all used: of 10", "x", any_rule.ratio, 1.2)
     for storage, growth in scale.clients.items():
         yield Target(f"{growth.many:,} clients, {storage}: of 1,000", "x", growth.ratio, 2)
     taken = scale.bytes_a_client["shared", "sliding-window"][1]

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map, Rule
 
-from wsgi_throttle.patterns import Pattern, canonical, forms, matcher, too_many
+from wsgi_throttle.patterns import (
+    CONVERTERS,
+    Matcher,
+    Pattern,
+    canonical,
+    forms,
+    matcher,
+    too_many,
+)
 
 
 def winner(rules: list[str], request: str) -> str | None:
@@ -61,12 +73,89 @@ def winner(rules: list[str], request: str) -> str | None:
         (["/a.b"], "GET /axb", None),
         (["/a+<x>"], "GET /a+1", "/a+<x>"),
         (["/grüße"], "GET /grüße", "/grüße"),
+        (["/a-<x>/b", "/a<x>/c", "/<x>/d"], "GET /a-1/b", "/a-<x>/b"),
+        (["/a-<x>/b", "/a<x>/c", "/<x>/d"], "GET /a-1/c", "/a<x>/c"),
+        (["/a-<x>/b", "/a<x>/c", "/<x>/d"], "GET /a-1/d", "/<x>/d"),
+        (["/a-<x>/b", "/a<x>/c", "/<x>/d"], "GET /a-/d", "/<x>/d"),
+        (["POST /a", "/<x>"], "GET /a", "/<x>"),
     ],
 )
 def test_the_most_specific_pattern_whose_method_fits_wins(
     rules: list[str], request_line: str, expected: str | None
 ) -> None:
     assert winner(rules, request_line) == expected
+
+
+TEXTS = ("a", "a-", "(+", "\\\n")
+VALUES = {
+    "string": ("a", "a-", "a-a", "\n", "ü", "1", ""),
+    "string(minlength=0)": ("", "a"),
+    "any(a,ü)": ("a", "ü", "b"),
+    "int": ("1", "\u0665", "-1"),
+    "float": ("1.5", "1"),
+    "uuid": ("00000000-0000-4000-8000-00000000000A", "0"),
+    "path": ("a", "a/a", "a\n/b", "a//b", "/a", "a/", "/", ""),
+}
+"""Converter -> texts, most of which it fits."""
+ENDINGS = ("", "", "/", "/<path:rest>", "/<path:rest>/")
+
+_texts, _converters = st.sampled_from(TEXTS), st.sampled_from(list(VALUES))
+SEGMENTS: st.SearchStrategy[tuple[str, ...]] = st.one_of(
+    st.tuples(_texts),
+    st.tuples(_converters),
+    st.tuples(_texts, _converters),
+    st.tuples(_converters, _texts),
+    st.tuples(_texts, _converters, _texts),
+    st.tuples(_converters, _texts, _converters),
+)
+"""Each of texts and converters."""
+
+
+class Table(NamedTuple):
+    rules: list[tuple[str, tuple[str, ...], int]]
+    path: str
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> Table:
+    """Rules made of a few segments, and a path that one of them nearly fits."""
+    pool = st.sampled_from(draw(st.lists(SEGMENTS, min_size=2, max_size=6)))
+    table = draw(st.lists(st.lists(pool, min_size=1, max_size=3), min_size=2, max_size=8))
+    rules: list[tuple[str, tuple[str, ...], int]] = []
+    for segments in table:
+        names = iter("pqrstu")
+        text = "".join(
+            "/" + "".join(f"<{piece}:{next(names)}>" if piece in VALUES else piece for piece in one)
+            for one in segments
+        )
+        methods = draw(st.sampled_from([(), (), ("GET",), ("HEAD", "POST")]))
+        rules.append((text + draw(st.sampled_from(ENDINGS)), methods, len(rules)))
+    parts = [
+        "".join(draw(st.sampled_from(VALUES[piece])) if piece in VALUES else piece for piece in one)
+        for one in draw(st.sampled_from(table))
+    ]
+    parts += draw(st.sampled_from([[], [], [""], ["a"], ["a", "\n"], ["a", ""], ["", ""]]))
+    slashes = draw(st.sampled_from(["/", "/", "/", "//", ""]))
+    return Table(rules, slashes + "/".join(parts))
+
+
+@settings(max_examples=500)
+@given(tables(), st.sampled_from(["GET", "HEAD"]))
+@example(Table([("/<string(minlength=0):p>", (), 0), ("/a", (), 1)], ""), "GET")
+@example(Table([("/", (), 0)], ""), "GET")
+def test_what_wins_and_its_variables_are_what_werkzeug_itself_finds(
+    table: Table, method: str
+) -> None:
+    theirs = Map(converters=CONVERTERS, strict_slashes=False, merge_slashes=False)
+    for text, methods, endpoint in table.rules:
+        rule = Rule(text, endpoint=endpoint)
+        rule.methods = set(methods) or None
+        theirs.add(rule)
+    try:
+        expected = theirs.bind("").match(table.path, method)
+    except HTTPException:
+        expected = None
+    assert Matcher(table.rules).match(method, table.path) == expected
 
 
 @pytest.mark.parametrize(
@@ -182,6 +271,35 @@ def test_a_number_of_5000_digits_is_no_trouble() -> None:
 def test_more_partial_segments_under_a_node_than_werkzeug_matches_fast_are_told() -> None:
     assert too_many([Pattern.parse(f"/item-{index}-<x>") for index in range(64)]) is None
     assert "slow" in (too_many([Pattern.parse(f"/item-{index}-<x>") for index in range(65)]) or "")
+
+
+def test_of_many_siblings_only_those_that_begin_as_the_segment_does_are_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[str] = []
+
+    def counting(regex: str, compiled: Callable[[str], re.Pattern[str]] = re.compile) -> object:
+        class Counting:
+            def match(self, text: str, start: int) -> re.Match[str] | None:
+                tried.append(text[:start])
+                return compiled(regex).match(text, start)
+
+        return Counting()
+
+    texts = [*(f"/item-{index}-<int:x>" for index in range(61)), "/item-<int:x>", "/i<x>", "/<y>"]
+    patterns = [Pattern.parse(text) for text in texts]
+    with monkeypatch.context() as patch:
+        patch.setattr(re, "compile", counting)
+        found = matcher([(pattern, (), index) for index, pattern in enumerate(patterns)])
+    for path, expected, begins in [
+        ("/item-60-5", (60, {"x": "5"}), ["item-60-"]),
+        ("/item-6-a", (62, {"x": "tem-6-a"}), ["item-6-", "item-", "i"]),
+        ("/item-6", (61, {"x": "6"}), ["item-"]),
+        ("/other", (63, {"y": "other"}), [""]),
+    ]:
+        tried.clear()
+        assert found.match("GET", path) == expected
+        assert tried == begins
 
 
 def test_different_segments_may_be_more_than_the_cache_of_re_holds() -> None:

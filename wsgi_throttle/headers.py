@@ -32,7 +32,7 @@ _X_RATELIMIT = HeaderStyle(
 )
 _IETF = HeaderStyle("ratelimit", ("RateLimit-Policy", "RateLimit"))
 
-MAX_PREPARED = 1024
+MAX_PREPARED = 16_384
 """How many prepared texts a LimitHeaders keeps of each kind before it starts afresh."""
 
 _MORE_THAN_ANY = 1 << 62

@@ -15,7 +15,7 @@ from .clock import monotonic_ms
 from .fork import ForkLock
 from .uri import options, whole_number
 
-MAX_PREPARED = 1024
+MAX_PREPARED = 16_384
 """Of how many lines the tables are known."""
 
 _Prepared: TypeAlias = "tuple[list[tuple[_Table, int]], tuple[Spending, ...]]"

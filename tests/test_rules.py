@@ -275,6 +275,20 @@ def test_clients_of_the_same_rules_share_all_but_their_buckets() -> None:
     assert plan.charges({"REMOTE_ADDR": "192.0.2.1"}) is one
 
 
+def test_so_do_those_of_a_rule_with_a_condition_or_several_keys() -> None:
+    rules = table(
+        rule("/a", skip="python:tests.test_rules:is_internal"), rule("/b", key="query:id")
+    )
+    plan = rules.match("GET", "/a")
+    one, other = (plan.charges({"REMOTE_ADDR": f"192.0.2.{number}"}) for number in (1, 2))
+    assert one.lines is other.lines
+    assert plan.charges({"REMOTE_ADDR": "192.0.2.1", "HTTP_X_INTERNAL": "1"}) == []
+    plan = rules.match("GET", "/b")
+    one, other = (plan.charges({"QUERY_STRING": f"id={n}&id=5"}) for n in (1, 2))
+    assert one.lines is other.lines
+    assert len(one.buckets) == 2
+
+
 def test_path_variables_reach_the_plan_in_their_canonical_text() -> None:
     rules = table(rule("/users/<int:id>/<name>", key="path:id"), rule("/pages/<int:id>"))
     assert rules.match("GET", "/users/005/Ann").parts[0].path_args == {"id": "5", "name": "Ann"}

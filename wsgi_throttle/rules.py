@@ -107,6 +107,8 @@ class Plan:
     """What all of these charge, where each has one key."""
     made: Bounded[tuple[Any, ...], Charges]
     """The charges that were made last, of all plans, by counters and keys."""
+    alike: Bounded[tuple[Line, ...], tuple[Line, ...]]
+    """The lines of those that are not ``lines``, each once."""
     exempt: bool
     """Nothing is counted."""
     shadowed: bool
@@ -142,7 +144,9 @@ class Plan:
         found: list[Charge] = []
         for counter, key in zip(counters, keys, strict=True):
             found += counter.charges(key)
-        return self.made.keep(client, Charges.of(found if self.plain else _each_once(found)))
+        charges = Charges.of(found if self.plain else _each_once(found))
+        lines = self.alike.get(charges.lines) or self.alike.keep(charges.lines, charges.lines)
+        return self.made.keep(client, Charges(lines, charges.buckets))
 
 
 class _Found(NamedTuple):
@@ -165,6 +169,7 @@ class RuleTable:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._made: Bounded[tuple[Any, ...], Charges] = Bounded(MAX_MADE)
+        self._alike: Bounded[tuple[Line, ...], tuple[Line, ...]] = Bounded(MAX_CACHED_PLANS)
         is_on = config.mode != "off"
         self.rules = tuple(rule for rule in config.rules if is_on and rule.mode != "off")
         _check(config, self.rules)
@@ -321,6 +326,7 @@ class RuleTable:
                 for term in counter.terms
             ),
             made=self._made,
+            alike=self._alike,
             exempt=not any(part.counters for part in parts),
             shadowed=bool(shadows) or not self._enforce,
             allow=tuple(found.rule.allow if found.rule else None for found in charged),

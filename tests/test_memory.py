@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsgi_throttle.decision import Charge, Limit
+from wsgi_throttle.decision import Charge, Charges, Limit
 from wsgi_throttle.errors import StorageURIError
 from wsgi_throttle.storage.memory import MemoryStorage
 
@@ -43,6 +43,30 @@ def test_the_client_written_longest_ago_is_forgotten_first(clock: Clock) -> None
         storage.take(charge(client))
     assert storage.take(charge("a")).outcomes[0].wait_ms == 60_000
     assert storage.take(charge("b")).outcomes[0].remaining == 1
+
+
+def test_a_limit_that_nobody_used_for_a_while_is_counted_like_any(clock: Clock) -> None:
+    """Its table is dropped, and what was prepared of it must not be written to any more."""
+    storage = MemoryStorage(clock=clock)
+    mine = Charges.of(charge("a"))
+    storage.take(mine)
+    clock.now += 60_000
+    for client in range(5):
+        storage.take(charge(client, SECOND))
+    assert [storage.take(mine).granted for _ in range(2)] == [True, True]
+    assert not storage.take(charge("a")).granted
+    assert storage.size == 6
+
+
+def test_nor_is_what_was_forgotten_at_once_written_to(clock: Clock) -> None:
+    storage = MemoryStorage(clock=clock)
+    mine = Charges.of(charge("a"))
+    storage.take(mine)
+    storage.close()
+    assert [storage.take(mine).granted for _ in range(2)] == [True, True]
+    assert not storage.take(charge("a")).granted
+    storage.reset(mine)
+    assert storage.size == 0
 
 
 def test_a_flood_does_not_free_blocked_clients(clock: Clock) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from wsgi_throttle.decision import NEVER_MS, Charge, Limit
+from wsgi_throttle.decision import NEVER_MS, Charge, Charges, Limit
 from wsgi_throttle.storage import Storage, open_storage
 from wsgi_throttle.strategies import STRATEGIES
 
@@ -101,6 +101,26 @@ def test_as_many_fit_as_the_limit_says(storage: Storage, bucket: str, strategy: 
     assert [decision.outcomes[0].remaining for decision in decisions] == [2, 1, 0, 0, 0]
     assert all(decision.outcomes[0].wait_ms == 0 for decision in decisions[:3])
     assert all(decision.charges == charges for decision in decisions)
+
+
+@every_strategy
+def test_clients_of_the_same_lines_are_counted_apart(storage: Storage, strategy: str) -> None:
+    """As the rules have them charged: all clients share the lines, each has its own buckets."""
+    both = [limit(2, strategy=strategy), limit(5, strategy=strategy)]
+    lines = ((0, both[0], 1, True, "a-1"), (0, both[1], 1, True, "a-2"), (1, both[1], 2, True, "b"))
+    clients = [Charges(lines, (new_bucket(), new_bucket("all"))) for _ in range(3)]
+    for remaining in ((1, 4, 3), (0, 3, 1)):
+        for charges in clients:
+            decision = storage.take(charges)
+            assert decision.granted
+            assert tuple(outcome.remaining for outcome in decision.outcomes) == remaining
+    for charges in clients:
+        assert not storage.take(charges).granted
+        assert used(storage, charges.buckets[0], both[0]) == 2
+        assert used(storage, charges.buckets[0], both[1]) == 2
+        assert used(storage, charges.buckets[1], both[1]) == 4
+    storage.reset(clients[0])
+    assert [storage.take(charges).granted for charges in clients] == [True, False, False]
 
 
 @every_strategy

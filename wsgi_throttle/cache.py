@@ -31,9 +31,8 @@ class Bounded(dict[K, V]):
 
 
 class Prepared(Bounded[int, tuple[Sequence[Any], V]]):
-    """What was made of tuples, found again by the very object, which takes no comparing:
-    ``known = prepared.get(id(given))`` is of this one if ``known[0] is given``, which it keeps
-    alive."""
+    """What was made of tuples, found again by the very object, which takes no comparing, as
+    ``prepared.get(id(given))[1]``. The tuple is kept too, so that no other has its id meanwhile."""
 
     __slots__ = ()
 

@@ -87,9 +87,7 @@ class LimitHeaders:
             charges = Charges.of(charges)
         lines = charges.lines
         known = self._prepared.get(id(lines))
-        header, policies, items, are_repeated = (
-            known[1] if known and known[0] is lines else self._prepare(lines)
-        )
+        header, policies, items, are_repeated = known[1] if known else self._prepare(lines)
         if are_repeated:
             return self.pairs(_one_each(decision), now_s, present)
         if not policies:

@@ -320,7 +320,7 @@ class Responder:
         """
         kind = self._kind(environ)
         known = self._told.get((kind, id(decision)))
-        if known is None or known[0] is not decision:
+        if known is None:  # which is of no other decision, since it is kept with this one
             headers = self.limit_headers.pairs(decision, now_s)
             told = decision, headers, self._refusal_of(kind, decision)
             known = self._told.keep((kind, id(decision)), told)

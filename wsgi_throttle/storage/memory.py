@@ -67,7 +67,7 @@ class MemoryStorage:
         try:
             now = clock()
             known = self._prepared.get(id(lines))
-            places, spendings = known[1] if known and known[0] is lines else self._prepare(lines)
+            places, spendings = known[1] if known else self._prepare(lines)
             cells = []
             states = []
             for table, place in places:

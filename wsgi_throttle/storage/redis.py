@@ -149,9 +149,7 @@ class RedisStorage:
             charges = Charges.of(charges)
         lines, buckets = charges.lines, charges.buckets
         known = self._prepared.get(id(lines))
-        begin, keys, tags, arguments = (
-            known[1] if known and known[0] is lines else self._prepare(lines)
-        )
+        begin, keys, tags, arguments = known[1] if known else self._prepare(lines)
         words = [begin, self._evalsha, keys]
         for place, tag in tags:
             key = f"{buckets[place]}:{tag}".encode()

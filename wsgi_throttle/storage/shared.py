@@ -169,7 +169,7 @@ class SharedStorage:
             charges = Charges.of(charges)
         lines = charges.lines
         known = self._prepared.get(id(lines))
-        groups, spendings = known[1] if known and known[0] is lines else self._prepare(lines)
+        groups, spendings = known[1] if known else self._prepare(lines)
         # A transaction that only reads would take a reader's slot, which a SIGKILL would leave.
         clock = self._clock
         with env.begin(write=True) as txn:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from math import ceil
 from typing import NamedTuple, TypeAlias
 
-from .cache import Bounded, Prepared
+from .cache import Prepared
 from .decision import NEVER_MS, Charge, Charges, Decision, Line, Measured, Outcome, seconds_up
 
 Header: TypeAlias = tuple[str, str]
@@ -33,7 +33,8 @@ _X_RATELIMIT = HeaderStyle(
 _IETF = HeaderStyle("ratelimit", ("RateLimit-Policy", "RateLimit"))
 
 MAX_PREPARED = 16_384
-"""How many prepared texts a LimitHeaders keeps of each kind before it starts afresh."""
+"""Of how many lines a LimitHeaders keeps the prepared texts before it starts afresh, and how many
+names of headers are known to tell of no limits."""
 
 _MORE_THAN_ANY = 1 << 62
 
@@ -62,7 +63,6 @@ class LimitHeaders:
         self._x_ratelimit = _X_RATELIMIT in styles
         self._ietf = _IETF in styles
         self._prepared: Prepared[_Policies] = Prepared(MAX_PREPARED)
-        self._alike: Bounded[tuple[tuple[str, str, bool], ...], _Policies] = Bounded(MAX_PREPARED)
 
     def pairs(
         self, decision: Decision, now_s: float, present: Sequence[Header] = ()
@@ -99,14 +99,15 @@ class LimitHeaders:
         for index, quota, _ in policies:
             found = measured[index]
             remaining = found[1]
-            ms = found[2] if granted else found[0]
-            numbers += remaining, (ms + 999) // 1000
-            if (
-                (remaining < least or (remaining == least and ms > due_ms))
-                if granted
-                else ms > due_ms
-            ):
+            if granted:
+                ms = found[2]
+                tighter = remaining < least or (remaining == least and ms > due_ms)
+            else:
+                ms = found[0]
+                tighter = ms > due_ms
+            if tighter:
                 tightest, least, due_ms = quota, remaining, ms
+            numbers += remaining, (ms + 999) // 1000
 
         pairs = [header, ("RateLimit", items % tuple(numbers))] if ietf else []
         if x_ratelimit:
@@ -115,13 +116,7 @@ class LimitHeaders:
         return pairs if due_ms < NEVER_MS else _without_time(pairs)
 
     def _prepare(self, lines: Sequence[Line]) -> _Policies:
-        alike = tuple(
-            dict.fromkeys([(policy, limit.tag, enforce) for _, limit, _, enforce, policy in lines])
-        )
-        if len(alike) < len(lines):
-            return _REPEATED
-        policies = self._alike.get(alike) or self._alike.keep(alike, _policies(lines))
-        return self._prepared.keep_for(lines, policies)
+        return self._prepared.keep_for(lines, _policies(lines))
 
 
 def _policies(lines: Iterable[Line]) -> _Policies:
@@ -151,9 +146,6 @@ def _refusing(
     """Those of the policies whose limits refuse, and their items of RateLimit."""
     found = tuple(policy for policy in policies if measured[policy[0]][0])
     return found, _items(found)
-
-
-_REPEATED: _Policies = ("", ""), (), "", True
 
 
 _unrelated: set[str] = set()
@@ -189,8 +181,7 @@ def _one_each(decision: Decision) -> Decision:
         before = kept.get(charge.policy)
         if before is None or _tightness(outcome) > _tightness(before[1]):
             kept[charge.policy] = charge, outcome
-    charges, outcomes = zip(*kept.values(), strict=True) if kept else ((), ())
-    return Decision(decision.granted, charges, outcomes)
+    return Decision(decision.granted, *zip(*kept.values(), strict=True))
 
 
 def _tightness(outcome: Outcome) -> tuple[int, int, int]:

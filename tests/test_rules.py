@@ -289,6 +289,13 @@ def test_so_do_those_of_a_rule_with_a_condition_or_several_keys() -> None:
     assert len(one.buckets) == 2
 
 
+def test_so_do_those_of_a_rule_that_counts_by_its_path() -> None:
+    rules = table(rule("/<user>/**", key="path:user"))
+    one, other = (rules.match("GET", f"/{user}/x").charges({}) for user in ("ann", "bob"))
+    assert one.lines is other.lines
+    assert one.buckets != other.buckets
+
+
 def test_path_variables_reach_the_plan_in_their_canonical_text() -> None:
     rules = table(rule("/users/<int:id>/<name>", key="path:id"), rule("/pages/<int:id>"))
     assert rules.match("GET", "/users/005/Ann").parts[0].path_args == {"id": "5", "name": "Ann"}

@@ -107,8 +107,8 @@ class Plan:
     """What all of these charge, where each has one key."""
     made: Bounded[tuple[Any, ...], Charges]
     """The charges that were made last, of all plans, by counters and keys."""
-    alike: Bounded[tuple[Line, ...], tuple[Line, ...]]
-    """The lines of those that are not ``lines``, each once."""
+    shared: Callable[[tuple[Line, ...]], tuple[Line, ...]]
+    """The one object for these lines, of all plans."""
     exempt: bool
     """Nothing is counted."""
     shadowed: bool
@@ -145,8 +145,7 @@ class Plan:
         for counter, key in zip(counters, keys, strict=True):
             found += counter.charges(key)
         charges = Charges.of(found if self.plain else _each_once(found))
-        lines = self.alike.get(charges.lines) or self.alike.keep(charges.lines, charges.lines)
-        return self.made.keep(client, Charges(lines, charges.buckets))
+        return self.made.keep(client, Charges(self.shared(charges.lines), charges.buckets))
 
 
 class _Found(NamedTuple):
@@ -169,7 +168,6 @@ class RuleTable:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._made: Bounded[tuple[Any, ...], Charges] = Bounded(MAX_MADE)
-        self._alike: Bounded[tuple[Line, ...], tuple[Line, ...]] = Bounded(MAX_CACHED_PLANS)
         is_on = config.mode != "off"
         self.rules = tuple(rule for rule in config.rules if is_on and rule.mode != "off")
         _check(config, self.rules)
@@ -212,6 +210,7 @@ class RuleTable:
         most = max(MAX_CACHED_PLANS, 4 * len(self.rules))
         self._plans: Bounded[tuple[Any, ...], Plan] = Bounded(most)
         self._paths: Bounded[tuple[str, str], Plan] = Bounded(MAX_CACHED_PATHS)
+        self._lines: Bounded[tuple[Line, ...], tuple[Line, ...]] = Bounded(most)
 
     def match(self, method: str, path_info: str) -> Plan:
         """What is to be done for a request, as REQUEST_METHOD and PATH_INFO have it.
@@ -320,13 +319,15 @@ class RuleTable:
             and (not shadows or (len(shadows) == 1 and self._enforce))
             and not any(part.rule and (part.rule.skip or part.rule.when) for part in parts),
             counters=tuple(counters),
-            lines=tuple(
-                (place, *term)
-                for place, (counter, _) in enumerate(counters)
-                for term in counter.terms
+            lines=self._shared(
+                tuple(
+                    (place, *term)
+                    for place, (counter, _) in enumerate(counters)
+                    for term in counter.terms
+                )
             ),
             made=self._made,
-            alike=self._alike,
+            shared=self._shared,
             exempt=not any(part.counters for part in parts),
             shadowed=bool(shadows) or not self._enforce,
             allow=tuple(found.rule.allow if found.rule else None for found in charged),
@@ -343,6 +344,9 @@ class RuleTable:
                 default=self.config.on_storage_error,
             ),
         )
+
+    def _shared(self, lines: tuple[Line, ...]) -> tuple[Line, ...]:
+        return self._lines.get(lines) or self._lines.keep(lines, lines)
 
     def _part(self, found: _Found, method: str, enforce: bool) -> Part:
         """The part of a rule, with what it has counted for these variables of the path."""

@@ -133,8 +133,8 @@ class Site:
                 sent = sum((a.path, a.source) == (path, source) for a in load.answers)
                 for key in client.scan_iter(f"throttle:*={path[1:]}:ip:{{ip:{source}}}:*"):
                     state = client.get(key)
-                    total, *entries = map(int, unpack(f">{len(state) // 8}d", state))
-                    counts = entries[1::2]
+                    *entries, total = map(int, unpack(f">{len(state) // 8}d", state))
+                    counts = entries[::2]
                     assert total == sum(counts), key
                     assert min(counts) > 0, key
                     assert total <= min(sent, TIGHT if path == "/tight" else MANY), key

@@ -27,7 +27,7 @@ from .identity import (
 from .limits import describe
 from .patterns import Matcher, Pattern, canonical, forms, matcher, too_many
 
-LAYOUT = 1
+LAYOUT = 2
 """The version of how states are kept: another one never meets the old states."""
 
 MAX_CACHED_PATHS = 4096

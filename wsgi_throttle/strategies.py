@@ -79,12 +79,12 @@ def _fixed(limit: Limit) -> Spend:
     return spend
 
 
-# --- sliding-window: (sum, at_ms, count, at_ms, count, ...), oldest first -------------------------
+# --- sliding-window: (count, at_ms, count, at_ms, ..., sum of all counts), oldest first -----------
 
 
 def _sliding(limit: Limit) -> Spend:
     quota, window_ms = limit.quota, limit.window_ms
-    grain = -(-window_ms // GRAINS) if quota > GRAINS else 0
+    grain = -(-window_ms // GRAINS) if quota > GRAINS else 1
 
     def spend(state: State, now: int, cost: int) -> Spent:
         if state:
@@ -97,7 +97,7 @@ def _sliding(limit: Limit) -> Spend:
             if cost > quota:
                 return NEVER_MS, quota, 0, ()
             return (0, quota - cost, window_ms, (cost, now, cost)) if cost else (0, quota, 0, ())
-        total = state[0]
+        total = state[-1]
         remaining = quota - total
         if cost > remaining:
             wait_ms = NEVER_MS
@@ -105,11 +105,11 @@ def _sliding(limit: Limit) -> Spend:
                 wait_ms = _wait(state, now - window_ms, cost - remaining)
             return wait_ms, remaining, state[1] + window_ms - now, state
         if cost:
-            at = state[-2]
-            if at == now or (grain and at // grain == now // grain):
-                state = (total + cost, *state[1:-2], now, state[-1] + cost)
+            # Of long logs a sum is made in half the time that a starred display takes.
+            if state[-2] // grain == now // grain:
+                state = state[:-3] + (state[-3] + cost, now, total + cost)  # noqa: RUF005
             else:
-                state = (total + cost, *state[1:], now, cost)
+                state = state[:-1] + (cost, now, total + cost)  # noqa: RUF005
         # The first entry may be the one that has grown, and is as old as its newest hit.
         return 0, remaining - cost, state[1] + window_ms - now, state
 
@@ -118,30 +118,30 @@ def _sliding(limit: Limit) -> Spend:
 
 def _drop(state: State, oldest: int) -> State:
     """The state without the entries of this instant and before."""
-    total, kept = state[0], 1
-    while kept < len(state) and state[kept] <= oldest:
-        total -= state[kept + 1]
+    total, kept = state[-1], 0
+    while kept < len(state) - 1 and state[kept + 1] <= oldest:
+        total -= state[kept]
         kept += 2
-    return (total, *state[kept:]) if total else ()
+    return (*state[kept:-1], total) if total else ()
 
 
 def _clamp(state: State, now: int) -> tuple[State, int]:
     """The state without the entries later than now, and what they count."""
-    kept = len(state)
+    kept = len(state) - 1
     late = 0
-    while kept > 1 and state[kept - 2] > now:
-        late += state[kept - 1]
+    while kept and state[kept - 1] > now:
+        late += state[kept - 2]
         kept -= 2
-    return (state[0] - late, *state[1:kept]) if kept > 1 else (), late
+    return (*state[:kept], state[-1] - late) if kept else (), late
 
 
 def _wait(state: State, oldest: int, missing: int) -> int:
     """Milliseconds until so much has got older than the oldest that counts now."""
-    entry = 1
-    while missing > state[entry + 1]:
-        missing -= state[entry + 1]
+    entry = 0
+    while missing > state[entry]:
+        missing -= state[entry]
         entry += 2
-    return state[entry] - oldest
+    return state[entry + 1] - oldest
 
 
 # --- token-bucket: (at_ms, level), a full bucket is () --------------------------------------------
@@ -242,11 +242,13 @@ def take(
         object that was passed in has changed and is to be saved, ``()`` meaning to be deleted.
     """
     measured: list[Spent] = []
-    for index, (spend, cost, enforce) in enumerate(spendings):  # zip costs as much as half a limit
+    index = 0  # counted by hand: enumerate and zip cost as much as a quarter of a limit
+    for spend, cost, enforce in spendings:
         spent = spend(states[index], now, cost)
         if spent[0] and enforce:
             return _refuse(charges, spendings, states, now)
         measured.append(spent)
+        index += 1  # noqa: SIM113
     return _new(Decision, (True, charges, measured))
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from itertools import chain
 from operator import itemgetter
 from struct import Struct, error
 
@@ -20,7 +19,7 @@ from ..decision import Limit
 from ..errors import StorageError
 from ..strategies import STRATEGIES, State
 
-LAYOUT = 2
+LAYOUT = 3
 """The version of all this. Raised with every change, so that no file is ever misread."""
 
 HEADER = Struct("<?I")
@@ -93,12 +92,12 @@ class Packing:
             if not any(lengths):
                 return others
             layout = self._learn(states)
-        pack = layout.pack
+        pack, integers = layout.pack, sum(states, ())  # for a few states quicker than chain()
         try:
-            packed = pack(layout.begin, over, expires_s, *chain.from_iterable(states))
+            packed = pack(layout.begin, over, expires_s, *integers)
         except error:
             layout = self._learn(states)
-            packed = layout.pack(layout.begin, over, expires_s, *chain.from_iterable(states))
+            packed = layout.pack(layout.begin, over, expires_s, *integers)
         return packed + others if others else packed
 
     def _sort_out(self, record: bytes, now: int) -> tuple[tuple[State, ...], bytes]:

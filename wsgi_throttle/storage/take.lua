@@ -22,8 +22,8 @@ local GRAINS = 60
 local GRACE_MS = 100  -- a TTL counts from the start of the script, which TIME may be later than
 local CHARGE = '>Bddddds'
 local NUMBER, PAIR = '>d', '>dd'
-local FIRST = 9    -- the byte at which a log's first entry begins, after its sum
-local ENTRY = 16   -- bytes of one entry: (at, count)
+local ENTRY = 16   -- bytes of one entry of a log: (count, at)
+local SUM = 8      -- bytes of the sum of all counts, after the last entry
 
 local fixed = {}
 
@@ -57,69 +57,75 @@ end
 
 local sliding = {}
 
--- The log is what stands in state from the byte first to the byte last.
-local function append(total, state, first, last, limit, now, count)
+local function sum(state)
+  return (read(NUMBER, state, #state - SUM + 1))
+end
+
+-- The log is what stands in state up to the byte last.
+local function append(total, state, last, limit, now, count)
   local grain = limit.quota <= GRAINS and 1 or ceil(limit.window / GRAINS)
-  if first < last then
-    local at, counted = read(PAIR, state, last - ENTRY + 1)
+  if last > 0 then
+    local counted, at = read(PAIR, state, last - ENTRY + 1)
     if floor(at / grain) == floor(now / grain) then
       last, count = last - ENTRY, count + counted
     end
   end
-  return write(NUMBER, total) .. sub(state, first, last) .. write(PAIR, now, count)
+  return sub(state, 1, last) .. write('>ddd', count, now, total)
 end
 
 local function clamp(state, limit, now)
-  local last, late = #state, 0
-  while last >= FIRST do
-    local at, count = read(PAIR, state, last - ENTRY + 1)
+  local last, late = #state - SUM, 0
+  while last > 0 do
+    local count, at = read(PAIR, state, last - ENTRY + 1)
     if at <= now then break end
     late = late + count
     last = last - ENTRY
   end
-  return append(read(NUMBER, state), state, FIRST, last, limit, now, late)
+  return append(sum(state), state, last, limit, now, late)
 end
 
 function sliding.advance(state, limit, now)
   if state == '' then return state end
-  if read(NUMBER, state, #state - ENTRY + 1) > now then state = clamp(state, limit, now) end
+  local _, newest = read(PAIR, state, #state - SUM - ENTRY + 1)
+  if newest > now then state = clamp(state, limit, now) end
   local oldest = now - limit.window
-  if read(NUMBER, state, FIRST) > oldest then return state end
-  local total, kept = read(NUMBER, state), FIRST
-  while kept < #state do
-    local at, count = read(PAIR, state, kept)
+  local kept, passed = 1, 0
+  while kept < #state - SUM do
+    local count, at = read(PAIR, state, kept)
     if at > oldest then break end
-    total = total - count
+    passed = passed + count
     kept = kept + ENTRY
   end
+  if kept == 1 then return state end
+  local total = sum(state) - passed
   if total == 0 then return '' end
-  return write(NUMBER, total) .. sub(state, kept)
+  return sub(state, kept, #state - SUM) .. write(NUMBER, total)
 end
 
 function sliding.wait(state, limit, now, cost)
   if cost > limit.quota then return NEVER_MS end
   if state == '' then return 0 end
-  local missing = read(NUMBER, state) + cost - limit.quota
+  local missing = sum(state) + cost - limit.quota
   if missing <= 0 then return 0 end
-  local entry = FIRST
-  local at, count = read(PAIR, state, entry)
+  local entry = 1
+  local count, at = read(PAIR, state, entry)
   while missing > count do
     missing = missing - count
     entry = entry + ENTRY
-    at, count = read(PAIR, state, entry)
+    count, at = read(PAIR, state, entry)
   end
   return at + limit.window - now
 end
 
 function sliding.charge(state, limit, now, cost)
   if state == '' then return write('>ddd', cost, now, cost) end
-  return append(read(NUMBER, state) + cost, state, FIRST, #state, limit, now, cost)
+  return append(sum(state) + cost, state, #state - SUM, limit, now, cost)
 end
 
 function sliding.describe(state, limit, now)
   if state == '' then return limit.quota, 0 end
-  local total, oldest = read(PAIR, state)
-  return limit.quota - total, oldest + limit.window - now
+  local _, oldest = read(PAIR, state)
+  return limit.quota - sum(state), oldest + limit.window - now
 end
 
 local token = {}

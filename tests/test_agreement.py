@@ -1,13 +1,15 @@
-"""take.lua against strategies.py: the same answers and the same states, to the integer."""
+"""Every storage against strategies.py: the same answers, and of take.lua the same states, to the
+integer."""
 
 from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from math import gcd
+from pathlib import Path
 from struct import unpack
 
 import pytest
@@ -16,7 +18,9 @@ from redis.connection import AbstractConnection
 
 from redis_server import Server
 from wsgi_throttle.decision import Charge, Charges, Decision, Limit
+from wsgi_throttle.storage.memory import MemoryStorage
 from wsgi_throttle.storage.redis import SCRIPT, RedisStorage, _decision
+from wsgi_throttle.storage.shared import SharedStorage
 from wsgi_throttle.strategies import LARGEST, STRATEGIES, State, spendings_of, take
 
 REQUESTS = 60_000
@@ -73,7 +77,7 @@ class World:
             for index in chosen
         ]
 
-    def take(self, charges: list[Charge], now: int) -> Decision:
+    def take(self, charges: Sequence[Charge], now: int) -> Decision:
         places = [(bucket, limit.tag) for bucket, limit, *_ in charges]
         states = [self.states.get(place, ()) for place in places]
         decision = take(charges, spendings_of(Charges.of(charges).lines), states, now)
@@ -182,6 +186,37 @@ def test_the_script_answers_and_saves_as_the_strategies_do(
             verdicts.add((expected.granted, any(charge.enforce for charge in charges)))
         assert saved_states(world, redis_server.client) == world.states, seed
     assert verdicts >= {(True, True), (False, True), (True, False)}
+
+
+@pytest.mark.parametrize("seed", SEEDS[:4])
+@pytest.mark.parametrize("engine", ["memory", "shared"])
+def test_any_mix_of_limits_and_clients_is_counted_as_by_itself(
+    engine: str, seed: int, tmp_path: Path
+) -> None:
+    """Which limits share a record, and which of them were charged last, changes nothing."""
+    chance = random.Random(seed)
+    now = 1_000
+
+    def clock() -> int:
+        return now
+
+    storage: MemoryStorage | SharedStorage = (
+        MemoryStorage(clock=clock) if engine == "memory" else SharedStorage(tmp_path, clock=clock)
+    )
+    verdicts = set()
+    for _ in range(20):
+        world = World([*{_limit(chance): None for _ in range(chance.randint(2, 4))}])
+        mixes = [Charges.of(world.charges(chance)) for _ in range(6)]
+        for _ in range(IN_A_WORLD):
+            now += max(0, _step(world, chance))
+            charges = chance.choice(mixes)
+            expected = world.take(charges, now)
+            found = storage.take(charges)
+            told = [one[:3] for one in found.measured]
+            assert found._replace(measured=told) == expected, (seed, now)
+            verdicts.add((expected.granted, len(charges.buckets)))
+    storage.close()
+    assert len(verdicts) == 4
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

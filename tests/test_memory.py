@@ -10,6 +10,7 @@ from wsgi_throttle.storage.memory import MemoryStorage
 
 MINUTE = Limit("sliding-window", 2, 60_000, 2)
 SECOND = Limit("token-bucket", 2, 1_000, 2)
+MANY = Limit("sliding-window", 10, 60_000, 10)
 
 
 class Clock:
@@ -37,16 +38,21 @@ def test_keeps_no_more_clients_than_it_may(clock: Clock) -> None:
     assert storage.size == 88
 
 
-def test_the_client_written_longest_ago_is_forgotten_first(clock: Clock) -> None:
-    storage = MemoryStorage(max_clients=3, clock=clock)
-    for client in ["a", "b", "c", "a", "d"]:
-        storage.take(charge(client))
-    assert storage.take(charge("a")).outcomes[0].wait_ms == 60_000
-    assert storage.take(charge("b")).outcomes[0].remaining == 1
+@pytest.mark.parametrize("buckets", [1, 2])
+def test_the_client_charged_longest_ago_is_forgotten_first(clock: Clock, buckets: int) -> None:
+    storage = MemoryStorage(max_clients=4 * buckets, clock=clock)
+
+    def remaining(client: str) -> list[int]:
+        charges = [*charge(client, MANY), *charge(f"{client}'s user", MANY)][:buckets]
+        return [outcome.remaining for outcome in storage.take(charges).outcomes]
+
+    for client in ["a", "b", "c", "a", "d", "e"]:
+        remaining(client)
+    assert remaining("a") == [7] * buckets
+    assert remaining("b") == [9] * buckets
 
 
 def test_a_limit_that_nobody_used_for_a_while_is_counted_like_any(clock: Clock) -> None:
-    """Its table is dropped, and what was prepared of it must not be written to any more."""
     storage = MemoryStorage(clock=clock)
     mine = Charges.of(charge("a"))
     storage.take(mine)
@@ -118,7 +124,9 @@ def test_expired_clients_are_dropped_as_others_come(clock: Clock) -> None:
 def test_long_windows_do_not_keep_short_ones_alive(clock: Clock) -> None:
     storage = MemoryStorage(clock=clock)
     for client in range(100):
-        storage.take(charge(client, Limit("fixed-window", 5, 86_400_000, 5)))
+        day = charge(f"{client}, a day", Limit("fixed-window", 5, 86_400_000, 5))
+        storage.take(day)
+        storage.take(day + charge(f"{client}, a day", SECOND))
         storage.take(charge(client, SECOND))
         clock.now += 2_000
     assert storage.size <= 102
@@ -126,12 +134,13 @@ def test_long_windows_do_not_keep_short_ones_alive(clock: Clock) -> None:
 
 def test_the_states_of_a_limit_that_was_edited_away_expire_too(clock: Clock) -> None:
     storage = MemoryStorage(clock=clock)
+    storage.take(charge("a"))
     for client in range(50):
         storage.take(charge(client, SECOND))
     clock.now += 1_000
-    for client in range(60):
+    for client in range(50, 110):
         storage.take(charge(client))
-    assert storage.size == 60
+    assert storage.size == 61
 
 
 def test_what_expires_while_it_is_charged_is_counted_afresh(clock: Clock) -> None:
@@ -143,14 +152,37 @@ def test_what_expires_while_it_is_charged_is_counted_afresh(clock: Clock) -> Non
     clock.now += 1_000
     assert [outcome.remaining for outcome in storage.take(both).outcomes] == [0, 1]
     assert [outcome.remaining for outcome in storage.take(both).outcomes] == [0, 1]
-    assert storage.size == 2
+    assert storage.size == 1
 
 
 def test_looking_keeps_nothing(clock: Clock) -> None:
     storage = MemoryStorage(clock=clock)
+    storage.take(charge("a"))
     for client in range(10):
         storage.take([charge(client)[0]._replace(cost=0)])
-    assert storage.size == 0
+    assert storage.size == 1
+
+
+def test_one_rule_does_not_keep_alive_what_another_has_counted(clock: Clock) -> None:
+    """One bucket of two rules, of which the one with the short window charged it last, is kept for
+    the other's sake; those behind it are not."""
+    storage = MemoryStorage(clock=clock)
+    storage.take(charge("both"))
+    storage.take(charge("both", SECOND))
+    for client in range(50):
+        storage.take(charge(client, SECOND))
+    clock.now += 1_000
+    for client in range(50, 100):
+        storage.take(charge(client, SECOND))
+    assert storage.size == 51
+    assert storage.take(charge("both")).outcomes[0].remaining == 0
+
+
+def test_a_client_counts_as_one_however_many_limits_it_has(clock: Clock) -> None:
+    storage = MemoryStorage(max_clients=3, clock=clock)
+    for client in "abc":
+        storage.take(charge(client) + charge(client, SECOND))
+    assert storage.size == 3
 
 
 def test_reset_and_close_give_the_room_back(clock: Clock) -> None:

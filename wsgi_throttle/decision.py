@@ -94,6 +94,15 @@ class Charges(Sequence[Charge]):
         return f"{type(self).__name__}.of({[*self]})"
 
 
+def buckets_of(lines: Sequence[Line]) -> Iterator[tuple[int, int]]:
+    """Where the lines of each bucket begin and end."""
+    start = 0
+    for end, line in enumerate(lines, start=1):
+        if end == len(lines) or lines[end][0] != line[0]:
+            yield start, end
+            start = end
+
+
 class Outcome(NamedTuple):
     """What the storage found for one charge."""
 

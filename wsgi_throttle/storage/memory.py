@@ -3,36 +3,115 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
-from ..cache import Prepared
-from ..decision import Charge, Charges, Decision, Limit, Line
+from ..cache import Bounded, Prepared
+from ..decision import Charge, Charges, Decision, Limit, Line, buckets_of
 from ..errors import StorageURIError
-from ..strategies import Spending, State, spend_by, spendings_of, take
+from ..strategies import STRATEGIES, Spending, State, spend_by, spendings_of, take
 from .clock import monotonic_ms
 from .fork import ForkLock
 from .uri import options, whole_number
 
 MAX_PREPARED = 16_384
-"""Of how many lines the tables are known."""
-
-_Prepared: TypeAlias = "tuple[list[tuple[_Table, int]], tuple[Spending, ...]]"
-"""The table of each line, with the place of its bucket, and how the lines are spent."""
-
-_UNSEEN: Any = ((),)
-"""The list of a client without a state, which nobody can write to."""
+"""Of how many lines the groups are known."""
 
 LOOKS = 8
-"""How many of the oldest states a take looks at, at most, to make room for a new one."""
+"""How many of the oldest records a take looks at, at most, to make room for a new one."""
+
+_NONE: Mapping[Limit, State] = MappingProxyType({})
+
+
+class _Group:
+    """Limits that are charged together on one bucket."""
+
+    __slots__ = ("limits", "table")
+
+    def __init__(self, limits: tuple[Limit, ...], table: _Table) -> None:
+        self.limits = limits
+        self.table = table
+        """Where the records are that were charged by these limits last."""
+
+
+class _Record:
+    """What a bucket has counted."""
+
+    __slots__ = ("group", "others", "states")
+
+    def __init__(self, group: _Group) -> None:
+        self.group = group
+        self.states: list[State] = [()] * len(group.limits)
+        """By the limits of the group."""
+        self.others = _NONE
+        """By the limits of other rules that count on the same bucket."""
+
+    def __iter__(self) -> Iterator[tuple[Limit, State]]:
+        yield from zip(self.group.limits, self.states, strict=True)
+        yield from self.others.items()
+
+    def regroup(self, group: _Group) -> None:
+        """Make it one of these limits."""
+        states = dict(self)
+        self.group = group
+        self.states = [states.pop(limit, ()) for limit in group.limits]
+        self.others = {limit: state for limit, state in states.items() if state} or _NONE
+
+    def forget(self, limit: Limit) -> None:
+        """What was counted by this limit."""
+        if limit in self.others:
+            self.others = {other: state for other, state in self.others.items() if other != limit}
+        self.states = [
+            () if own == limit else state
+            for own, state in zip(self.group.limits, self.states, strict=True)
+        ]
+
+    def is_expired(self, now: int) -> bool:
+        """Whether it is as good as none."""
+        return not any(spend_by(limit)(state, now, 0)[3] for limit, state in self)
+
+    def is_blocked(self, now: int) -> bool:
+        """Whether the client is over one of its limits."""
+        return any(spend_by(limit)(state, now, 1)[0] for limit, state in self)
+
+
+class _Table(OrderedDict[str, _Record]):
+    """The records, by bucket, of all groups that live equally long. The one written longest ago is
+    the first, which is about the order in which they expire."""
+
+    def drop_expired(self, now: int) -> int:
+        """Look at the two oldest and forget those that are as good as none. Return how many."""
+        for dropped in range(2):
+            if not self:
+                return dropped
+            bucket, record = next(iter(self.items()))
+            if not record.is_expired(now):
+                if record.others:  # which may live longer than all that are behind it
+                    self.move_to_end(bucket)
+                return dropped
+            del self[bucket]
+        return 2
+
+    def spare_blocked(self, now: int) -> bool:
+        """Whether the oldest is over its limit; if so it is now the youngest."""
+        bucket, record = next(iter(self.items()))
+        if not record.is_blocked(now):
+            return False
+        self.move_to_end(bucket)
+        return True
+
+
+_Prepared: TypeAlias = tuple[list[tuple[_Group, int, int]], tuple[Spending, ...]]
+"""The group of each bucket, with where its lines are among all, and how the lines are spent."""
 
 
 class MemoryStorage:
     """Exact under threads and bounded; a forked child goes on with its own copy of all counters.
 
-    :param max_clients: how many states are kept at most, one for each bucket and limit. The last
-        eighth of the room is for clients that are over their limit.
+    :param max_clients: how many buckets are kept at most. The last eighth of the room is for
+        clients that are over their limit.
     :param clock: milliseconds; may step back.
     """
 
@@ -43,9 +122,10 @@ class MemoryStorage:
         self._crowded = max_clients - max_clients // 8
         self._clock = clock
         self._lock = ForkLock()
-        self._tables: OrderedDict[str, _Table] = OrderedDict()
+        self._tables: OrderedDict[int, _Table] = OrderedDict()
+        """By the milliseconds that their records live."""
+        self._groups: Bounded[tuple[Limit, ...], _Group] = Bounded(MAX_PREPARED)
         self._prepared: Prepared[_Prepared] = Prepared(MAX_PREPARED)
-        self._size = 0
 
     @classmethod
     def from_uri(cls, uri: str, *, identity: str = "", timeout_s: float = 0.1) -> MemoryStorage:
@@ -67,33 +147,20 @@ class MemoryStorage:
         try:
             now = clock()
             known = self._prepared.get(id(lines))
-            places, spendings = known[1] if known else self._prepare(lines)
-            cells = []
-            states = []
-            for table, place in places:
-                cell = table.get(buckets[place], _UNSEEN)
-                cells.append(cell)
-                states.append(cell[0])
+            groups, spendings = known[1] if known else self._prepare(lines)
+            if len(groups) != 1:
+                return self._take(charges, groups, spendings, now)
+            group, bucket = groups[0][0], buckets[0]
+            table = group.table
+            record = table.get(bucket)
+            if record is None or record.group is not group:
+                return self._take(charges, groups, spendings, now)
+            states = record.states
             decision = take(charges, spendings, states, now)
             measured: Any = decision.measured
-            grown = False
-            for index, (table, place) in enumerate(places):
-                cell, state = cells[index], measured[index][3]
-                if state is cell[0]:
-                    continue
-                bucket = buckets[place]
-                if not state:
-                    del table[bucket]
-                    self._size -= 1
-                elif cell is _UNSEEN:
-                    table[bucket] = [state]
-                    self._size += 1
-                    grown = True
-                else:
-                    cell[0] = state
-                    table.move_to_end(bucket)
-            if grown:
-                self._tidy(places, now)
+            for index, spent in enumerate(measured):
+                states[index] = spent[3]
+            table.move_to_end(bucket)
             return decision
         finally:
             lock.release()
@@ -101,89 +168,109 @@ class MemoryStorage:
     def reset(self, charges: Sequence[Charge]) -> None:
         with self._lock:
             for charge in charges:
-                table = self._tables.get(charge.limit.tag)
-                if table and table.pop(charge.bucket, None):
-                    self._size -= 1
+                for table in self._tables.values():
+                    record = table.get(charge.bucket)
+                    if record:
+                        record.forget(charge.limit)
+                        if record.is_expired(self._clock()):
+                            del table[charge.bucket]
 
     def close(self) -> None:
         with self._lock:
-            self._tables.clear()
-            self._prepared.clear()
-            self._size = 0
+            for table in self._tables.values():
+                table.clear()
 
     @property
     def size(self) -> int:
-        """How many states are kept."""
-        return self._size
+        """How many buckets are kept."""
+        return sum(map(len, self._tables.values()))
+
+    def _take(
+        self,
+        charges: Charges,
+        groups: Sequence[tuple[_Group, int, int]],
+        spendings: Sequence[Spending],
+        now: int,
+    ) -> Decision:
+        """The same for any number of buckets, none of which need be known. Requires that the lock
+        is held."""
+        records = []
+        states: list[State] = []
+        for bucket, (group, _, _) in zip(charges.buckets, groups, strict=True):
+            record = self._find(bucket, group) or _Record(group)
+            records.append(record)
+            states += record.states
+        decision = take(charges, spendings, states, now)
+        measured: Any = decision.measured
+        after = [spent[3] for spent in measured]
+        grown = False
+        for bucket, record, (group, start, end) in zip(
+            charges.buckets, records, groups, strict=True
+        ):
+            record.states = after[start:end]
+            if bucket in group.table:
+                group.table.move_to_end(bucket)
+            elif any(record.states):
+                group.table[bucket] = record
+                grown = True
+        if grown:
+            self._tidy(groups, now)
+        return decision
+
+    def _find(self, bucket: str, group: _Group) -> _Record | None:
+        """The record of a bucket, now one of this group. Requires that the lock is held."""
+        for table in self._tables.values():
+            record = table.get(bucket)
+            if record:
+                if record.group is not group:
+                    del table[bucket]
+                    record.regroup(group)
+                    group.table[bucket] = record
+                return record
+        return None
 
     def _prepare(self, lines: Sequence[Line]) -> _Prepared:
         """Requires that the lock is held."""
-        places = []
-        for place, limit, _, _, _ in lines:
-            table = self._tables.get(limit.tag)
-            if table is None:
-                table = self._tables[limit.tag] = _Table(limit)
-            places.append((table, place))
-        return self._prepared.keep_for(lines, (places, spendings_of(lines)))
+        groups = [
+            (self._group(tuple(limit for _, limit, _, _, _ in lines[start:end])), start, end)
+            for start, end in buckets_of(lines)
+        ]
+        return self._prepared.keep_for(lines, (groups, spendings_of(lines)))
 
-    def _tidy(self, places: Sequence[tuple[_Table, int]], now: int) -> None:
-        """Forget what has expired, at more than the pace at which states come in, and what there
+    def _group(self, limits: tuple[Limit, ...]) -> _Group:
+        known = self._groups.get(limits)
+        if known:
+            return known
+        lifetime_ms = max(STRATEGIES[limit.strategy].lifetime_ms(limit) for limit in limits)
+        table = self._tables.setdefault(lifetime_ms, _Table())
+        return self._groups.keep(limits, _Group(limits, table))
+
+    def _tidy(self, groups: Sequence[tuple[_Group, int, int]], now: int) -> None:
+        """Forget what has expired, at more than the pace at which records come in, and what there
         is no room for."""
-        for table, _ in places:
-            self._size -= table.drop_expired(now)
-        # A table in turn, since one whose limit no rule names any more is never charged again.
-        tag, table = self._tables.popitem(last=False)
-        self._size -= table.drop_expired(now)
-        if table:
-            self._tables[tag] = table
-        else:
-            self._prepared.clear()
-        if self._size > self._crowded:
-            self._make_room(now)
+        for group, _, _ in groups:
+            group.table.drop_expired(now)
+        # A table in turn, since one that no rule counts in any more is never charged again.
+        lifetime_ms, table = next(iter(self._tables.items()))
+        table.drop_expired(now)
+        self._tables.move_to_end(lifetime_ms)
+        self._make_room(now)
 
     def _make_room(self, now: int) -> None:
         """Forget the oldest, but for clients that are over their limit: they start again as the
         youngest, so that a flood of others does not set them free. Only where all room is taken
         such clients go too."""
+        size = self.size
         for _ in range(LOOKS):
-            if self._size <= self._crowded:
+            if size <= self._crowded:
                 return
             fullest = self._fullest()
             if not fullest.spare_blocked(now):
                 fullest.popitem(last=False)
-                self._size -= 1
-        while self._size > self._max_clients:
+                size -= 1
+        while size > self._max_clients:
             self._fullest().popitem(last=False)
-            self._size -= 1
+            size -= 1
 
     def _fullest(self) -> _Table:
         return max(self._tables.values(), key=len)
-
-
-class _Table(OrderedDict[str, list[State]]):
-    """The states of one limit by bucket, each in a list of its own, which is quicker to write than
-    the table is. The one written longest ago is the first. Since all live equally
-    long, that is about the order in which they expire."""
-
-    def __init__(self, limit: Limit) -> None:
-        super().__init__()
-        self._spend = spend_by(limit)
-
-    def drop_expired(self, now: int) -> int:
-        """Look at the two oldest and forget those that are as good as none. Return how many."""
-        for dropped in range(2):
-            if not self:
-                return dropped
-            bucket, (state,) = next(iter(self.items()))
-            if self._spend(state, now, 0)[3]:
-                return dropped
-            del self[bucket]
-        return 2
-
-    def spare_blocked(self, now: int) -> bool:
-        """Whether the oldest is over its limit; if so it is now the youngest."""
-        bucket, (state,) = next(iter(self.items()))
-        if not self._spend(state, now, 1)[0]:
-            return False
-        self.move_to_end(bucket)
-        return True

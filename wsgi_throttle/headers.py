@@ -95,7 +95,7 @@ class LimitHeaders:
         if not granted:
             policies, items = _refusing(policies, measured)
         least, due_ms = _MORE_THAN_ANY, 0
-        numbers: list[int] = []
+        numbers: tuple[int, ...] = ()
         for index, quota, _ in policies:
             found = measured[index]
             remaining = found[1]
@@ -107,9 +107,9 @@ class LimitHeaders:
                 tighter = ms > due_ms
             if tighter:
                 tightest, least, due_ms = quota, remaining, ms
-            numbers += remaining, (ms + 999) // 1000
+            numbers += (remaining, (ms + 999) // 1000)
 
-        pairs = [header, ("RateLimit", items % tuple(numbers))] if ietf else []
+        pairs = [header, ("RateLimit", items % numbers)] if ietf else []
         if x_ratelimit:
             reset = str(ceil(now_s + due_ms / 1000))
             pairs += tightest, ("X-RateLimit-Remaining", str(least)), ("X-RateLimit-Reset", reset)

@@ -398,9 +398,9 @@ def canonical(converter: str, value: str) -> str:
     """One text for all that an application takes for the same value: 5, 0005 and other digits."""
     if converter in _NUMBERS:
         digits = "".join(str(unicodedata.digit(character, character)) for character in value)
+        if converter == "float":
+            return repr(float(digits) + 0.0)  # more digits than a float holds name the same one
         sign, digits = ("-", digits[1:]) if digits.startswith("-") else ("", digits)
-        whole, dot, fraction = digits.partition(".")
-        fraction = fraction.rstrip("0")
-        number = (whole.lstrip("0") or "0") + (f".{fraction}" if dot and fraction else "")
+        number = digits.lstrip("0") or "0"
         return number if number == "0" else sign + number
     return value.lower() if converter == "uuid" else value

@@ -109,6 +109,8 @@ def test_check_without_the_secrets_is_for_ci(run, tmp_path: Path) -> None:  # ty
             ["none; default_limits apply", "lost              login", "it is for POST"],
         ),
         (["get", "/static/x.css"], ["/health,/static/**", "nothing is counted"]),
+        (["POST", "/login?next=/x"], ["rule              login"]),
+        (["POST", "/%6Cogin"], ["rule              login"]),
         (["GET", "/x/../login/"], ["is matched as     /x/../login and /login"]),
         (["GET", "/api/export", "--user", "42"], ["here session-user:42"]),
         (["GET", "/api/export", "--ip", "2001:db8::1"], ["here ip:2001:db8::/64"]),
@@ -135,6 +137,22 @@ def test_explain_tells_of_shadow_rules_and_of_less_specific_ones(run, tmp_path: 
     assert "counts in shadow  stricter: 1 per second" in out
     assert "lost              all (line 2)" in out
     assert "gone" not in out
+
+
+def test_explain_tells_of_a_rules_own_conditions(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "throttle.yaml"
+    path.write_text(
+        "rules:\n- {path: /a, limits: 1/s, when: {header: {X-A: b}}, skip: 'python:builtins:bool'}"
+    )
+    _, out, _ = run("explain", str(path), "GET", "/a")
+    assert "only where        HTTP_X_A is b" in out
+    assert "but not where     python:builtins:bool returns true" in out
+
+
+def test_explain_wants_an_address(run, capsys) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(SystemExit):
+        run("explain", EXAMPLE, "GET", "/", "--ip", "localhost")
+    assert "'localhost' does not appear to be an IPv4 or IPv6 address" in capsys.readouterr().err
 
 
 def test_it_runs_as_a_module() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from .config import METHODS, Config, Rule, RuleLimit, load
 from .errors import ConfigError
@@ -34,9 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             help="let ${VARIABLES} be unset, as in CI without secrets",
         )
     explain_parser.add_argument("method", type=str.upper)
-    explain_parser.add_argument("path")
+    explain_parser.add_argument("path", help="as in a URL, with a query if it matters")
     explain_parser.add_argument(
-        "--ip", default="192.0.2.1", help="the client's address (%(default)s)"
+        "--ip", type=_address, default="192.0.2.1", help="the client's address (%(default)s)"
     )
     explain_parser.add_argument("--user", help="the logged-in user")
     options = parser.parse_args(arguments)
@@ -84,9 +86,11 @@ def _check(config: Config, table: RuleTable, options: Any) -> None:
 
 
 def _explain(config: Config, table: RuleTable, options: Any) -> None:
+    path, _, query = options.path.partition("?")
     environ: dict[str, Any] = {
         "REQUEST_METHOD": options.method,
-        "PATH_INFO": options.path.encode().decode("latin-1"),
+        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+        "QUERY_STRING": query,
         "REMOTE_ADDR": options.ip,
         "wsgi_throttle.explain.user": options.user,
     }
@@ -97,6 +101,10 @@ def _explain(config: Config, table: RuleTable, options: Any) -> None:
         print(f"  is matched as     {' and '.join(paths)}")
     for rule in plan.rules:
         print(f"  rule              {_named(rule)}{_line(rule)}")
+        for name, value in rule.when:
+            print(f"  only where        {name} is {value}")
+        if rule.skip is not None:
+            print(f"  but not where     python:{rule.skip.path} returns true")
     if not plan.rules:
         print(
             "  rule              none; default_limits apply"
@@ -154,6 +162,14 @@ def _losers(
         elif any(anywhere.match(known, path) for path in paths):
             found.append((rule, f"it is for {','.join(rule.methods)}"))
     return found
+
+
+def _address(text: str) -> str:
+    try:
+        ip_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _named(rule: Rule) -> str:

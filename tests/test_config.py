@@ -323,6 +323,8 @@ BROKEN = {
     "a quoted true": ('rules: [{path: /a, exempt: "true"}]', "true or false"),
     "an unknown policy": ("on_storage_error: open", "local, allow, deny"),
     "an unknown storage": ("storage: memcached://x", "redis://"),
+    "a storage that is no URI": ("storage: redis", "it has no ://: use one of memory://"),
+    "a storage that is a host": ("storage: redis:6379", "it has no ://: use one of memory://"),
     "an unknown storage option": ("storage: memory://?size=5", "max_clients"),
     "a bad namespace": ('namespace: "a:b"', "letters"),
     "a bad time": ("storage_timeout: soon", "100 ms"),

@@ -60,6 +60,7 @@ def test_a_limit_is_read(text: str, expected: list[tuple[int, int]]) -> None:
         ("5 per", "5 per minute"),
         ("five per minute", "5 per minute"),
         ("5 per minutee", 'did you mean "5 per minute"?'),
+        ("5 per mo", 'did you mean "5 per month"?'),
         ("5 per 15 minuts", 'did you mean "5 per 15 minutes"?'),
         ("5 per fortnight", "not a unit of time"),
         ("10 per 0 minute", "a period of zero"),

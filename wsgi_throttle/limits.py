@@ -92,7 +92,8 @@ def _rate(part: str, text: str) -> tuple[int, int]:
         raise LimitError(text, _EXAMPLE)
     unit = match["unit"].lower()
     if unit not in UNITS_MS:
-        close = get_close_matches(unit, UNITS_MS, n=1)
+        longer = [name for name in UNITS_MS if name.startswith(unit)]
+        close = longer or get_close_matches(unit, UNITS_MS, n=1)
         if not close:
             raise LimitError(text, f'"{unit}" is not a unit of time: {_EXAMPLE}')
         right = part[: match.start("unit")] + close[0]

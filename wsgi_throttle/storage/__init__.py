@@ -54,9 +54,11 @@ def open_storage(uri: str, *, identity: str = "", timeout_s: float = 0.1) -> Sto
     :raises StorageURIError: an unknown scheme or option, or a value that does not fit.
     """
     scheme = urlsplit(uri).scheme
-    if scheme not in SCHEMES:
+    if scheme not in SCHEMES or "://" not in uri:
+        # What stands before a :// is no secret; the rest may be.
+        wrong = f'"{scheme}" is not a storage scheme' if "://" in uri else "it has no ://"
         known = ", ".join(f"{name}://" for name in SCHEMES)
-        raise StorageURIError(f'"{scheme}" is not a storage scheme: use one of {known}')
+        raise StorageURIError(f"{wrong}: use one of {known}, as in redis://127.0.0.1:6379/0")
     module, _, name = SCHEMES[scheme].partition(":")
     storage: Storage = getattr(import_module(module), name).from_uri(
         uri, identity=identity, timeout_s=timeout_s

@@ -21,6 +21,7 @@ from wsgi_throttle.identity import (
     Identity,
     Key,
     Session,
+    canonical,
     client_address,
     key_function,
     load_hook,
@@ -281,30 +282,30 @@ def test_an_attack_is_charged_to(
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"),
+    ("spellings", "expected"),
     [
-        ("5", "5"),
-        ("0005", "5"),
-        ("\u0665", "5"),
-        ("\uff10\uff15", "5"),
-        ("0" * 5000 + "5", "5"),
-        ("0", "0"),
-        ("000", "0"),
-        ("-5", "-5"),
-        ("-05", "-5"),
-        ("-0", "0"),
-        ("1.50", "1.5"),
-        ("01.0", "1"),
-        ("6BA7B810-9DAD-11D1-80B4-00C04FD430C8", "6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
-        ("Ann", "Ann"),
-        ("a b", "a%20b"),
-        ("5a", "5a"),
-        ("--5", "--5"),
+        (["5", "0005", "\u0665", "\uff10\uff15", "0" * 5000 + "5"], "5"),
+        (["0", "000", "-0"], "0"),
+        (["-5", "-05", "-\u0665"], "-5"),
+        (["9" * 5000], "9" * 5000),
+        (["1.5", "01.50", "\u0661.5"], "1.5"),
+        (["0.1", "0.10", "0.10000000000000000001"], "0.1"),
+        (["01.0", "1", "0.99999999999999999999"], "1"),
+        (["0.0", "-0.0"], "0"),
+        (["9" * 400 + ".0", "8" * 500 + ".5"], "inf"),
+        (["6BA7B810-9DAD-11D1-80B4-00C04FD430C8"], "6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
+        *([[text], text] for text in ("Ann", "a b", "5a", "--5", "5.", ".5", "1.2.3")),
     ],
-    ids=lambda text: text[:20],
+    ids=lambda value: ",".join(value)[:40] if isinstance(value, list) else "",
 )
-def test_a_path_variable_is_charged_by_its_canonical_value(value: str, expected: str) -> None:
-    assert charged("path:id", {}, {"id": value}) == f"path:id:{expected}"
+def test_all_spellings_of_a_path_variable_have_one_canonical_text(
+    spellings: list[str], expected: str
+) -> None:
+    assert {canonical(spelling) for spelling in spellings} == {expected}
+
+
+def test_a_path_variable_is_escaped_in_a_key() -> None:
+    assert charged("path:id", {}, {"id": "a b"}) == "path:id:a%20b"
 
 
 def test_a_path_without_the_variable_is_charged_to_the_address() -> None:

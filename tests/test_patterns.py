@@ -16,7 +16,6 @@ from wsgi_throttle.patterns import (
     CONVERTERS,
     Matcher,
     Pattern,
-    canonical,
     forms,
     matcher,
     too_many,
@@ -245,30 +244,6 @@ def test_no_spelling_of_a_path_below_a_folder_escapes_its_pattern(segments: list
     winners = {found.match("GET", path)[0] for path in forms("/" + "/".join(segments))}  # type: ignore[index]
     if resolved[:1] == ["a"]:
         assert 1 in winners
-
-
-@pytest.mark.parametrize(
-    ("converter", "spellings", "expected"),
-    [
-        ("int", ["5", "0005", "\u0665", "\uff15"], "5"),
-        ("int", ["0", "000", "-0"], "0"),
-        ("int", ["-5", "-005"], "-5"),
-        ("float", ["1.5", "01.50"], "1.5"),
-        ("float", ["0.1", "0.10000000000000000001", "\u0660.1"], "0.1"),
-        ("float", ["0.0", "-0.0"], "0.0"),
-        ("float", ["9" * 400 + ".0", "8" * 500 + ".5"], "inf"),
-        ("uuid", ["0A000000-0000-4000-8000-000000000000"], "0a000000-0000-4000-8000-000000000000"),
-        ("string", ["005"], "005"),
-    ],
-)
-def test_all_spellings_of_a_value_have_one_canonical_text(
-    converter: str, spellings: list[str], expected: str
-) -> None:
-    assert {canonical(converter, spelling) for spelling in spellings} == {expected}
-
-
-def test_a_number_of_5000_digits_is_no_trouble() -> None:
-    assert canonical("int", "0" + "9" * 5000) == "9" * 5000
 
 
 def test_more_partial_segments_under_a_node_than_werkzeug_matches_fast_are_told() -> None:

@@ -7,7 +7,6 @@ routes on. Converters match as text, so that no value can make a pattern that fi
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,8 +80,8 @@ class Pattern:
     """As it was written."""
     rules: tuple[str, ...]
     """In Werkzeug's syntax; the second is everything below a folder (``**``)."""
-    variables: Mapping[str, str]
-    """Name -> converter."""
+    variables: tuple[str, ...]
+    """Their names."""
 
     FOLDER: ClassVar[str] = "**"
 
@@ -115,7 +114,7 @@ class Pattern:
             Matcher([(rule, (), 0) for rule in rules])
         except (ValueError, LookupError, TypeError, OverflowError, re.error) as error:
             raise ValueError(f'"{text}" is not a path pattern: {error}') from error
-        return cls(text, rules, variables)
+        return cls(text, rules, tuple(variables))
 
     @property
     def signatures(self) -> tuple[str, ...]:
@@ -392,15 +391,3 @@ def forms(path_info: str) -> tuple[str, ...]:
             resolved.append(segment)
     other = "/" + "/".join(resolved)
     return (path,) if other == path else (path, other)
-
-
-def canonical(converter: str, value: str) -> str:
-    """One text for all that an application takes for the same value: 5, 0005 and other digits."""
-    if converter in _NUMBERS:
-        digits = "".join(str(unicodedata.digit(character, character)) for character in value)
-        if converter == "float":
-            return repr(float(digits) + 0.0)  # more digits than a float holds name the same one
-        sign, digits = ("-", digits[1:]) if digits.startswith("-") else ("", digits)
-        number = digits.lstrip("0") or "0"
-        return number if number == "0" else sign + number
-    return value.lower() if converter == "uuid" else value

@@ -20,12 +20,13 @@ from .identity import (
     Key,
     KeyFunction,
     Networks,
+    canonical,
     chosen_freely,
     client_address,
     key_function,
 )
 from .limits import describe
-from .patterns import Matcher, Pattern, canonical, forms, matcher, too_many
+from .patterns import Matcher, Pattern, forms, matcher, too_many
 
 LAYOUT = 2
 """The version of how states are kept: another one never meets the old states."""
@@ -295,9 +296,7 @@ class RuleTable:
             return _Found(rule, ())
         return _Found(
             rule,
-            tuple(
-                (name, canonical(kind, values[name])) for name, kind in pattern.variables.items()
-            ),
+            tuple((name, canonical(values[name])) for name in pattern.variables),
         )
 
     def _plan(self, method: str, winners: Sequence[_Found], shadows: Sequence[_Found]) -> Plan:

@@ -20,6 +20,7 @@ from .text import digest, escaped, escaped_name, from_wsgi
 
 Environ: TypeAlias = dict[str, Any]
 PathArgs: TypeAlias = Mapping[str, str]
+"""Name -> canonical value of the variables of a path."""
 Key: TypeAlias = str | tuple[str, ...]
 """``type:value``; where a request has several, each is charged."""
 KeyFunction: TypeAlias = Callable[[Environ, PathArgs], Key]
@@ -247,7 +248,7 @@ def _path(argument: str, _: Identity) -> Lookup:
 
     def find(_: Environ, args: PathArgs) -> str | None:
         value = args.get(argument)
-        return prefix + escaped(canonical(value)) if value else None
+        return prefix + escaped(value) if value else None
 
     return find
 
@@ -257,17 +258,18 @@ _is_uuid = re.compile(r"[0-9A-Fa-f]{8}-([0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}").ful
 
 
 def canonical(value: str) -> str:
-    """One text for all that a path converter takes for one value: numbers with leading zeros or
-    other scripts' digits, and UUIDs in either case."""
+    """One text for all spellings of a path variable that an application may take for one value:
+    numbers with leading zeros, other scripts' digits or more of them than a float holds, and UUIDs
+    in either case."""
     if _is_uuid(value):
         return value.lower()
     if not _is_number(value):
         return value
     if not value.isascii():
-        value = "".join(str(decimal(char, char)) for char in value)
-    whole, _, fraction = value.lstrip("-").partition(".")
-    whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
-    number = f"{whole}.{fraction}" if fraction else whole
+        value = "".join(str(decimal(char)) if char not in "-." else char for char in value)
+    if "." in value:
+        return repr(float(value) + 0.0).removesuffix(".0")  # the sum has no -0.0
+    number = value.lstrip("-").lstrip("0") or "0"
     return f"-{number}" if value[0] == "-" and number != "0" else number
 
 

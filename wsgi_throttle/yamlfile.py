@@ -25,8 +25,8 @@ Value: TypeAlias = "str | list[Node] | dict[str, Node] | None"
 
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^{}]*))?\})")
 
-_TAGS = ("str", "int", "float", "bool", "null", "timestamp", "merge", "value")
-"""What YAML makes of scalars by their look; none of it matters here."""
+_TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value")
+"""What YAML makes of values by their look; none of it matters here."""
 
 # The C loader where PyYAML was built with it: ten times as fast, the same nodes.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -143,14 +143,14 @@ class Source:
     def _from_yaml(self, node: Any, depth: int) -> Node:
         line, column = node.start_mark.line + 1, node.start_mark.column + 1
         self._count(depth, line, column)
+        if node.tag.removeprefix("tag:yaml.org,2002:") not in _TAGS:
+            self.mistake(f"the tag {node.tag} is not known here: leave it out", line, column)
         if isinstance(node, yaml.SequenceNode):
             return Node(
                 [self._from_yaml(item, depth + 1) for item in node.value], line=line, column=column
             )
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, depth)
-        if node.tag.removeprefix("tag:yaml.org,2002:") not in _TAGS:
-            self.mistake(f"the tag {node.tag} is not known here: leave it out", line, column)
         return self._scalar(node.value, line, column, plain=not node.style)
 
     def _mapping(self, node: Any, depth: int) -> Node:

@@ -183,6 +183,11 @@ class MemoryStorage:
     @property
     def size(self) -> int:
         """How many buckets are kept."""
+        with self._lock:
+            return self._count()
+
+    def _count(self) -> int:
+        """Requires that the lock is held."""
         return sum(map(len, self._tables.values()))
 
     def _take(
@@ -194,19 +199,22 @@ class MemoryStorage:
     ) -> Decision:
         """The same for any number of buckets, none of which need be known. Requires that the lock
         is held."""
+        buckets = charges.buckets
         records = []
         states: list[State] = []
-        for bucket, (group, _, _) in zip(charges.buckets, groups, strict=True):
-            record = self._find(bucket, group) or _Record(group)
+        for place, (group, _, _) in enumerate(groups):
+            bucket = buckets[place]
+            record = group.table.get(bucket)
+            if record is None or record.group is not group:
+                record = self._find(bucket, group) or _Record(group)
             records.append(record)
             states += record.states
         decision = take(charges, spendings, states, now)
         measured: Any = decision.measured
         after = [spent[3] for spent in measured]
         grown = False
-        for bucket, record, (group, start, end) in zip(
-            charges.buckets, records, groups, strict=True
-        ):
+        for place, (group, start, end) in enumerate(groups):
+            bucket, record = buckets[place], records[place]
             record.states = after[start:end]
             if bucket in group.table:
                 group.table.move_to_end(bucket)
@@ -260,7 +268,7 @@ class MemoryStorage:
         """Forget the oldest, but for clients that are over their limit: they start again as the
         youngest, so that a flood of others does not set them free. Only where all room is taken
         such clients go too."""
-        size = self.size
+        size = self._count()
         for _ in range(LOOKS):
             if size <= self._crowded:
                 return

@@ -200,14 +200,15 @@ class SharedStorage:
         spendings: Sequence[Spending],
     ) -> Decision:
         """For charges of several buckets."""
-        several = [
-            self._read(txn, now, packing, bucket)
-            for bucket, (packing, _, _) in zip(charges.buckets, groups, strict=True)
-        ]
-        states = [state for _, _, before, _ in several for state in before]
+        several = []
+        states: list[State] = []
+        for place, (packing, _, _) in enumerate(groups):
+            found = self._read(txn, now, packing, charges.buckets[place])
+            several.append(found)
+            states += found[2]
         decision = take(charges, spendings, states, now)
-        for found, (packing, start, end) in zip(several, groups, strict=True):
-            self._write(txn, now, packing, found, decision.measured[start:end])
+        for place, (packing, start, end) in enumerate(groups):
+            self._write(txn, now, packing, several[place], decision.measured[start:end])
         return decision
 
     def _read(self, txn: lmdb.Transaction, now: int, packing: Packing, bucket: str) -> _Found:

@@ -39,8 +39,8 @@ AT_ONCE = 2
 PATIENCE = 4
 """What takes so many times as long as the tests of the file as it is never ends."""
 
-_ODD = "the length of a log is odd, and so never 2"
-_ENTRIES = "one is the byte that an entry begins at and the other one that it ends at: never equal"
+_ENTRIES = "what begins an entry is no byte that ends one, nor is 1"
+_MADE_ANEW = "the same state is made anew"
 _NOW_IS_SAME = "a stamp of exactly now becomes now, which it is"
 _MERGES = "an entry of exactly now is one with what is appended at now, either way"
 _NOTHING = "what is not missing takes 0 ms to flow in"
@@ -49,10 +49,10 @@ _MARGIN = "a margin, of which one that is near does as well"
 _GRACE = "  -- a TTL counts from the start of the script, which TIME may be later than"
 
 EQUIVALENT = {
-    "while kept > 2 and state[kept - 2] > now:": _ODD,
-    "while kept > 1 and state[kept - 2] >= now:": _MERGES,
-    "grain = -(-window_ms // GRAINS) if quota > GRAINS else 1": "a grain of 1 ms is an instant",
-    "return (state[0] - late, *state[1:kept]) if kept > 2 else (), late": _ODD,
+    "while kept < len(state) - 2 and state[kept + 1] <= oldest:": (
+        "the length of a log is odd, and what is kept of it even"
+    ),
+    "while kept and state[kept - 1] >= now:": _MERGES,
     "_spends: Bounded[str, Spend] = Bounded(4097)": _MARGIN,
     "_spends: Bounded[str, Spend] = Bounded(4095)": _MARGIN,
     "for (spend, cost, _), state in zip(spendings, states, strict=False):": "they are as many",
@@ -61,13 +61,14 @@ EQUIVALENT = {
     "local GRACE_MS = 101" + _GRACE: _MARGIN,
     "local GRACE_MS = 99" + _GRACE: _MARGIN,
     "if opened >= now then return write(PAIR, now, used) end": _NOW_IS_SAME,
-    "if first <= last then": _ENTRIES,
-    "while last > FIRST do": _ENTRIES,
+    "if last > 1 then": _ENTRIES,
+    "while last > 1 do": _ENTRIES,
+    "while kept <= #state - SUM do": _ENTRIES,
+    "return sub(state, 0, last) .. write('>ddd', count, now, total)": "0 is 1 to sub()",
     "if at < now then break end": _MERGES,
-    "if read(NUMBER, state, #state - ENTRY + 1) >= now then state = clamp(state, limit, now) end": (
-        _NOW_IS_SAME
-    ),
-    "while kept <= #state do": _ENTRIES,
+    "if newest >= now then state = clamp(state, limit, now) end": _NOW_IS_SAME,
+    "if kept == 2 then return state end": _MADE_ANEW,
+    "if kept == 0 then return state end": _MADE_ANEW,
     "if at >= now then return write(PAIR, now, level) end": "equal ones have returned before",
     "return missing >= 0 and ceil(missing / flow) or 0": _NOTHING,
     "local wait = cost >= 0 and verbs.wait(state, limit, now, cost) or 0": (

@@ -25,7 +25,8 @@ def main() -> None:
         grown = scale.measure(found, effort)
         parts = server.measure(found, rounds=2 if quick else 11, seconds=1)
         with_redis = bool(found.redis_socket)
-    targets.show(list(targets.targets(samples, grown, parts, with_redis=with_redis)))
+    reached = list(targets.targets(samples, grown, parts, with_redis=with_redis))
+    targets.show(reached, targets.orientation(samples, parts))
     print(f"load average at the end {os.getloadavg()[0]:.1f}")
     if not quick and with_redis:
         plot.draw(samples, parts)

@@ -18,11 +18,11 @@ Application: TypeAlias = Callable[[Environ, Callable[..., Any]], Iterable[bytes]
 CLIENTS = 100
 
 LIMITS = {
-    1: "1000 per minute",
-    2: "1000 per minute; 10000 per hour",
-    4: "1000 per minute; 10000 per hour; 50000 per day; 200000 per 7 days",
+    1: "1000 per hour",
+    2: "1000 per hour; 10000 per day",
+    4: "1000 per hour; 10000 per day; 50000 per 7 days; 200000 per 30 days",
 }
-"""By how many they are. No contender reaches one."""
+"""By how many they are. No contender reaches one, nor do its windows fill unless it is said."""
 SPENT = "1 per hour; 2 per day"
 
 

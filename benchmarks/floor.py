@@ -1,30 +1,40 @@
-"""The least that a storage can cost: its own step for one request, done bare."""
+"""The least that it can cost: the step of each storage for one request, done bare, and what Python
+takes for the arithmetic and the headers where nothing else is done."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import ceil
 from pathlib import Path
 from struct import pack
 from threading import Lock
-from time import time_ns
+from time import monotonic_ns, time, time_ns
 from typing import Any
 
 import lmdb
 import redis
 
 from wsgi_throttle.decision import Charge
+from wsgi_throttle.limits import parse
 from wsgi_throttle.storage.redis import SCRIPT
-from wsgi_throttle.strategies import STRATEGIES
+from wsgi_throttle.strategies import STRATEGIES, State, spend_by
 
-from .apps import LIMITS, caller, clients, null, ours, requests
+from .apps import LIMITS, Application, Environ, caller, clients, null, ours, requests
 from .timing import Contender
 
 RECORD = bytes(64)
 
+FIVE_HEADERS = "floor: five headers and LMDB"
 
-def charges(namespace: str, limits: str = LIMITS[2]) -> list[Sequence[Charge]]:
+# What ours tells of LIMITS[2].
+POLICY = ("RateLimit-Policy", '"default-1";q=1000;w=3600, "default-2";q=10000;w=86400')
+RATELIMIT = '"default-1";r=%d;t=%d, "default-2";r=%d;t=%d'
+QUOTA = ("X-RateLimit-Limit", "1000")
+
+
+def charges(namespace: str) -> list[Sequence[Charge]]:
     """What each client's request is charged under that namespace, on any storage."""
-    throttle = ours(null, "memory://", namespace, default_limits=limits)
+    throttle = ours(null, "memory://", namespace)
     found = []
     for environ in requests(clients())(len(clients())):
         caller(throttle)(environ)
@@ -52,7 +62,13 @@ def dict_update() -> Contender:
 
 
 def lmdb_transaction(folder: Path) -> Contender:
-    """One record read and written, in a file opened as shared:// opens its own."""
+    """One record read and written."""
+    name = "floor: LMDB transaction"
+    return Contender(name, in_turn([b"%012d" % n for n in range(100)]), _transaction(folder))
+
+
+def _transaction(folder: Path) -> Callable[[bytes], None]:
+    """In a file opened as shared:// opens its own."""
     env = lmdb.open(
         str(folder),
         map_size=32 << 20,
@@ -63,19 +79,70 @@ def lmdb_transaction(folder: Path) -> Contender:
         readahead=False,
     )
 
-    def call(key: bytes) -> None:
+    def transact(key: bytes) -> None:
         with env.begin(write=True) as txn:
             txn.get(key)
             txn.put(key, RECORD)
 
-    return Contender("floor: LMDB transaction", in_turn([b"%012d" % n for n in range(100)]), call)
+    return transact
 
 
-def evalsha(client: redis.Redis, name: str, namespace: str, limits: str) -> Contender:
+def one_function(app: Application) -> Application:
+    """The application, limited by two sliding windows in one function which can do that alone: no
+    rules, keys or storages, no refusal, nothing to configure and nothing that may go wrong."""
+    first, second = map(spend_by, parse(LIMITS[2]))
+    lock = Lock()
+    cells: dict[str, list[State]] = {}
+
+    def limited(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        states = cells.setdefault(environ["REMOTE_ADDR"], [(), ()])
+        with lock:
+            now = monotonic_ns() // 1_000_000
+            _, left, due_ms, states[0] = first(states[0], now, 1)
+            _, other_left, other_due_ms, states[1] = second(states[1], now, 1)
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            least = (left, due_ms) if left < other_left else (other_left, other_due_ms)
+            numbers = (left, -(-due_ms // 1000), other_left, -(-other_due_ms // 1000))
+            reset = ceil(time() + least[1] / 1000)
+            told = [
+                *headers,
+                POLICY,
+                ("RateLimit", RATELIMIT % numbers),
+                QUOTA,
+                ("X-RateLimit-Remaining", str(least[0])),
+                ("X-RateLimit-Reset", str(reset)),
+            ]
+            return start_response(status, told)
+
+        return app(environ, start)
+
+    return limited
+
+
+def five_headers(app: Application, folder: Path) -> Application:
+    """The application with five headers that are the same in every response, and a transaction
+    before it. Nothing is counted."""
+    transact = _transaction(folder)
+    told = [POLICY, ("RateLimit", RATELIMIT % (999, 3600, 9999, 86400)), QUOTA]
+    told += [("X-RateLimit-Remaining", "999"), ("X-RateLimit-Reset", "1800000000")]
+
+    def limited(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        transact(b"a client")
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            return start_response(status, headers + told)
+
+        return app(environ, start)
+
+    return limited
+
+
+def evalsha(client: redis.Redis, name: str, namespace: str) -> Contender:
     """The same script with as many keys, called by redis-py."""
     sha = client.script_load(SCRIPT)
     calls = []
-    for of_one in charges(namespace, limits):
+    for of_one in charges(namespace):
         keys = [key(charge) for charge in of_one]
         calls.append((sha, len(keys), *keys, *map(argument, of_one)))
     return Contender(name, in_turn(calls), lambda call: client.evalsha(*call))
@@ -93,12 +160,12 @@ def argument(charge: Charge) -> bytes:
     return pack(">B5d", charge.enforce, *numbers) + limit.strategy.encode() + b"\0"
 
 
-def fill_windows(client: redis.Redis, namespace: str, limits: str) -> None:
+def fill_windows(client: redis.Redis, namespace: str) -> None:
     """Give each client sliding windows in which every grain has a hit, as take.lua keeps them."""
-    for of_one in charges(namespace, limits):
+    for of_one in charges(namespace):
         for charge in of_one:
             entries = list(_entries(charge.limit.window_ms))
-            state = pack(">d", len(entries)) + b"".join(pack(">dd", at, 1) for at in entries)
+            state = b"".join(pack(">dd", 1, at) for at in entries) + pack(">d", len(entries))
             client.set(key(charge), state, px=charge.limit.window_ms)
 
 

@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
 
+from wsgi_throttle import Throttle
+from wsgi_throttle.storage.clock import monotonic_ms
+
 from . import floor
 from .apps import LIMITS, SPENT, caller, clients, flask, flask_limiter, null, ours, requests
 from .places import Places
 from .timing import Contender, Effort, Samples
 
-LONG = "1000 per hour; 10000 per day"
-"""Windows that stay full while they are measured."""
+WINDOWS_MS = (86_400_000, 3_600_000)
+"""Those of LIMITS[2], longest first."""
 
 PROXIES = {"client_ip": {"trusted_proxies": ["192.0.2.0/24"]}}
 SESSION = {"session": {"kind": "flask", "secret_key": "not a secret"}, "key": "session-user"}
@@ -80,24 +83,46 @@ def _admitted(places: Places) -> Iterator[Row]:
         yield Row(
             table, _theirs(f"Flask-Limiter, {storage}, Flask", uri), f"ours, {storage}, Flask"
         )
+    for on, app in (("null application", null), ("Flask", flask().wsgi_app)):
+        bare = "flask" if on == "Flask" else "null"
+        name = f"floor: one function, {on}"
+        contender = Contender(name, requests(clients()), caller(floor.one_function(app)), bare)
+        yield Row(table, contender, f"ours, memory, {on}")
     yield Row(table, floor.dict_update(), "ours, memory, null application")
     yield Row(
         table, floor.lmdb_transaction(places.shared("floor")), "ours, shared, null application"
     )
+    for storage in ("memory", "shared"):
+        name = f"ours, {storage}, two full windows"
+        app = ours(null, places.ours()[storage], _namespace(name))
+        _fill_windows(app)
+        contender = _contender(name, app, None, "200", "null")
+        yield Row(table, contender, f"ours, {storage}, null application")
     if places.redis_socket:
         client = places.redis()
         name = "floor: redis-py evalsha"
-        yield Row(
-            table,
-            floor.evalsha(client, name, "floor", LIMITS[2]),
-            "ours, Redis, null application",
-        )
+        contender = floor.evalsha(client, name, "floor")
+        yield Row(table, contender, "ours, Redis, null application")
         full = "ours, Redis, two full windows"
-        floor.fill_windows(client, _namespace(full), LONG)
-        floor.fill_windows(client, "floor-full", LONG)
-        yield Row(table, _ours(full, places.ours()["Redis"], default_limits=LONG), name)
+        floor.fill_windows(client, _namespace(full))
+        floor.fill_windows(client, "floor-full")
+        yield Row(table, _ours(full, places.ours()["Redis"]), name)
         name = "floor: redis-py evalsha, two full windows"
-        yield Row(table, floor.evalsha(client, name, "floor-full", LONG), full)
+        yield Row(table, floor.evalsha(client, name, "floor-full"), full)
+
+
+def _fill_windows(app: Throttle) -> None:
+    """Let each client send a request in every grain of both windows, by the storage's clock, which
+    then goes on from there."""
+    storage: Any = app._breaker._storage
+    starts_ms = storage._clock()
+    for window_ms in WINDOWS_MS:
+        end_ms = starts_ms + WINDOWS_MS[0]
+        for at_ms in range(end_ms - window_ms, end_ms, window_ms // 60):
+            storage._clock = lambda now_ms=at_ms: now_ms
+            for environ in requests(clients())(len(clients())):
+                caller(app)(environ)
+    storage._clock = lambda: monotonic_ms() + WINDOWS_MS[0]
 
 
 def _many_limits(places: Places) -> Iterator[Row]:

@@ -30,8 +30,8 @@ AMPLE = "100000 per minute; 1000000 per hour"
 SHARED_BYTES = 32 << 20
 ROOM = 0.8
 """The part of the file that is filled: above it clients begin to be forgotten."""
-MOST_IN_MEMORY = 43_000
-"""Of 100,000 states with 2 a client; an eighth is kept for those over their limit."""
+MOST_IN_MEMORY = 87_000
+"""Of 100,000; an eighth is kept for those over their limit."""
 
 
 class Growth(NamedTuple):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from tests.servers import gunicorn
 
+from . import floor
 from .places import Places
 from .timing import Spread
 
@@ -71,6 +72,8 @@ def measure(places: Places, rounds: int, seconds: float) -> dict[tuple[str, str]
 
 def _sites(places: Places) -> Iterator[tuple[str, dict[str, str]]]:
     yield UNLIMITED, {"BENCH_LIMITER": "", "BENCH_STORAGE": ""}
+    folder = str(places.shared("five-headers"))
+    yield floor.FIVE_HEADERS, {"BENCH_LIMITER": floor.FIVE_HEADERS, "BENCH_STORAGE": folder}
     for limiter, storages in (("wsgi_throttle", places.ours()), ("Flask-Limiter", places.theirs())):
         for storage, uri in storages.items():
             if (limiter, storage) != ("wsgi_throttle", "memory"):  # which would count each alone

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+from . import floor
 from .apps import Application, flask, flask_limiter, ours
 
 AMPLE = "10000000 per minute; 100000000 per hour"
@@ -16,6 +18,8 @@ def make() -> Application:
         return ours(flask().wsgi_app, storage, "server", default_limits=AMPLE)
     if limiter == "Flask-Limiter":
         return flask_limiter(storage, "server", AMPLE)
+    if limiter == floor.FIVE_HEADERS:
+        return floor.five_headers(flask().wsgi_app, Path(storage))
     return flask().wsgi_app
 
 

@@ -13,8 +13,9 @@ from statistics import median, quantiles
 from time import perf_counter_ns
 from typing import Any, NamedTuple
 
-AGAIN = 10
-"""Untimed requests of each turn, after others had the processor's caches."""
+AGAIN = 100
+"""Untimed requests of each turn, one a client, after others had the processor's caches: in a server
+there are no others."""
 TURN = 20
 """Timed ones."""
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 LONGEST_REPLY = 1 << 16
 """Bytes of a reply; what goes on for longer is not one of ours."""
+PIECE = 1 << 12
+"""Of what is read at once, for which room is made each time."""
+
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Link:
@@ -31,14 +35,16 @@ class Link:
 
     def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
-        self._socket: Any = connection._sock  # redis-py has no public name for it
+        sock: Any = connection._sock  # redis-py has no public name for it
+        sock.settimeout(0)
+        self._socket = sock
 
     def quiet(self) -> bool:
         """Whether the connection is open and nothing waits to be read, as it must be before use."""
         self._socket.settimeout(0)
         try:
             self._socket.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):
+        except _WOULD_BLOCK:
             return True
         except OSError:
             pass
@@ -54,12 +60,18 @@ class Link:
         :raises StorageError: it is too long to be one.
         """
         sock = self._socket
-        sock.settimeout(_left_s(deadline))
-        sock.sendall(command)
+        # It does not block until now, and takes a command at once unless its buffer is full.
+        try:
+            sent = sock.send(command)
+        except _WOULD_BLOCK:
+            sent = 0
+        if sent < len(command):
+            sock.settimeout(_left_s(deadline))
+            sock.sendall(command[sent:])
         reply = b""
         while not reply.endswith(b"\r\n"):
             sock.settimeout(_left_s(deadline))
-            part = sock.recv(LONGEST_REPLY)
+            part = sock.recv(PIECE)
             if not part:
                 raise ConnectionResetError("the server closed the connection")
             reply += part

@@ -41,9 +41,9 @@ PATIENCE = 4
 
 _ENTRIES = "what begins an entry is no byte that ends one, nor is 1"
 _MADE_ANEW = "the same state is made anew"
+_FROM_1 = "sub() takes 0 for 1"
 _NOW_IS_SAME = "a stamp of exactly now becomes now, which it is"
 _MERGES = "an entry of exactly now is one with what is appended at now, either way"
-_NOTHING = "what is not missing takes 0 ms to flow in"
 _NEVER_KEPT = "with a quota of 0 nothing is ever charged, so that no state has a lifetime"
 _MARGIN = "a margin, of which one that is near does as well"
 _GRACE = "  -- a TTL counts from the start of the script, which TIME may be later than"
@@ -60,20 +60,18 @@ EQUIVALENT = {
     "return -(-capacity // flow) if flow else 0": _NEVER_KEPT,
     "local GRACE_MS = 101" + _GRACE: _MARGIN,
     "local GRACE_MS = 99" + _GRACE: _MARGIN,
-    "if opened >= now then return write(PAIR, now, used) end": _NOW_IS_SAME,
-    "if last > 1 then": _ENTRIES,
+    "if opened >= now then": _NOW_IS_SAME,
+    "if cost >= 0 then state = write(PAIR, opened, used + cost) end": _MADE_ANEW,
+    "while kept <= last do": _ENTRIES,
     "while last > 1 do": _ENTRIES,
-    "while kept <= #state - SUM do": _ENTRIES,
-    "return sub(state, 0, last) .. write('>ddd', count, now, total)": "0 is 1 to sub()",
     "if at < now then break end": _MERGES,
-    "if newest >= now then state = clamp(state, limit, now) end": _NOW_IS_SAME,
-    "if kept == 2 then return state end": _MADE_ANEW,
-    "if kept == 0 then return state end": _MADE_ANEW,
-    "if at >= now then return write(PAIR, now, level) end": "equal ones have returned before",
-    "return missing >= 0 and ceil(missing / flow) or 0": _NOTHING,
-    "local wait = cost >= 0 and verbs.wait(state, limit, now, cost) or 0": (
-        "no state holds more than its limit, so that a cost of 0 always fits"
-    ),
+    "return last > 1 and sub(state, 1, last) .. write(NUMBER, total - late) or '', late": _ENTRIES,
+    "return last > 0 and sub(state, 0, last) .. write(NUMBER, total - late) or '', late": _FROM_1,
+    "if oldest <= now + window then state = drop(state, now - window) end": _MADE_ANEW,
+    "state = sub(state, 0, -TAIL - 1) .. write(TRIPLE, count + cost, now, total + cost)": _FROM_1,
+    "state = sub(state, 0, -SUM - 1) .. write(TRIPLE, cost, now, total + cost)": _FROM_1,
+    "if at >= now then": _NOW_IS_SAME,
+    "elseif at <= now then": _MADE_ANEW,
 }
 """The line as it is after a change that is none -> why it is none."""
 

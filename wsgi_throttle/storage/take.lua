@@ -4,109 +4,74 @@
 --   ARGV[i]  charge i, packed: enforce, cost, quota, window, burst, lifetime (ms), strategy
 --   reply    one status line of integers: granted, then wait, remaining and reset of each charge
 --
--- The arithmetic and the loop are those of strategies.py; tests/test_agreement.py holds the two
--- against each other. What is one function there is four verbs here: advance takes off what has
--- passed and clamps stamps later than now to it, wait says after how many ms a cost fits, charge
--- counts one that does, and describe tells what is left and after how many ms that next grows.
+-- The arithmetic and the loop are those of strategies.py, function by function, where the reasons
+-- stand; tests/test_agreement.py holds the two against each other. A strategy is a function of
+-- (state, limit, now, cost) that returns wait, remaining, reset and the state afterwards.
 --
 -- A state is the same row of integers, packed as big-endian doubles, and '' where there is none.
 -- Sliding windows grow long, so that only the ends of a log are ever parsed. Below 2^51 a quotient
 -- of doubles is never rounded onto a whole number that it is not, so that floor and ceil are exact.
 
 local read, write = struct.unpack, struct.pack
-local ceil, floor = math.ceil, math.floor
+local ceil, floor, min = math.ceil, math.floor, math.min
 local format, sub = string.format, string.sub
 
 local NEVER_MS = 2 ^ 50
 local GRAINS = 60
 local GRACE_MS = 100  -- a TTL counts from the start of the script, which TIME may be later than
 local CHARGE = '>Bddddds'
-local NUMBER, PAIR = '>d', '>dd'
-local ENTRY = 16   -- bytes of one entry of a log: (count, at)
-local SUM = 8      -- bytes of the sum of all counts, after the last entry
+local NUMBER, PAIR, TRIPLE = '>d', '>dd', '>ddd'
+local SUM = 8     -- bytes of the sum of all counts, which ends a log
+local ENTRY = 16  -- bytes of an entry of a log: (count, at)
+local TAIL = ENTRY + SUM
 
-local fixed = {}
-
-function fixed.advance(state, limit, now)
-  if state == '' then return state end
-  local opened, used = read(PAIR, state)
-  if opened > now then return write(PAIR, now, used) end
-  if now - opened >= limit.window then return '' end
-  return state
-end
-
-function fixed.wait(state, limit, now, cost)
-  if cost > limit.quota then return NEVER_MS end
-  if state == '' then return 0 end
-  local opened, used = read(PAIR, state)
-  if used + cost <= limit.quota then return 0 end
-  return opened + limit.window - now
-end
-
-function fixed.charge(state, limit, now, cost)
-  if state == '' then return write(PAIR, now, cost) end
-  local opened, used = read(PAIR, state)
-  return write(PAIR, opened, used + cost)
-end
-
-function fixed.describe(state, limit, now)
-  if state == '' then return limit.quota, 0 end
-  local opened, used = read(PAIR, state)
-  return limit.quota - used, opened + limit.window - now
-end
-
-local sliding = {}
-
-local function sum(state)
-  return (read(NUMBER, state, #state - SUM + 1))
-end
-
--- The log is what stands in state up to the byte last.
-local function append(total, state, last, limit, now, count)
-  local grain = limit.quota <= GRAINS and 1 or ceil(limit.window / GRAINS)
-  if last > 0 then
-    local counted, at = read(PAIR, state, last - ENTRY + 1)
-    if floor(at / grain) == floor(now / grain) then
-      last, count = last - ENTRY, count + counted
+local function fixed(state, limit, now, cost)
+  local quota, window = limit.quota, limit.window
+  if state ~= '' then
+    local opened, used = read(PAIR, state)
+    if opened > now then
+      opened = now
+      state = write(PAIR, now, used)
+    end
+    local reset = opened + window - now
+    if reset > 0 then
+      local remaining = quota - used
+      if cost > remaining then
+        return cost <= quota and reset or NEVER_MS, remaining, reset, state
+      end
+      if cost > 0 then state = write(PAIR, opened, used + cost) end
+      return 0, remaining - cost, reset, state
     end
   end
-  return sub(state, 1, last) .. write('>ddd', count, now, total)
+  if cost > quota then return NEVER_MS, quota, 0, '' end
+  if cost == 0 then return 0, quota, 0, '' end
+  return 0, quota - cost, window, write(PAIR, now, cost)
 end
 
-local function clamp(state, limit, now)
-  local last, late = #state - SUM, 0
+local function drop(state, oldest)
+  local last, kept, passed = #state - SUM, 1, 0
+  while kept < last do
+    local count, at = read(PAIR, state, kept)
+    if at > oldest then break end
+    passed = passed + count
+    kept = kept + ENTRY
+  end
+  local total = read(NUMBER, state, last + 1) - passed
+  return total > 0 and sub(state, kept, last) .. write(NUMBER, total) or ''
+end
+
+local function clamp(state, now)
+  local total, last, late = read(NUMBER, state, #state - SUM + 1), #state - SUM, 0
   while last > 0 do
     local count, at = read(PAIR, state, last - ENTRY + 1)
     if at <= now then break end
     late = late + count
     last = last - ENTRY
   end
-  return append(sum(state), state, last, limit, now, late)
+  return last > 0 and sub(state, 1, last) .. write(NUMBER, total - late) or '', late
 end
 
-function sliding.advance(state, limit, now)
-  if state == '' then return state end
-  local _, newest = read(PAIR, state, #state - SUM - ENTRY + 1)
-  if newest > now then state = clamp(state, limit, now) end
-  local oldest = now - limit.window
-  local kept, passed = 1, 0
-  while kept < #state - SUM do
-    local count, at = read(PAIR, state, kept)
-    if at > oldest then break end
-    passed = passed + count
-    kept = kept + ENTRY
-  end
-  if kept == 1 then return state end
-  local total = sum(state) - passed
-  if total == 0 then return '' end
-  return sub(state, kept, #state - SUM) .. write(NUMBER, total)
-end
-
-function sliding.wait(state, limit, now, cost)
-  if cost > limit.quota then return NEVER_MS end
-  if state == '' then return 0 end
-  local missing = sum(state) + cost - limit.quota
-  if missing <= 0 then return 0 end
+local function wait_for(state, oldest, missing)
   local entry = 1
   local count, at = read(PAIR, state, entry)
   while missing > count do
@@ -114,21 +79,43 @@ function sliding.wait(state, limit, now, cost)
     entry = entry + ENTRY
     count, at = read(PAIR, state, entry)
   end
-  return at + limit.window - now
+  return at - oldest
 end
 
-function sliding.charge(state, limit, now, cost)
-  if state == '' then return write('>ddd', cost, now, cost) end
-  return append(sum(state) + cost, state, #state - SUM, limit, now, cost)
+local function sliding(state, limit, now, cost)
+  local quota, window = limit.quota, limit.window
+  local _, count, newest, oldest, total
+  if state ~= '' then
+    _, newest = read(PAIR, state, #state - TAIL + 1)
+    if newest > now then
+      local before, late = clamp(state, now)
+      _, _, _, state = sliding(before, limit, now, late)
+    end
+    _, oldest = read(PAIR, state)
+    if oldest <= now - window then state = drop(state, now - window) end
+  end
+  if state == '' then
+    if cost > quota then return NEVER_MS, quota, 0, '' end
+    if cost == 0 then return 0, quota, 0, '' end
+    return 0, quota - cost, window, write(TRIPLE, cost, now, cost)
+  end
+  count, newest, total = read(TRIPLE, state, #state - TAIL + 1)
+  local remaining = quota - total
+  local wait = 0
+  if cost > remaining then
+    wait = cost <= quota and wait_for(state, now - window, cost - remaining) or NEVER_MS
+  elseif cost > 0 then
+    remaining = remaining - cost
+    local grain = quota > GRAINS and ceil(window / GRAINS) or 1
+    if floor(newest / grain) == floor(now / grain) then
+      state = sub(state, 1, -TAIL - 1) .. write(TRIPLE, count + cost, now, total + cost)
+    else
+      state = sub(state, 1, -SUM - 1) .. write(TRIPLE, cost, now, total + cost)
+    end
+  end
+  _, oldest = read(PAIR, state)
+  return wait, remaining, oldest + window - now, state
 end
-
-function sliding.describe(state, limit, now)
-  if state == '' then return limit.quota, 0 end
-  local _, oldest = read(PAIR, state)
-  return limit.quota - sum(state), oldest + limit.window - now
-end
-
-local token = {}
 
 local function units(limit)
   local divisor, rest = limit.window, limit.quota
@@ -137,37 +124,29 @@ local function units(limit)
   return weight, limit.quota / divisor, limit.burst * weight
 end
 
-function token.advance(state, limit, now)
-  if state == '' then return state end
-  local at, level = read(PAIR, state)
-  if at == now then return state end
-  if at > now then return write(PAIR, now, level) end
-  local _, flow, capacity = units(limit)
-  level = level + (now - at) * flow
-  if level < capacity then return write(PAIR, now, level) end
-  return ''
-end
-
-function token.wait(state, limit, now, cost)
-  if cost > limit.burst then return NEVER_MS end
-  if state == '' then return 0 end
-  local weight, flow = units(limit)
-  local _, level = read(PAIR, state)
+local function token(state, limit, now, cost)
+  local weight, flow, capacity = units(limit)
+  local at, level = now, capacity
+  if state ~= '' then
+    at, level = read(PAIR, state)
+    if at > now then
+      state = write(PAIR, now, level)
+    elseif at < now then
+      level = level + (now - at) * flow
+      state = level < capacity and write(PAIR, now, level) or ''
+      level = min(level, capacity)
+    end
+  end
   local missing = cost * weight - level
-  return missing > 0 and ceil(missing / flow) or 0
-end
-
-function token.charge(state, limit, now, cost)
-  local weight, _, level = units(limit)
-  if state ~= '' then _, level = read(PAIR, state) end
-  return write(PAIR, now, level - cost * weight)
-end
-
-function token.describe(state, limit, now)
-  if state == '' then return limit.burst, 0 end
-  local weight, flow = units(limit)
-  local _, level = read(PAIR, state)
-  return floor(level / weight), ceil((weight - level % weight) / flow)
+  local wait = 0
+  if missing > 0 then
+    wait = cost * weight <= capacity and ceil(missing / flow) or NEVER_MS
+  elseif cost > 0 then
+    level = level - cost * weight
+    state = write(PAIR, now, level)
+  end
+  local reset = state ~= '' and ceil((weight - level % weight) / flow) or 0
+  return wait, floor(level / weight), reset, state
 end
 
 local STRATEGIES = {
@@ -181,21 +160,23 @@ local now = time[1] * 1000 + floor(time[2] / 1000)
 local saved = #KEYS > 0 and redis.call('MGET', unpack(KEYS)) or {}
 
 local granted = true
-local charges = {}
+local spent = {}
 for i = 1, #KEYS do
   local enforce, cost, quota, window, burst, lifetime, strategy = read(CHARGE, ARGV[i])
   local limit = {quota = quota, window = window, burst = burst}
-  local verbs = STRATEGIES[strategy]
-  local state = verbs.advance(saved[i] or '', limit, now)
-  local wait = cost > 0 and verbs.wait(state, limit, now, cost) or 0
+  local spend = STRATEGIES[strategy]
+  local wait, remaining, reset, state = spend(saved[i] or '', limit, now, cost)
   if wait > 0 and enforce == 1 then granted = false end
-  charges[i] = {verbs, limit, state, wait, cost, lifetime}
+  spent[i] = {wait, remaining, reset, state, lifetime, spend, limit}
 end
 
 local reply = {granted and '1' or '0'}
 for i = 1, #KEYS do
-  local verbs, limit, state, wait, cost, lifetime = unpack(charges[i])
-  if granted and cost > 0 and wait == 0 then state = verbs.charge(state, limit, now, cost) end
+  local wait, remaining, reset, state, lifetime, spend, limit = unpack(spent[i])
+  if not granted then
+    local _
+    _, remaining, reset, state = spend(saved[i] or '', limit, now, 0)
+  end
   if state ~= (saved[i] or '') then
     if state == '' then
       redis.call('DEL', KEYS[i])
@@ -203,7 +184,6 @@ for i = 1, #KEYS do
       redis.call('SET', KEYS[i], state, 'PX', lifetime + GRACE_MS)
     end
   end
-  local remaining, reset = verbs.describe(state, limit, now)
   reply[i + 1] = format('%d %d %d', wait, remaining, reset)
 end
 return redis.status_reply(table.concat(reply, ' '))

@@ -178,6 +178,22 @@ def test_one_rule_does_not_keep_alive_what_another_has_counted(clock: Clock) -> 
     assert storage.take(charge("both")).outcomes[0].remaining == 0
 
 
+def test_limits_that_are_edited_all_the_time_leave_nothing_behind(clock: Clock) -> None:
+    """Nor do they where one client never goes away."""
+    storage = MemoryStorage(clock=clock)
+    for window_ms in range(1_000, 1_100):
+        limit = Limit("fixed-window", 5, window_ms, 5)
+        for _ in range(3):
+            storage.take(charge("busy", limit))
+        storage.take(charge(f"a client of {window_ms}", limit))
+        clock.now += 2_000
+    assert storage.size <= 3
+    assert len(storage._tables) <= 3
+    assert len(storage._groups) <= 3
+    (record,) = [table[key] for table in storage._tables.values() for key in table if "busy" in key]
+    assert len(record.others) <= 1
+
+
 def test_a_client_counts_as_one_however_many_limits_it_has(clock: Clock) -> None:
     storage = MemoryStorage(max_clients=3, clock=clock)
     for client in "abc":

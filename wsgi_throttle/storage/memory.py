@@ -17,7 +17,7 @@ from .fork import ForkLock
 from .uri import options, whole_number
 
 MAX_PREPARED = 16_384
-"""Of how many lines the groups are known."""
+"""How many groups are known, and of how many lines."""
 
 LOOKS = 8
 """How many of the oldest records a take looks at, at most, to make room for a new one."""
@@ -52,9 +52,9 @@ class _Record:
         yield from zip(self.group.limits, self.states, strict=True)
         yield from self.others.items()
 
-    def regroup(self, group: _Group) -> None:
+    def regroup(self, group: _Group, now: int) -> None:
         """Make it one of these limits."""
-        states = dict(self)
+        states = {limit: spend_by(limit)(state, now, 0)[3] for limit, state in self}
         self.group = group
         self.states = [states.pop(limit, ()) for limit in group.limits]
         self.others = {limit: state for limit, state in states.items() if state} or _NONE
@@ -73,26 +73,25 @@ class _Record:
         return not any(spend_by(limit)(state, now, 0)[3] for limit, state in self)
 
     def is_blocked(self, now: int) -> bool:
-        """Whether the client is over one of its limits."""
+        """Whether the client is over one of its limits, as who has a limit of 0 always is."""
         return any(spend_by(limit)(state, now, 1)[0] for limit, state in self)
 
 
 class _Table(OrderedDict[str, _Record]):
-    """The records, by bucket, of all groups that live equally long. The one written longest ago is
+    """The records, by bucket, of all groups that live equally long. The one charged longest ago is
     the first, which is about the order in which they expire."""
 
-    def drop_expired(self, now: int) -> int:
-        """Look at the two oldest and forget those that are as good as none. Return how many."""
-        for dropped in range(2):
+    def drop_expired(self, now: int) -> None:
+        """Look at the two oldest and forget those that are as good as none."""
+        for _ in range(2):
             if not self:
-                return dropped
+                return
             bucket, record = next(iter(self.items()))
             if not record.is_expired(now):
                 if record.others:  # which may live longer than all that are behind it
                     self.move_to_end(bucket)
-                return dropped
+                return
             del self[bucket]
-        return 2
 
     def spare_blocked(self, now: int) -> bool:
         """Whether the oldest is over its limit; if so it is now the youngest."""
@@ -206,7 +205,7 @@ class MemoryStorage:
             bucket = buckets[place]
             record = group.table.get(bucket)
             if record is None or record.group is not group:
-                record = self._find(bucket, group) or _Record(group)
+                record = self._find(bucket, group, now) or _Record(group)
             records.append(record)
             states += record.states
         decision = take(charges, spendings, states, now)
@@ -225,20 +224,20 @@ class MemoryStorage:
             self._tidy(groups, now)
         return decision
 
-    def _find(self, bucket: str, group: _Group) -> _Record | None:
-        """The record of a bucket, now one of this group. Requires that the lock is held."""
+    def _find(self, bucket: str, group: _Group, now: int) -> _Record | None:
+        """The record of a bucket that was of another group, now of this one. Requires that the lock
+        is held."""
         for table in self._tables.values():
-            record = table.get(bucket)
+            record = table.pop(bucket, None)
             if record:
-                if record.group is not group:
-                    del table[bucket]
-                    record.regroup(group)
-                    group.table[bucket] = record
+                record.regroup(group, now)
+                group.table[bucket] = record
                 return record
         return None
 
     def _prepare(self, lines: Sequence[Line]) -> _Prepared:
         """Requires that the lock is held."""
+        self._drop_empty_tables()
         groups = [
             (self._group(tuple(limit for _, limit, _, _, _ in lines[start:end])), start, end)
             for start, end in buckets_of(lines)
@@ -252,6 +251,16 @@ class MemoryStorage:
         lifetime_ms = max(STRATEGIES[limit.strategy].lifetime_ms(limit) for limit in limits)
         table = self._tables.setdefault(lifetime_ms, _Table())
         return self._groups.keep(limits, _Group(limits, table))
+
+    def _drop_empty_tables(self) -> None:
+        """Forget what only limits had that nobody uses any more, as those that were edited away."""
+        unused = [lifetime_ms for lifetime_ms, table in self._tables.items() if not table]
+        if unused:
+            for limits in [limits for limits, group in self._groups.items() if not group.table]:
+                del self._groups[limits]
+            for lifetime_ms in unused:
+                del self._tables[lifetime_ms]
+            self._prepared.clear()
 
     def _tidy(self, groups: Sequence[tuple[_Group, int, int]], now: int) -> None:
         """Forget what has expired, at more than the pace at which records come in, and what there

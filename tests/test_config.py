@@ -326,10 +326,6 @@ BROKEN = {
     "a tag on text": ("default_limits: !vault 1/s", "the tag !vault is not known here"),
     "a tag on a list": ("default_limits: !vault [1/s]", "the tag !vault is not known here"),
     "a tag on a mapping": ("rules: [!rule {path: /a, limits: 1/s}]", "the tag !rule is not"),
-    "too many limits": (
-        f"default_limits: [{', '.join(f'{number}/s' for number in range(1, 102))}]",
-        "101 limits are too many: 100 at most",
-    ),
     "a storage that is no URI": ("storage: redis", "it has no ://: use one of memory://"),
     "a storage that is a host": ("storage: redis:6379", "it has no ://: use one of memory://"),
     "an unknown storage option": ("storage: memory://?size=5", "max_clients"),

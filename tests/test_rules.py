@@ -322,6 +322,21 @@ def test_rules_that_can_never_be_told_apart_are_an_error(first: Any, second: Any
     assert caught.value.mistakes[0].where == "rules[1]"
 
 
+def test_a_scope_of_more_limits_than_a_record_holds_is_an_error() -> None:
+    def rules(number: int) -> list[dict[str, Any]]:
+        return [rule(f"/{index}", "", f"{index}/s", scope="api") for index in range(1, number + 1)]
+
+    table(*rules(255), *[rule(f"/x{index}", "", "5/s") for index in range(300)])
+    with pytest.raises(ConfigError, match="its scope counts by more than 255 limits") as caught:
+        table(*rules(257))
+    assert [mistake.where for mistake in caught.value.mistakes] == ["rules[255]"]
+    many = [f"{number}/s" for number in range(1, 257)]
+    with pytest.raises(ConfigError, match="default_limits: its scope counts by more than 255"):
+        table(default_limits=many)
+    with pytest.raises(ConfigError, match="application_limits: its scope counts by more than 255"):
+        table(application_limits=many)
+
+
 def test_an_enforced_rule_and_its_shadow_may_have_one_path() -> None:
     rules = table(rule("/a", "a"), rule("/a", "stricter", "1 per minute", mode="shadow"))
     assert charged(rules, "GET /a") == ["a", "stricter (shadow)"]

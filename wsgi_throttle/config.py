@@ -49,9 +49,6 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE"
 MODES = ("enforce", "shadow", "off")
 POLICIES = ("local", "allow", "deny")
 
-MAX_LIMITS = 100
-"""Of a rule. What is charged together has to fit into one record of every storage."""
-
 _RESERVED = ("application", "default")
 _NAME = re.compile(r"[ !#-\[\]-~]{1,100}")
 
@@ -511,8 +508,6 @@ class _Loader:
                     )
                 else:
                     found.append(limit)
-        if len(found) > MAX_LIMITS:
-            place.mistake(f"{len(found)} limits are too many: {MAX_LIMITS} at most")
         if any(limit.key == defaults.key for limit in found):
             _check_variables(defaults.key, defaults.variables)
         if len(found) > 1:

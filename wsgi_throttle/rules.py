@@ -37,6 +37,9 @@ MAX_CACHED_PLANS = 1024
 MAX_MADE = 4096
 """Clients whose charges are kept."""
 
+MAX_LIMITS = 255
+"""Different ones of one scope and key."""
+
 _METHODS = frozenset(METHODS)
 
 
@@ -423,11 +426,31 @@ def _check(config: Config, rules: Sequence[Rule]) -> None:
                     "same path, same methods; merge them, or take one out",
                 )
             )
+    mistakes += _too_many_limits(config, rules)
     reason = too_many(pattern for rule in rules for pattern in rule.patterns)
     if reason:
         mistakes.append(Mistake(config.source, None, None, "rules", reason))
     if mistakes:
         raise ConfigError(mistakes)
+
+
+def _too_many_limits(config: Config, rules: Sequence[Rule]) -> Iterator[Mistake]:
+    """Where a counter gets more limits than one record of every storage can hold."""
+    told = f"its scope counts by more than {MAX_LIMITS} limits: leave some out, or take another"
+    counted: dict[tuple[str, tuple[str, ...]], set[Limit]] = {}
+    for name, limits in (
+        ("default_limits", config.default_limits),
+        ("application_limits", config.application_limits),
+    ):
+        if len(limits) > MAX_LIMITS:
+            yield Mistake(config.source, None, None, name, told)
+    for rule in rules:
+        counters = [counted.setdefault((one.scope, one.key), set()) for one in rule.limits]
+        was_crowded = any(len(counter) > MAX_LIMITS for counter in counters)
+        for counter, one in zip(counters, rule.limits, strict=True):
+            counter.add(one.limit)
+        if not was_crowded and any(len(counter) > MAX_LIMITS for counter in counters):
+            yield _mistake(config, rule, told)
 
 
 def warnings(config: Config) -> list[Mistake]:

@@ -139,14 +139,28 @@ def test_explain_tells_of_shadow_rules_and_of_less_specific_ones(run, tmp_path: 
     assert "gone" not in out
 
 
-def test_explain_tells_of_a_rules_own_conditions(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("mode", ["enforce", "shadow"])
+def test_explain_tells_of_a_rules_own_conditions(run, tmp_path: Path, mode: str) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "throttle.yaml"
     path.write_text(
-        "rules:\n- {path: /a, limits: 1/s, when: {header: {X-A: b}}, skip: 'python:builtins:bool'}"
+        f"default_limits: 9/s\nrules:\n- path: /a\n  limits: 1/s\n  mode: {mode}\n"
+        "  when: {header: {X-A: b}}\n  skip: python:builtins:bool"
     )
     _, out, _ = run("explain", str(path), "GET", "/a")
-    assert "only where        HTTP_X_A is b" in out
-    assert "but not where     python:builtins:bool returns true" in out
+    assert "only where      HTTP_X_A is b" in out
+    assert ("elsewhere default_limits apply" in out) == (mode == "enforce")
+    assert "but not where   python:builtins:bool returns true" in out
+
+
+@pytest.mark.parametrize("query", ["q=\u00e9", "q=%C3%A9"])
+def test_explain_reads_a_query_as_a_server_does(run, tmp_path: Path, query: str) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "throttle.yaml"
+    path.write_text("default_limits: 1/s\nkey: query:q")
+    assert "here query:q:%C3%A9" in run("explain", str(path), "GET", f"/x?{query}")[1]
+
+
+def test_explain_takes_a_path_that_is_not_utf_8(run) -> None:  # type: ignore[no-untyped-def]
+    assert run("explain", EXAMPLE, "GET", "/\udcff")[0] == 0
 
 
 def test_explain_wants_an_address(run, capsys) -> None:  # type: ignore[no-untyped-def]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
@@ -86,25 +87,22 @@ def _check(config: Config, table: RuleTable, options: Any) -> None:
 
 
 def _explain(config: Config, table: RuleTable, options: Any) -> None:
-    path, _, query = options.path.partition("?")
+    given = os.fsencode(options.path)
+    path, _, query = given.partition(b"?")
     environ: dict[str, Any] = {
         "REQUEST_METHOD": options.method,
         "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
-        "QUERY_STRING": query,
+        "QUERY_STRING": query.decode("latin-1"),
         "REMOTE_ADDR": options.ip,
         "wsgi_throttle.explain.user": options.user,
     }
     plan = table.match(options.method, environ["PATH_INFO"])
-    print(f"{options.method} {options.path}")
+    print(f"{options.method} {given.decode(errors='backslashreplace')}")
     paths = forms(environ["PATH_INFO"])
     if paths != (environ["PATH_INFO"],):
         print(f"  is matched as     {' and '.join(paths)}")
     for rule in plan.rules:
         print(f"  rule              {_named(rule)}{_line(rule)}")
-        for name, value in rule.when:
-            print(f"  only where        {name} is {value}")
-        if rule.skip is not None:
-            print(f"  but not where     python:{rule.skip.path} returns true")
     if not plan.rules:
         print(
             "  rule              none; default_limits apply"
@@ -135,6 +133,16 @@ def _print_part(part: Part, path_args: Any, environ: dict[str, Any], user: str |
                 f"  {what:17} {term.policy}: {describe(term.limit)}, {term.limit.strategy}{cost}, "
                 f"by {','.join(counter.key_types)}, here {key}"
             )
+    if part.rule is None:
+        return
+    for name, value in part.rule.when:
+        print(f"    only where      {name} is {value}{_otherwise(part)}")
+    if part.rule.skip is not None:
+        print(f"    but not where   python:{part.rule.skip.path} returns true")
+
+
+def _otherwise(part: Part) -> str:
+    return "; elsewhere default_limits apply" if part.otherwise else ""
 
 
 def _losers(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LONGEST_REPLY = 1 << 16
 """Bytes of a reply; what goes on for longer is not one of ours."""
 PIECE = 1 << 12
-"""Of what is read at once, for which room is made each time."""
+"""Bytes that are read at once at most, and room made for."""
 
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -60,7 +60,7 @@ class Link:
         :raises StorageError: it is too long to be one.
         """
         sock = self._socket
-        # It does not block until now, and takes a command at once unless its buffer is full.
+        # A command is taken at once unless the buffer is full, so that nothing waits here.
         try:
             sent = sock.send(command)
         except _WOULD_BLOCK:

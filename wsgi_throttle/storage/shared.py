@@ -175,7 +175,7 @@ class SharedStorage:
         known = self._prepared.get(id(lines))
         groups, spendings = known[1] if known else self._prepare(lines)
         # A transaction that only reads would take a reader's slot, which a SIGKILL would leave.
-        txn = env.begin(write=True)  # `with` costs half as much again
+        txn = env.begin(write=True)  # `with` costs half as much again as begin and commit
         try:
             now = self._clock()
             if len(groups) == 1:  # as most requests have, and much quicker than a list of one

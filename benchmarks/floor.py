@@ -47,18 +47,17 @@ def in_turn(arguments: Sequence[Any]) -> Any:
 
 
 def dict_update() -> Contender:
-    """Two states read and written under a lock."""
+    """Two states of one bucket read and written under a lock."""
     lock = Lock()
-    table: dict[str, tuple[int, ...]] = {}
-    buckets = [(first.bucket + "1", second.bucket + "2") for first, second in charges("floor")]
+    table = {first.bucket: [(), ()] for first, _ in charges("floor")}
 
-    def call(pair: tuple[str, str]) -> None:
-        with lock:
-            for bucket in pair:
-                table.get(bucket)
-                table[bucket] = (1, 2, 3)
+    def call(bucket: str) -> None:
+        lock.acquire()
+        states = table[bucket]
+        states[0], states[1] = states[1], states[0]
+        lock.release()
 
-    return Contender("floor: dict update", in_turn(buckets), call)
+    return Contender("floor: dict update", in_turn([*table]), call)
 
 
 def lmdb_transaction(folder: Path) -> Contender:
@@ -80,9 +79,10 @@ def _transaction(folder: Path) -> Callable[[bytes], None]:
     )
 
     def transact(key: bytes) -> None:
-        with env.begin(write=True) as txn:
-            txn.get(key)
-            txn.put(key, RECORD)
+        txn = env.begin(write=True)
+        txn.get(key)
+        txn.put(key, RECORD)
+        txn.commit()
 
     return transact
 

@@ -17,7 +17,7 @@ from .places import Places
 from .timing import Contender, Effort, Samples
 
 WINDOWS_MS = (86_400_000, 3_600_000)
-"""Those of LIMITS[2], longest first."""
+"""Those of LIMITS[2], the longer first."""
 
 PROXIES = {"client_ip": {"trusted_proxies": ["192.0.2.0/24"]}}
 SESSION = {"session": {"kind": "flask", "secret_key": "not a secret"}, "key": "session-user"}
@@ -115,13 +115,16 @@ def _fill_windows(app: Throttle) -> None:
     """Let each client send a request in every grain of both windows, by the storage's clock, which
     then goes on from there."""
     storage: Any = app._breaker._storage
-    starts_ms = storage._clock()
-    for window_ms in WINDOWS_MS:
-        end_ms = starts_ms + WINDOWS_MS[0]
-        for at_ms in range(end_ms - window_ms, end_ms, window_ms // 60):
-            storage._clock = lambda now_ms=at_ms: now_ms
-            for environ in requests(clients())(len(clients())):
-                caller(app)(environ)
+    end_ms = storage._clock() + WINDOWS_MS[0]
+    grains = {
+        at_ms
+        for window_ms in WINDOWS_MS
+        for at_ms in range(end_ms - window_ms, end_ms, window_ms // 60)
+    }
+    for at_ms in sorted(grains):
+        storage._clock = lambda now_ms=at_ms: now_ms
+        for environ in requests(clients())(len(clients())):
+            caller(app)(environ)
     storage._clock = lambda: monotonic_ms() + WINDOWS_MS[0]
 
 

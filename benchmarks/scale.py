@@ -25,13 +25,15 @@ from .timing import Contender, Effort, Samples, Spread
 SIBLINGS = 64
 """As many patterns of one folder may have a variable within a segment."""
 
-AMPLE = "100000 per minute; 1000000 per hour"
+AMPLE = "100000 per hour; 1000000 per day"
 
 SHARED_BYTES = 32 << 20
 ROOM = 0.8
 """The part of the file that is filled: above it clients begin to be forgotten."""
 MOST_IN_MEMORY = 87_000
 """Of 100,000; an eighth is kept for those over their limit."""
+FEW, MANY = 1000, 1_000_000
+"""Clients that are compared with as many as a storage holds, and more than one holds by default."""
 
 
 class Growth(NamedTuple):
@@ -124,33 +126,42 @@ def _clients(places: Places, effort: Effort) -> dict[str, Growth]:
     """Random ones of all clients that a storage knows, each number of them in one of its own."""
     print(f"\n{'Clients, 2 limits':24}{'clients':>12}{'us a request':>14}{'middle half':>18}")
     found = {}
-    for storage, uri in places.ours().items():
-        apps = {}
-        for size in _sizes(places, storage, quick=effort.quick):
-            if storage == "shared":
-                uri = _shared(places, size)
-            apps[size] = ours(null, uri, f"clients-{size}")
-            _fill(apps[size], range(size))
+    for storage in places.ours():
+        most = _most(places, storage, quick=effort.quick)
+        sizes = [10, FEW, 10_000, most]
+        if storage != "Redis" and not effort.quick:
+            sizes.append(MANY)
+        apps = {
+            size: ours(null, _roomy(places, storage, size), f"clients-{size}", default_limits=AMPLE)
+            for size in sizes
+        }
         contenders = [Contender("null", requests(clients()), caller(null))]
         for size, app in apps.items():
+            _fill(app, range(size))
             contenders.append(Contender(str(size), _random_clients(size), caller(app), "null"))
         samples = Samples(contenders, effort)
         for size in apps:
             cost = samples.cost_us(str(size))
             spread = f"{cost.low:.2f} to {cost.high:.2f}"
             print(f"  {storage:22}{size:12,}{cost.median:14.2f}{spread:>18}")
-        many = max(apps)
-        found[storage] = Growth(many, samples.ratio(str(many), "1000"))
+        found[storage] = Growth(most, samples.ratio(str(most), str(FEW)))
         for app in apps.values():
             app.close()
     return found
 
 
-def _sizes(places: Places, storage: str, *, quick: bool) -> tuple[int, ...]:
+def _most(places: Places, storage: str, *, quick: bool) -> int:
+    """How many clients a storage holds as it is set up by default."""
     if quick:
-        return 1000, 10_000
-    most = {"memory": MOST_IN_MEMORY, "Redis": 100_000}
-    return 1000, 10_000, most.get(storage) or _most_in_shared(places)
+        return 20_000
+    return {"memory": MOST_IN_MEMORY, "Redis": 100_000}.get(storage) or _most_in_shared(places)
+
+
+def _roomy(places: Places, storage: str, size: int) -> str:
+    """The URI of a storage, with more room than by default where MANY are to be kept."""
+    if storage == "memory" and size == MANY:
+        return f"memory://?max_clients={2 * MANY}"
+    return _shared(places, size) if storage == "shared" else places.ours()[storage]
 
 
 def _most_in_shared(places: Places) -> int:
@@ -163,7 +174,8 @@ def _most_in_shared(places: Places) -> int:
 
 
 def _shared(places: Places, size: int) -> str:
-    return f"shared://{places.shared(f'clients-{size}')}?size={SHARED_BYTES >> 20}mb"
+    megabytes = (SHARED_BYTES >> 20) * (4 if size == MANY else 1)
+    return f"shared://{places.shared(f'clients-{size}')}?size={megabytes}mb"
 
 
 def _fill(app: Application, numbers: range) -> None:

@@ -48,10 +48,10 @@ def targets(
 def orientation(
     samples: Samples, parts: Mapping[tuple[str, str], Spread]
 ) -> Iterator[tuple[str, Spread, Spread]]:
-    """What has no target, since there is no room for one: what, as measured, and the floor of it.
+    """What has no target, since its floor leaves no room for one: what, as measured, and the floor.
 
-    Within a real application the processor's caches are cold, and what is left of the requests a
-    second of an application that says one word is mostly what the server does with the headers.
+    Within a real application all that a limiter does finds the processor's caches cold. Where an
+    application answers with one word, writing our headers alone costs the server a good part.
     """
     theirs = "Flask-Limiter, memory, Flask"
     floor = samples.ratio("floor: one function, Flask", theirs)

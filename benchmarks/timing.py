@@ -1,7 +1,8 @@
 """Contenders take turns, so that what else the machine does falls on all alike.
 
-A turn is a few requests, as a server has one application to serve. Each is timed by itself, and
-their median counts, so that one which is interrupted, or sets off a garbage collection, does not.
+A turn is many requests, as a server has one application to serve. The last ones are timed, each by
+itself, and their median counts, so that one which is interrupted, or sets off a garbage collection,
+does not.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a request costs, beside Flask-Limiter and the bare floor: python -m benchmarks [--quick]
 
 All contenders take turns in one run. Redis is measured where redis-server is installed. The whole
-takes about four minutes and draws results.svg anew; --quick takes less than one and does not.
+takes about seven minutes and draws results.svg anew; --quick takes one and does not.
 """
 
 from __future__ import annotations

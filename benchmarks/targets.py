@@ -105,16 +105,16 @@ def _of_scale(scale: Scale) -> Iterator[Target]:
 
 
 def show(found: Sequence[Target], others: Iterable[tuple[str, Spread, Spread]]) -> None:
-    print(f"\n{'Targets':50}{'target':>14}{'measured':>12}{'middle half':>20}")
+    print(f"\n{'Targets':50}{'target':>14}{'measured':>12}{'middle half':>22}")
     for target in found:
         verdict = "ok" if target.met else "MISSED"
         print(f"  {target.what:48}{target.bound:>14}{_shown(target.measured)}  {verdict}")
     print(f"  {sum(target.met for target in found)} of {len(found)} are met")
-    print(f"\n{'Without a target':50}{'floor':>14}{'measured':>12}{'middle half':>20}")
+    print(f"\n{'Without a target':50}{'floor':>14}{'measured':>12}{'middle half':>22}")
     for what, measured, floor in others:
         print(f"  {what:48}{floor.median:12.4g} x{_shown(measured)}")
 
 
 def _shown(measured: Spread) -> str:
     low, middle, high = measured
-    return f"{middle:12.4g}{f'{low:.4g} to {high:.4g}':>20}"
+    return f"{middle:12.4g}{f'{low:.4g} to {high:.4g}':>22}"

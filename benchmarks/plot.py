@@ -29,7 +29,7 @@ def draw(samples: Samples, parts: Mapping[tuple[str, str], Spread]) -> None:
 
     figure, axes = plt.subplots(4, 1, figsize=(8, 10), height_ratios=[6, 5, 4, 4])
     for axis, kind, title in (
-        (axes[0], "Flask", "An admitted request, 2 limits: us above the application"),
+        (axes[0], "Flask", "An admitted request, 2 limits: us above Flask"),
         (axes[1], "refused", "A refused request: us"),
     ):
         costs = {}
@@ -54,7 +54,8 @@ def draw(samples: Samples, parts: Mapping[tuple[str, str], Spread]) -> None:
 def _bars(axis: Any, title: str, values: Mapping[str, Spread], unit: str) -> None:
     """A bar at the median with the middle half as a line."""
     names = [name.replace("ours", "wsgi_throttle") for name in values]
-    colours = [OURS if name.startswith("ours") else THEIRS for name in values]
+    of = {"ours": OURS, "Flask-Limiter": THEIRS}
+    colours = [of.get(name.partition(",")[0], INK) for name in values]
     spreads = list(values.values())
     medians = [spread.median for spread in spreads]
     errors = [

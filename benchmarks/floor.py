@@ -4,6 +4,7 @@ takes for the arithmetic and the headers where nothing else is done."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from math import ceil
 from pathlib import Path
 from struct import pack
@@ -67,19 +68,22 @@ def lmdb_transaction(folder: Path) -> Contender:
 
 
 def _transaction(folder: Path) -> Callable[[bytes], None]:
-    """In a file opened as shared:// opens its own."""
-    env = lmdb.open(
-        str(folder),
-        map_size=32 << 20,
-        writemap=True,
-        sync=False,
-        metasync=False,
-        meminit=False,
-        readahead=False,
-    )
+    """In a file opened as shared:// opens its own, by the process that calls first."""
+
+    @cache
+    def opened() -> lmdb.Environment:
+        return lmdb.open(
+            str(folder),
+            map_size=32 << 20,
+            writemap=True,
+            sync=False,
+            metasync=False,
+            meminit=False,
+            readahead=False,
+        )
 
     def transact(key: bytes) -> None:
-        txn = env.begin(write=True)
+        txn = opened().begin(write=True)
         txn.get(key)
         txn.put(key, RECORD)
         txn.commit()

@@ -111,6 +111,10 @@ class Source:
             mark = error.problem_mark or error.context_mark
             problem = " ".join(filter(None, (error.context, error.problem)))
             line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
+            if "nesting depth" in problem:  # since PyYAML 6.0.4 libyaml has a bound of its own
+                raise self.fail(
+                    f"values are nested more than {MAX_DEPTH} deep", line, column
+                ) from error
             hint = ": put quotes around a value that has one of these characters: { } [ ] * & # : %"
             raise self.fail(f"this is not YAML: {problem}{hint}", line, column) from error
         except yaml.YAMLError as error:

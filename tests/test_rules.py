@@ -335,6 +335,8 @@ def test_a_scope_of_more_limits_than_a_record_holds_is_an_error() -> None:
         table(default_limits=many)
     with pytest.raises(ConfigError, match="application_limits: its scope counts by more than 255"):
         table(application_limits=many)
+    with pytest.raises(ConfigError, match=r"rules\[254\]"):
+        table(*rules(255), default_limits=[{"limit": "300/s", "scope": "api"}])
 
 
 def test_an_enforced_rule_and_its_shadow_may_have_one_path() -> None:

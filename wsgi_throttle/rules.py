@@ -438,18 +438,25 @@ def _too_many_limits(config: Config, rules: Sequence[Rule]) -> Iterator[Mistake]
     """Where a counter gets more limits than one record of every storage can hold."""
     told = f"its scope counts by more than {MAX_LIMITS} limits: leave some out, or take another"
     counted: dict[tuple[str, tuple[str, ...]], set[Limit]] = {}
+
+    def crowd(limits: Iterable[RuleLimit]) -> bool:
+        """Whether a counter has too many with these and had not before."""
+        crowded = False
+        for one in limits:
+            counter = counted.setdefault((one.scope, one.key), set())
+            if one.limit not in counter:
+                counter.add(one.limit)
+                crowded = crowded or len(counter) == MAX_LIMITS + 1
+        return crowded
+
     for name, limits in (
         ("default_limits", config.default_limits),
         ("application_limits", config.application_limits),
     ):
-        if len(limits) > MAX_LIMITS:
+        if crowd(limits):
             yield Mistake(config.source, None, None, name, told)
     for rule in rules:
-        counters = [counted.setdefault((one.scope, one.key), set()) for one in rule.limits]
-        was_crowded = any(len(counter) > MAX_LIMITS for counter in counters)
-        for counter, one in zip(counters, rule.limits, strict=True):
-            counter.add(one.limit)
-        if not was_crowded and any(len(counter) > MAX_LIMITS for counter in counters):
+        if crowd(rule.limits):
             yield _mistake(config, rule, told)
 
 

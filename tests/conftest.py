@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -7,13 +9,22 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["redis_server"]
+pytest_plugins = ["redis_server", "skips"]
 
 # A deadline on one example would measure the machine.
 settings.register_profile("suite", deadline=None, print_blob=True)
 settings.load_profile("suite")
 
 _numbers = count(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Remove the folders of all tests at the end, unless ``--basetemp`` asks for one to keep."""
+    if not config.option.basetemp:
+        folder = tempfile.mkdtemp(prefix="wsgi_throttle-tests-")
+        config.option.basetemp = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")

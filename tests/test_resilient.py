@@ -79,6 +79,12 @@ class Load:
         assert self.slowest_s < SLOWEST_S
 
 
+@pytest.fixture(scope="module", params=programs())
+def redis_program(request: pytest.FixtureRequest) -> str:
+    """Each server that there is."""
+    return programs()[request.param]
+
+
 @contextmanager
 def load_on(server: Server) -> Iterator[Load]:
     storage = Resilient(open_storage(server.uri, timeout_s=TIMEOUT_S))
@@ -169,17 +175,19 @@ def test_a_server_that_is_busy_with_a_script(new_redis: Callable[..., Server]) -
         load.counts()
 
 
-def test_a_server_that_is_loading(new_redis: Callable[..., Server]) -> None:
-    program = programs().get("redis-server")
-    before = new_redis(program)
+def test_a_server_that_is_loading(
+    new_redis: Callable[..., Server], request: pytest.FixtureRequest
+) -> None:
+    before = new_redis()
     if before.version < (7,):
-        pytest.skip("this version loads too fast: it has no option to slow it")
+        name = request.node.callspec.params["redis_program"]
+        pytest.skip(f"{name} loads too fast, and has no option to be slowed")
     for number in range(100):
         before.client.set(f"test_resilient:{number}", os.urandom(2000))
     before.client.save()
     before.stop()
     slowly = {"key-load-delay": "10000", "loading-process-events-interval-bytes": "1024"}
-    server = new_redis(program, start=False, dir=str(before.folder), **slowly)
+    server = new_redis(start=False, dir=str(before.folder), **slowly)
     server.start(wait=False)
     with load_on(server) as load:
         eventually(lambda: any("loading" in error.lower() for error in load.storage_errors))

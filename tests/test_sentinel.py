@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from redis_server import Server, eventually
+from redis_server import Server, eventually, programs
 from wsgi_throttle.decision import Charge, Limit
 from wsgi_throttle.errors import StorageError
 from wsgi_throttle.storage import open_storage
@@ -31,6 +31,12 @@ class Group(NamedTuple):
     def names_the_replica(self) -> bool:
         port: int = self.sentinel.client.sentinel_masters()[SERVICE]["port"]
         return port == self.replica.port
+
+
+@pytest.fixture(scope="module", params=programs())
+def redis_program(request: pytest.FixtureRequest) -> str:
+    """Each server that there is."""
+    return programs()[request.param]
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from redis_server import programs
 from wsgi_throttle.decision import NEVER_MS, Charge, Charges, Limit
 from wsgi_throttle.storage import Storage, open_storage
 from wsgi_throttle.strategies import STRATEGIES
@@ -24,10 +25,19 @@ PATIENCE_S = 10.0
 HOUR_MS = 3_600_000
 SHORT_MS = 150
 
+
+def _uri_of(program: str) -> Callable[[pytest.FixtureRequest, Path], str]:
+    def uri(request: pytest.FixtureRequest, folder: Path) -> str:
+        found: str = request.getfixturevalue("redis_servers")(program).uri
+        return found
+
+    return uri
+
+
 STORAGES: dict[str, Callable[[pytest.FixtureRequest, Path], str]] = {
     "memory": lambda request, folder: "memory://",
     "shared": lambda request, folder: f"shared://{folder}?size=1mb",
-    "redis": lambda request, folder: request.getfixturevalue("redis_uri"),
+    **{name: _uri_of(program) for name, program in programs().items()},
 }
 """How each is named. All but memory are shared by processes."""
 

@@ -7,10 +7,12 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
+import wsgi_throttle
 from redis_server import Server
 from wsgi_throttle import Throttle, reload
 from wsgi_throttle.storage import blocked
@@ -133,6 +135,46 @@ def test_a_request_calls_few_python_functions(
     assert calls.total() <= bound, calls
 
 
+BYTECODES = {"memory": 811, "shared": 1029}
+"""What an admitted request of two limits, with both styles of headers, may execute of this package.
+Counted on Python 3.11; other versions execute a little less. Raise a bound only with a reason."""
+
+
+def bytecodes(act: Callable[[], object]) -> int:
+    """How many bytecodes of this package are executed: a measure that no noise disturbs."""
+    package = str(Path(wsgi_throttle.__file__).parent)
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        if not frame.f_code.co_filename.startswith(package):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        count += event == "opcode"
+        return trace
+
+    sys.settrace(trace)
+    try:
+        act()
+    finally:
+        sys.settrace(None)
+    return count
+
+
+@pytest.mark.parametrize("storage", ["memory://", "shared://"], indirect=True)
+def test_a_request_executes_few_bytecodes(storage: str) -> None:
+    rule = {"name": "items", "path": "/items/<int:id>", "limits": MANY}
+    served = Throttle(app, {"storage": storage, "rules": [rule]})
+    for _ in range(WARM_UP):
+        send(served)
+    environ = request()
+    # The first traced call of a code object is not traced whole by every version of Python.
+    counts = [bytecodes(lambda: served(environ, lambda *_: None)) for _ in range(5)]  # type: ignore[arg-type, return-value]
+    served.close()
+    assert max(counts) <= BYTECODES[storage.partition(":")[0]]
+    assert max(counts) > 500, "nothing was counted"
+
+
 def test_a_request_looks_at_the_rule_file_at_most_twice_a_second(
     throttle: Callable[[str], Throttle], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,11 +182,17 @@ def test_a_request_looks_at_the_rule_file_at_most_twice_a_second(
     monkeypatch.setattr(reload, "monotonic", lambda: now)
     served = throttle(MANY)
     looks: list[float] = []
-    monkeypatch.setattr(reload, "version", lambda path: looks.append(now))
+
+    def look(path: Path) -> reload.Version:
+        looks.append(now)
+        return version(path)
+
+    version = reload.version
+    monkeypatch.setattr(reload, "version", look)
     for step in range(1000):
         now = 1000.0 + step / 100  # ten seconds
         send(served)
-    assert len(looks) <= 20
+    assert 18 <= len(looks) <= 20
 
 
 def commands(server: Server) -> Counter[str]:

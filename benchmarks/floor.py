@@ -17,7 +17,7 @@ import redis
 
 from wsgi_throttle.decision import Charge
 from wsgi_throttle.limits import parse
-from wsgi_throttle.storage.redis import SCRIPT
+from wsgi_throttle.storage.redis.storage import SCRIPT
 from wsgi_throttle.strategies import STRATEGIES, State, spend_by
 
 from .apps import LIMITS, Application, Environ, caller, clients, null, ours, requests

@@ -29,7 +29,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ["wsgi_throttle/strategies.py", "wsgi_throttle/storage/take.lua"]
+FILES = ["wsgi_throttle/strategies.py", "wsgi_throttle/storage/redis/take.lua"]
 # One failure is enough, so those that find the most in the least time come first.
 TESTS = [
     f"tests/test_{name}.py" for name in ("limits", "agreement", "strategies", "storage_contract")

@@ -19,8 +19,8 @@ from redis.connection import AbstractConnection
 from redis_server import Server, programs
 from wsgi_throttle.decision import Charge, Charges, Decision, Limit
 from wsgi_throttle.storage.memory import MemoryStorage
-from wsgi_throttle.storage.redis import SCRIPT, RedisStorage, _decision
-from wsgi_throttle.storage.shared import SharedStorage
+from wsgi_throttle.storage.redis.storage import SCRIPT, RedisStorage, _decision
+from wsgi_throttle.storage.shared.storage import SharedStorage
 from wsgi_throttle.strategies import LARGEST, STRATEGIES, State, spendings_of, take
 
 REQUESTS = 60_000

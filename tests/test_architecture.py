@@ -16,12 +16,12 @@ from servers import ROOT
 PACKAGE = ROOT / "wsgi_throttle"
 
 PIPELINE = [
-    *("__main__", "__init__", "middleware", "reload", "refusals", "rules", "config", "yamlfile"),
-    *("patterns", "identity", "response", "headers", "limits", "storage", "strategies", "decision"),
-    *("cache", "errors"),
+    *("__main__", "cli", "__init__", "middleware", "reload", "config", "observers", "rules"),
+    *("http", "identity", "storage", "hooks", "networks", "limits", "strategies", "decision"),
+    *("log_once", "cache", "errors"),
 ]
-"""From the whole to its parts: each may import those to its right. identity and storage are
-packages, whose own modules stand in no order but import in no circle."""
+"""From the whole to its parts: each may import those to its right. Some are packages, whose own
+modules stand in no order but import in no circle."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -10,9 +10,9 @@ import pytest
 
 from wsgi_throttle.decision import NEVER_MS, Charge, Charges, Decision, Limit, Outcome
 from wsgi_throttle.errors import StorageError
-from wsgi_throttle.storage import blocked
-from wsgi_throttle.storage.blocked import BlockedClients
+from wsgi_throttle.storage import refusal_cache as blocked
 from wsgi_throttle.storage.memory import MemoryStorage
+from wsgi_throttle.storage.refusal_cache import BlockedClients
 
 MS = 1_000_000
 MINUTE = Limit("sliding-window", 1, 60_000, 1)

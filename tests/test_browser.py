@@ -19,7 +19,7 @@ from selenium.webdriver.common.by import By
 
 from servers import wait_until
 from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome
-from wsgi_throttle.response import Responder, Responses
+from wsgi_throttle.http.responder import Responder, Responses
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

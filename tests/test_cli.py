@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wsgi_throttle.__main__ import main
+from wsgi_throttle.cli import main
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = str(ROOT / "config.example.yaml")

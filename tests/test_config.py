@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from wsgi_throttle.config import Config, load
 from wsgi_throttle.errors import ConfigError
 from wsgi_throttle.limits import describe
-from wsgi_throttle.rules import RuleTable
+from wsgi_throttle.rules.table import RuleTable
 
 
 @pytest.fixture

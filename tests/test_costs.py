@@ -15,7 +15,7 @@ import pytest
 import wsgi_throttle
 from redis_server import Server
 from wsgi_throttle import Throttle, reload
-from wsgi_throttle.storage import blocked
+from wsgi_throttle.storage import refusal_cache as blocked
 
 MANY = "1000000 per hour; 2000000 per day"
 WARM_UP = 1200  # a local peer is watched for 1,000 requests

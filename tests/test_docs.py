@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from servers import ROOT, gunicorn
-from wsgi_throttle import ConfigError, config
-from wsgi_throttle.__main__ import main
+from wsgi_throttle import ConfigError
+from wsgi_throttle.cli import main
+from wsgi_throttle.config import build as config
 
 README = ROOT / "README.md"
 TEXT = README.read_text()
@@ -129,7 +130,7 @@ def test_every_command_runs(
 
 def test_the_page_of_ones_own_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = [block for block in blocks("python") if "on_limit=" in block.text]
-    monkeypatch.setattr("wsgi_throttle.storage.folder.SHARED_MEMORY", str(tmp_path))
+    monkeypatch.setattr("wsgi_throttle.storage.shared.folder.SHARED_MEMORY", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     module: dict[str, Any] = {"__name__": "readme"}
     exec(block.text, module)

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from servers import ROOT, Response, Server, gunicorn
-from wsgi_throttle.storage.folder import derived_folder
-from wsgi_throttle.storage.shared import DEFAULT_BYTES
+from wsgi_throttle.storage.shared.folder import derived_folder
+from wsgi_throttle.storage.shared.storage import DEFAULT_BYTES
 
 EXAMPLE = ROOT / "config.example.yaml"
 MINUTE, HOUR, DAY = 60, 3600, 86400

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome, seconds_up
-from wsgi_throttle.headers import HEADER_STYLES, MAX_PREPARED, LimitHeaders
+from wsgi_throttle.http.headers import HEADER_STYLES, MAX_PREPARED, LimitHeaders
 
 NOW_S = 1_700_000_000.123
 PER_MINUTE = Limit("sliding-window", 5, 60_000, 5)

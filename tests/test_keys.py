@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from itsdangerous import NoneAlgorithm, URLSafeTimedSerializer
 
 import identity_hooks
+from wsgi_throttle import hooks as hooks_module
 from wsgi_throttle.identity import (
     KEY_TYPES,
     ClientIP,
@@ -26,7 +27,6 @@ from wsgi_throttle.identity import (
     key_function,
     load_hook,
 )
-from wsgi_throttle.identity import hooks as hooks_module
 from wsgi_throttle.identity.keys import CHOSEN_FREELY
 from wsgi_throttle.identity.text import LONGEST, escaped
 
@@ -496,7 +496,7 @@ class TestHooks:
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now = 1000.0
-        monkeypatch.setattr("wsgi_throttle.identity.notices.monotonic", lambda: now)
+        monkeypatch.setattr("wsgi_throttle.log_once.monotonic", lambda: now)
         find = key_function("python:identity_hooks:raises", SETTINGS)
         for _ in range(3):
             assert find({"REMOTE_ADDR": ATTACKER}, {}) == BY_IP

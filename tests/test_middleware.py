@@ -319,7 +319,7 @@ def test_the_next_line_of_a_client_says_how_many_were_left_out(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter((0.0, 1.0, 59.0, 60.0))
-    monkeypatch.setattr("wsgi_throttle.refusals.monotonic", lambda: next(times))
+    monkeypatch.setattr("wsgi_throttle.observers.monotonic", lambda: next(times))
     user = client({"name": "r", "path": "/a", "limits": "0 per hour"})
     with caplog.at_level(logging.INFO, "wsgi_throttle"):
         for _ in range(4):

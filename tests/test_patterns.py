@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, Rule
 
-from wsgi_throttle.patterns import (
+from wsgi_throttle.rules.patterns import (
     CONVERTERS,
     Matcher,
     Pattern,

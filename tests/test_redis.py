@@ -26,7 +26,7 @@ from redis_server import (
 from wsgi_throttle.decision import Charge, Limit
 from wsgi_throttle.errors import StorageError, StorageURIError
 from wsgi_throttle.storage import open_storage
-from wsgi_throttle.storage.redis import RedisStorage
+from wsgi_throttle.storage.redis.storage import RedisStorage
 from wsgi_throttle.strategies import STRATEGIES
 
 ROOT = Path(__file__).parent.parent

@@ -19,7 +19,7 @@ from redis_server import Server, eventually, programs
 from wsgi_throttle.decision import Charge, Decision, Limit
 from wsgi_throttle.errors import StorageError
 from wsgi_throttle.storage import open_storage
-from wsgi_throttle.storage.resilient import Resilient
+from wsgi_throttle.storage.breaker import Resilient
 
 TIMEOUT_S = 0.1
 SLOWEST_S = 2 * TIMEOUT_S + 0.15

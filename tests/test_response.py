@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome
-from wsgi_throttle.headers import HEADER_STYLES
-from wsgi_throttle.response import MAX_ACCEPT, Responder, Response, Responses, negotiate
+from wsgi_throttle.http.headers import HEADER_STYLES
+from wsgi_throttle.http.responder import MAX_ACCEPT, Responder, Response, Responses, negotiate
 
 NOW_S = 1_700_000_000.123
 PER_MINUTE = Limit("sliding-window", 5, 60_000, 5)

@@ -28,7 +28,7 @@ from werkzeug.test import Client
 from werkzeug.wrappers import Request
 
 from wsgi_throttle import Throttle
-from wsgi_throttle.__main__ import main
+from wsgi_throttle.cli import main
 from wsgi_throttle.identity import Identity, Session, key_function
 from wsgi_throttle.identity.cookies import cookie_reader, django_cookie_reader
 from wsgi_throttle.identity.session import REMEMBERED, REMEMBERED_LENGTH, SUSPICIOUS

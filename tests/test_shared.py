@@ -25,11 +25,13 @@ from hypothesis import strategies as st
 from test_storage_contract import in_child, run_threads, start_child
 from wsgi_throttle.decision import Charge, Limit
 from wsgi_throttle.errors import StorageError, StorageURIError
-from wsgi_throttle.storage import folder as folder_module
-from wsgi_throttle.storage import open_storage, record, shared
-from wsgi_throttle.storage.folder import derived_folder
-from wsgi_throttle.storage.record import Packing, rank
-from wsgi_throttle.storage.shared import SharedStorage
+from wsgi_throttle.storage import open_storage
+from wsgi_throttle.storage.shared import folder as folder_module
+from wsgi_throttle.storage.shared import record
+from wsgi_throttle.storage.shared import storage as shared
+from wsgi_throttle.storage.shared.folder import derived_folder
+from wsgi_throttle.storage.shared.record import Packing, rank
+from wsgi_throttle.storage.shared.storage import SharedStorage
 from wsgi_throttle.strategies import STRATEGIES, State
 
 ROOT = Path(__file__).parent.parent

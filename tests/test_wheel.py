@@ -46,8 +46,8 @@ def test_the_wheel_holds_every_file_of_the_package_and_no_other(wheel: Path) -> 
     assert found == expected
     assert {
         "wsgi_throttle/py.typed",
-        "wsgi_throttle/storage/take.lua",
-        "wsgi_throttle/templates/429.html",
+        "wsgi_throttle/storage/redis/take.lua",
+        "wsgi_throttle/http/templates/429.html",
     } <= found
 
 

@@ -13,16 +13,16 @@ from typing import Any, TypeAlias
 from .config import Config, load
 from .decision import Decision
 from .errors import ConfigError, StorageError
-from .headers import Header
+from .http.headers import Header
+from .http.responder import Responder, Response
 from .identity import Environ
-from .refusals import RefusalLog
+from .observers import RefusalLog
 from .reload import Watch
-from .response import Responder, Response
-from .rules import Plan, RuleTable
+from .rules.table import Plan, RuleTable
 from .storage import open_storage
-from .storage.blocked import BlockedClients
+from .storage.breaker import Resilient
 from .storage.memory import MemoryStorage
-from .storage.resilient import Resilient
+from .storage.refusal_cache import BlockedClients
 
 StartResponse: TypeAlias = Callable[..., Any]
 Application: TypeAlias = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]

@@ -18,7 +18,7 @@ from redis_server import Server
 from servers import ROOT
 from site_under_load import resident_bytes
 from wsgi_throttle.decision import Charge, Limit
-from wsgi_throttle.storage.shared import SharedStorage
+from wsgi_throttle.storage.shared.storage import SharedStorage
 
 pytestmark = pytest.mark.soak
 

@@ -7,6 +7,8 @@ sends raises.
 
 from __future__ import annotations
 
+from ..hooks import Hook, load_hook
+from ..networks import Address, Networks, parse_network, read_networks
 from .address import (
     IPV4_PREFIXES,
     IPV6_PREFIXES,
@@ -16,7 +18,6 @@ from .address import (
     environ_name,
     is_token,
 )
-from .hooks import Hook, load_hook
 from .keys import (
     KEY_TYPES,
     Environ,
@@ -29,7 +30,6 @@ from .keys import (
     client_address,
     key_function,
 )
-from .networks import Address, Networks, parse_network, read_networks
 from .session import Session, user_reader
 
 __all__ = [

@@ -13,8 +13,8 @@ from socket import AF_INET, inet_ntoa, inet_pton
 from typing import Any, NamedTuple
 
 from ..cache import Bounded
-from .networks import Address, Networks, as_client, parse_network
-from .notices import Notices
+from ..log_once import Notices
+from ..networks import Address, Networks, as_client, parse_network
 from .text import escaped
 
 UNIX_PEERS = frozenset({"", "localhost", "<local>", "unix", "unix:"})

@@ -10,11 +10,11 @@ from itertools import product
 from typing import Any, TypeAlias
 from unicodedata import decimal
 
+from ..hooks import Hook
+from ..networks import Address
 from .address import ClientIP, Clients, environ_name, is_token
 from .cookies import cookie_reader
 from .form import UnreadableError, form_values, query_values
-from .hooks import Hook
-from .networks import Address
 from .session import Session, hook_text, place_reader, user_reader, user_text
 from .text import digest, escaped, escaped_name, from_wsgi
 

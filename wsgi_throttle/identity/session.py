@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, TypeAlias
 from itsdangerous import BadData, URLSafeTimedSerializer
 
 from ..cache import Bounded
+from ..hooks import Hook
+from ..log_once import Notices
 from .cookies import CookieReader, cookie_reader, django_cookie_reader
-from .hooks import Hook
-from .notices import Notices
 
 UserReader: TypeAlias = Callable[[dict[str, Any]], str | None]
 """The user of a request as text; None for an anonymous one."""

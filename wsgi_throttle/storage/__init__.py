@@ -35,11 +35,11 @@ class Storage(Protocol):
 
 SCHEMES: dict[str, str] = {
     "memory": "wsgi_throttle.storage.memory:MemoryStorage",
-    "shared": "wsgi_throttle.storage.shared:SharedStorage",
-    "redis": "wsgi_throttle.storage.redis:RedisStorage",
-    "rediss": "wsgi_throttle.storage.redis:RedisStorage",
-    "unix": "wsgi_throttle.storage.redis:RedisStorage",
-    "redis+sentinel": "wsgi_throttle.storage.redis:RedisStorage",
+    "shared": "wsgi_throttle.storage.shared.storage:SharedStorage",
+    "redis": "wsgi_throttle.storage.redis.storage:RedisStorage",
+    "rediss": "wsgi_throttle.storage.redis.storage:RedisStorage",
+    "unix": "wsgi_throttle.storage.redis.storage:RedisStorage",
+    "redis+sentinel": "wsgi_throttle.storage.redis.storage:RedisStorage",
 }
 """URI scheme -> ``module:class``, imported when a configuration names it. The class has a
 ``from_uri(uri, *, identity, timeout_s)``."""

@@ -12,7 +12,7 @@ from threading import Condition, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..errors import StorageError
+from ...errors import StorageError
 
 if TYPE_CHECKING:
     from redis.connection import AbstractConnection

@@ -14,10 +14,10 @@ from hashlib import blake2b
 from operator import itemgetter
 from struct import Struct, error
 
-from ..cache import Bounded
-from ..decision import Limit
-from ..errors import StorageError
-from ..strategies import STRATEGIES, State
+from ...cache import Bounded
+from ...decision import Limit
+from ...errors import StorageError
+from ...strategies import STRATEGIES, State
 
 LAYOUT = 3
 """The version of all this. Raised with every change, so that no file is ever misread."""

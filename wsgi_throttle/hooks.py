@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from .notices import Notices
+from .log_once import Notices
 
 LOG_PERIOD_S = 60.0
 """A hook that fails is logged this often at most."""

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from math import ceil
 from typing import NamedTuple, TypeAlias
 
-from .cache import Prepared
-from .decision import NEVER_MS, Charge, Charges, Decision, Line, Measured, Outcome, seconds_up
+from ..cache import Prepared
+from ..decision import NEVER_MS, Charge, Charges, Decision, Line, Measured, Outcome, seconds_up
 
 Header: TypeAlias = tuple[str, str]
 

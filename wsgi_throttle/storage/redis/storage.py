@@ -19,13 +19,13 @@ from redis.connection import AbstractConnection
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from ..cache import Prepared
-from ..decision import Charge, Charges, Decision, Limit, Line
-from ..errors import StorageError, StorageURIError
-from ..strategies import STRATEGIES
-from .connections import Connections, Link
-from .fork import ForkLock
-from .uri import options, whole_number
+from ...cache import Prepared
+from ...decision import Charge, Charges, Decision, Limit, Line
+from ...errors import StorageError, StorageURIError
+from ...strategies import STRATEGIES
+from ..fork import ForkLock
+from ..uri import options, whole_number
+from .pool import Connections, Link
 
 SCRIPT = Path(__file__).with_name("take.lua").read_bytes()
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from .errors import ConfigError, Mistake
+from ..errors import ConfigError, Mistake
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 200_000

@@ -9,11 +9,10 @@ from itertools import combinations
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from .cache import Bounded
-from .config import METHODS, Config, Rule, RuleLimit
-from .decision import Charge, Charges, Limit, Line
-from .errors import ConfigError, Mistake
-from .identity import (
+from ..cache import Bounded
+from ..decision import Charge, Charges, Limit, Line
+from ..errors import ConfigError, Mistake
+from ..identity import (
     KEY_TYPES,
     Address,
     Environ,
@@ -25,7 +24,8 @@ from .identity import (
     client_address,
     key_function,
 )
-from .limits import describe
+from ..limits import describe
+from .model import METHODS, Rule, RuleLimit, RuleSet
 from .patterns import Matcher, Pattern, forms, matcher, too_many
 
 LAYOUT = 2
@@ -169,7 +169,7 @@ class RuleTable:
     :raises ConfigError: rules that can never be told apart, or too many for Werkzeug's matcher.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: RuleSet) -> None:
         self.config = config
         self._made: Bounded[tuple[Any, ...], Charges] = Bounded(MAX_MADE)
         is_on = config.mode != "off"
@@ -414,7 +414,7 @@ def _each_once(charges: Iterable[Charge]) -> tuple[Charge, ...]:
 # --- what can be seen of a table before it serves -------------------------------------------------
 
 
-def _check(config: Config, rules: Sequence[Rule]) -> None:
+def _check(config: RuleSet, rules: Sequence[Rule]) -> None:
     mistakes = []
     for first, second in _pairs(rules, lambda pattern: pattern.signatures):
         if set(first.methods) == set(second.methods) and first.mode == second.mode:
@@ -434,7 +434,7 @@ def _check(config: Config, rules: Sequence[Rule]) -> None:
         raise ConfigError(mistakes)
 
 
-def _too_many_limits(config: Config, rules: Sequence[Rule]) -> Iterator[Mistake]:
+def _too_many_limits(config: RuleSet, rules: Sequence[Rule]) -> Iterator[Mistake]:
     """Where a counter gets more limits than one record of every storage can hold."""
     told = f"its scope counts by more than {MAX_LIMITS} limits: leave some out, or take another"
     counted: dict[tuple[str, tuple[str, ...]], set[Limit]] = {}
@@ -460,8 +460,11 @@ def _too_many_limits(config: Config, rules: Sequence[Rule]) -> Iterator[Mistake]
             yield _mistake(config, rule, told)
 
 
-def warnings(config: Config) -> list[Mistake]:
-    """What is doubtful in a configuration that can be used."""
+def warnings(config: RuleSet, *, is_networked: bool = False) -> list[Mistake]:
+    """What is doubtful in a configuration that can be used.
+
+    :param is_networked: other hosts may count in the same storage.
+    """
     rules = [rule for rule in config.rules if rule.mode != "off"]
     found = []
     for first, second in _pairs(rules, lambda pattern: pattern.shapes[-1:]):
@@ -520,7 +523,7 @@ def warnings(config: Config) -> list[Mistake]:
                 config.source, None, None, "mode", f"the mode is {config.mode}: nothing is refused"
             )
         )
-    if "redis" in config.storage.partition("://")[0] and config.namespace == "throttle":
+    if is_networked and config.namespace == "throttle":
         found.append(
             Mistake(
                 config.source,
@@ -578,7 +581,7 @@ def _chosen_freely(limits: Sequence[RuleLimit], application: Sequence[RuleLimit]
     )
 
 
-def _mistake(config: Config, rule: Rule, message: str) -> Mistake:
+def _mistake(config: RuleSet, rule: Rule, message: str) -> Mistake:
     index = config.rules.index(rule)
     return Mistake(config.source, rule.line, 1 if rule.line else None, f"rules[{index}]", message)
 

@@ -21,15 +21,15 @@ from weakref import WeakSet
 
 import lmdb
 
-from ..cache import Bounded, Prepared
-from ..decision import Charge, Charges, Decision, Limit, Line, buckets_of
-from ..errors import StorageError, StorageURIError
-from ..strategies import Spending, State, spendings_of, take
-from .clock import monotonic_ms
+from ...cache import Bounded, Prepared
+from ...decision import Charge, Charges, Decision, Limit, Line, buckets_of
+from ...errors import StorageError, StorageURIError
+from ...strategies import Spending, State, spendings_of, take
+from ..clock import monotonic_ms
+from ..fork import ForkLock
+from ..uri import options, size_bytes
 from .folder import DAMAGE, Opened, derived_folder, open_folder, set_aside
-from .fork import ForkLock
 from .record import EXPIRED, Packing, rank
-from .uri import options, size_bytes
 
 DEFAULT_BYTES = 32 << 20
 """Half of the /dev/shm that a Docker container has by default."""

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import lmdb
 
-from ..errors import StorageError, StorageURIError
+from ...errors import StorageError, StorageURIError
 from .record import LAYOUT
 
 try:

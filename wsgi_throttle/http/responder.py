@@ -17,10 +17,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 from werkzeug.http import parse_accept_header
 
-from .cache import Bounded
-from .decision import NEVER_MS, Charge, Decision, seconds_up
+from ..cache import Bounded
+from ..decision import NEVER_MS, Charge, Decision, seconds_up
+from ..limits import describe
 from .headers import HEADER_STYLES, Header, LimitHeaders
-from .limits import describe
 
 Response: TypeAlias = tuple[str, list[Header], bytes]
 """Status line, headers and body, as WSGI wants them."""

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from . import limits as limit_strings
-from .decision import Limit
-from .errors import ConfigError, LimitError, Mistake
-from .headers import HEADER_STYLES
-from .identity import (
+from .. import limits as limit_strings
+from ..errors import ConfigError
+from ..http.headers import HEADER_STYLES
+from ..http.responder import Responses
+from ..identity import (
     IPV4_PREFIXES,
     IPV6_PREFIXES,
     ClientIP,
@@ -34,83 +34,28 @@ from .identity import (
     read_networks,
     user_reader,
 )
-from .patterns import Pattern
-from .response import Responses
-from .storage import open_storage
-from .strategies import ALIASES, STRATEGIES
-from .yamlfile import Node, Source
+from ..rules.model import METHODS, MODES, POLICIES, Rule, RuleLimit, RuleSet
+from ..rules.patterns import Pattern
+from ..storage import open_storage
+from ..strategies import ALIASES, STRATEGIES
+from .yamltree import Node, Source
 
 T = TypeVar("T")
 D = TypeVar("D")
-
-METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "OTHER")
-"""RFC 9110 section 9 and RFC 5789 (PATCH); every other method counts as OTHER."""
-
-MODES = ("enforce", "shadow", "off")
-POLICIES = ("local", "allow", "deny")
 
 _RESERVED = ("application", "default")
 _NAME = re.compile(r"[ !#-\[\]-~]{1,100}")
 
 
 @dataclass(frozen=True)
-class RuleLimit:
-    """One limit of a rule, and whose counter it is on."""
-
-    limit: Limit
-    key: tuple[str, ...]
-    """Key types; several count each combination."""
-    scope: str
-    """What the counter belongs to: ``rule=login``, ``scope=api``, ``default``."""
-    cost: int
-    policy: str
-    """Its name in headers and logs."""
-
-
-@dataclass(frozen=True, eq=False)
-class Rule:
-    """Which requests, and what they are charged."""
-
-    name: str
-    patterns: tuple[Pattern, ...]
-    methods: tuple[str, ...] = ()
-    """Empty: all."""
-    limits: tuple[RuleLimit, ...] = ()
-    exempt: bool = False
-    per_method: bool = False
-    mode: str = "enforce"
-    on_storage_error: str = "local"
-    skip: Hook | None = None
-    when: tuple[tuple[str, str], ...] = ()
-    """(environ name, value) of all headers that the rule asks for."""
-    allow: Networks | None = None
-    block: Networks | None = None
-    responses: Responses | None = None
-    """Its own bodies, where it has any."""
-    line: int | None = None
-
-
-@dataclass(frozen=True)
-class Config:
+class Config(RuleSet):
     """A whole configuration."""
 
-    source: str = "<mapping>"
     path: Path | None = None
     """The file that it was read from."""
     storage: str = "shared://"
-    namespace: str = "throttle"
-    mode: str = "enforce"
-    """For everything: ``shadow`` refuses nothing and ``off`` counts nothing, whatever rules say."""
     storage_timeout_ms: int = 100
-    on_storage_error: str = "local"
-    """For requests that no rule matches; a rule has its own."""
     reload: bool = True
-    application_limits: tuple[RuleLimit, ...] = ()
-    default_limits: tuple[RuleLimit, ...] = ()
-    rules: tuple[Rule, ...] = ()
-    identity: Identity = field(default_factory=Identity)
-    allow: Networks | None = None
-    block: Networks | None = None
     responses: Responses = field(default_factory=Responses)
 
     @property
@@ -804,6 +749,3 @@ def _when(place: Place) -> tuple[tuple[str, str], ...]:
         if not is_token(name):
             headers.place(name).mistake(f'"{name}" is not a header name: write X-Internal')
     return tuple((environ_name(name), headers.take(name, Place.text, "")) for name in headers)
-
-
-__all__ = ["Config", "ConfigError", "LimitError", "Mistake", "Rule", "RuleLimit", "load"]

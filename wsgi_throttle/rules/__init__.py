@@ -1,0 +1,1 @@
+"""Which rule a request falls under, and what it is to be charged."""

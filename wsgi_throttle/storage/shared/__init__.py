@@ -1,0 +1,1 @@
+"""``shared://``: counters of all processes of one host, in an LMDB file."""

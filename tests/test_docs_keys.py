@@ -8,7 +8,8 @@ from pathlib import Path
 from servers import ROOT
 from wsgi_throttle.config import load
 from wsgi_throttle.identity import KEY_TYPES, chosen_freely
-from wsgi_throttle.rules.table import RuleTable, warnings
+from wsgi_throttle.rules.lint import warnings
+from wsgi_throttle.rules.table import RuleTable
 
 TEXT = (ROOT / "docs" / "keys.md").read_text()
 ROWS = [

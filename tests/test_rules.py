@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from wsgi_throttle.config import load
 from wsgi_throttle.errors import ConfigError
-from wsgi_throttle.rules.table import MAX_CACHED_CHARACTERS, RuleTable, warnings
+from wsgi_throttle.rules.lint import warnings
+from wsgi_throttle.rules.table import MAX_CACHED_CHARACTERS, RuleTable
 
 
 def table(*rules: dict[str, Any], **top: Any) -> RuleTable:

@@ -13,9 +13,10 @@ from urllib.parse import unquote_to_bytes
 from ..config import Config, load
 from ..errors import ConfigError
 from ..limits import describe
+from ..rules.lint import warnings
 from ..rules.model import METHODS, Rule, RuleLimit
 from ..rules.patterns import forms, matcher
-from ..rules.table import Part, RuleTable, warnings
+from ..rules.table import Part, RuleTable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -112,6 +112,14 @@ def test_check_without_the_secrets_is_for_ci(run, tmp_path: Path) -> None:  # ty
         (["POST", "/login?next=/x"], ["rule              login"]),
         (["POST", "/%6Cogin"], ["rule              login"]),
         (["GET", "/x/../login/"], ["is matched as     /x/../login and /login"]),
+        (
+            ["POST", "/login%0A"],
+            ["is matched as     /login\\n and /login\n", "rule              login"],
+        ),
+        (
+            ["POST", "/lo%80gin"],
+            ["is matched as     /lo\ufffdgin and /login\n", "rule              login"],
+        ),
         (["GET", "/api/export", "--user", "42"], ["here session-user:42"]),
         (["GET", "/api/export", "--ip", "2001:db8::1"], ["here ip:2001:db8::/64"]),
     ],

@@ -67,7 +67,12 @@ def test_another_client_and_another_path_are_unaffected() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/limited", "//limited", "/limited/", "/./limited", "/x/../limited", "/limited/."]
+    "path",
+    [
+        *("/limited", "//limited", "/limited/", "/./limited", "/x/../limited", "/limited/."),
+        *("/limited\n", "/limited/\n", "/limited\n/", "/ /limited", "/limited\x00"),
+        *("/limited\xff", "/lim\x80ited", "/limited\xc2\xa0", "/x/../lim\xf0\x9fited\n"),
+    ],
 )
 def test_no_spelling_of_a_path_dodges_its_limit(path: str) -> None:
     user = client(LIMITED)

@@ -100,7 +100,7 @@ def _explain(config: Config, table: RuleTable, options: Any) -> None:
     print(f"{options.method} {given.decode(errors='backslashreplace')}")
     paths = forms(environ["PATH_INFO"])
     if paths != (environ["PATH_INFO"],):
-        print(f"  is matched as     {' and '.join(paths)}")
+        print(f"  is matched as     {' and '.join(map(_visible, paths))}")
     for rule in plan.rules:
         print(f"  rule              {_named(rule)}{_line(rule)}")
     if not plan.rules:
@@ -178,6 +178,13 @@ def _address(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
+
+
+def _visible(path: str) -> str:
+    """The path on one line, whatever control characters it has."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in path
+    )
 
 
 def _named(rule: Rule) -> str:

@@ -99,8 +99,8 @@ class Plan:
     """All that is to be done for requests which the same rules are for."""
 
     rules: tuple[Rule, ...]
-    """The rules that won, exempt ones too; empty where the defaults apply. Two where a path and
-    what its dots resolve to have different rules."""
+    """The rules that won, exempt ones too; empty where the defaults apply. Several where the
+    readings of a path have different rules."""
     parts: tuple[Part, ...]
     plain: bool
     """No rule has a condition and no two parts can share a bucket, so that every counter of every
@@ -153,7 +153,7 @@ class Plan:
 
 
 class _Found(NamedTuple):
-    """The rule that won for one form of a path, None if none did, and what the variables of its
+    """The rule that won for one reading of a path, None if none did, and what the variables of its
     path are if it counts by one of them."""
 
     rule: Rule | None
@@ -210,7 +210,7 @@ class RuleTable:
             Part(None, self._counters(limits if is_on else (), "", self._enforce))
             for limits in (config.application_limits, config.default_limits)
         )
-        # Paths are a client's to choose, and by their dots so are pairs of rules.
+        # Paths are a client's to choose, and by their readings so are sets of rules.
         most = max(MAX_CACHED_PLANS, 4 * len(self.rules))
         self._plans: Bounded[tuple[Any, ...], Plan] = Bounded(most)
         self._paths: Bounded[tuple[str, str], Plan] = Bounded(MAX_CACHED_PATHS)
@@ -231,7 +231,7 @@ class RuleTable:
 
     def verdict(self, plan: Plan, environ: Environ) -> str:
         """``allow``, ``block`` or nothing: what the lists of addresses say of the client. Allow
-        wins; where a path fits two rules, only what both of them allow is allowed."""
+        wins; where a path fits several rules, only what all of them allow is allowed."""
         address = self._address(environ)
         if _holds(self.config.allow, address) or (
             plan.allow and all(_holds(one, address) for one in plan.allow)

@@ -171,6 +171,16 @@ def test_explain_takes_a_path_that_is_not_utf_8(run) -> None:  # type: ignore[no
     assert run("explain", EXAMPLE, "GET", "/\udcff")[0] == 0
 
 
+@pytest.mark.parametrize(("mode", "told"), [("enforce", "answered 414"), ("shadow", "passed on")])
+def test_explain_tells_of_a_path_that_is_too_long(
+    run, tmp_path: Path, mode: str, told: str
+) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "throttle.yaml"
+    path.write_text(f"mode: {mode}\ndefault_limits: 1/s")
+    assert told in run("explain", str(path), "GET", "/" + "a" * 8192)[1]
+    assert told not in run("explain", str(path), "GET", "/" + "a" * 8191)[1]
+
+
 def test_explain_wants_an_address(run, capsys) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(SystemExit):
         run("explain", EXAMPLE, "GET", "/", "--ip", "localhost")

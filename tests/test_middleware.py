@@ -157,6 +157,47 @@ def test_a_head_request_is_refused_without_a_body() -> None:
     assert (response.status_code, response.data) == (429, b"")
 
 
+LONGEST = 8192
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("application/json", "application/problem+json"),
+        ("text/html", "text/html; charset=utf-8"),
+        ("text/plain", "text/plain; charset=utf-8"),
+    ],
+)
+def test_a_path_that_is_too_long_to_be_matched_gets_414(accept: str, content_type: str) -> None:
+    app = App()
+    user = client({"path": "/**", "limits": "1 per hour"}, app=app, allow=["192.0.2.1"])
+    longest = "/" + "a" * (LONGEST - 1)
+    headers = {"Accept": accept}
+    assert [user.get(longest, headers=headers).status_code for _ in range(2)] == [200, 429]
+    for path in (longest + "a", "/" + "%C3%BC" * (LONGEST // 2)):
+        response = user.get(path, headers=headers)
+        assert response.status == "414 URI Too Long"
+        assert response.headers["Content-Type"] == content_type
+        assert response.headers["Cache-Control"] == "no-store"
+        assert "too long" in response.text
+        assert not [name for name, _ in response.headers if "ratelimit" in name.lower()]
+        head = user.head(path, headers=headers)
+        assert (head.status_code, head.data) == (414, b"")
+    assert app.calls == 1
+
+
+@pytest.mark.parametrize("mode", ["shadow", "off"])
+def test_a_path_that_is_too_long_is_passed_on_unmatched_where_nothing_is_enforced(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = App()
+    throttle = throttled({"path": "/**", "limits": "1 per hour"}, app=app, mode=mode)
+    monkeypatch.setattr(throttle, "_storage", None)
+    path = "/" + "a" * LONGEST
+    assert [Client(throttle).get(path).status_code for _ in range(2)] == [200] * 2
+    assert "wsgi_throttle.decision" not in app.environ
+
+
 def test_a_cors_preflight_is_free_unless_a_rule_names_options() -> None:
     preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
     user = client(

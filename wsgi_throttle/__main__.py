@@ -14,7 +14,7 @@ from .config import METHODS, Config, Rule, RuleLimit, load
 from .errors import ConfigError
 from .limits import describe
 from .patterns import forms, matcher
-from .rules import Part, RuleTable, warnings
+from .rules import MAX_PATH_BYTES, Part, RuleTable, warnings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,6 +98,10 @@ def _explain(config: Config, table: RuleTable, options: Any) -> None:
     }
     plan = table.match(options.method, environ["PATH_INFO"])
     print(f"{options.method} {given.decode(errors='backslashreplace')}")
+    if len(environ["PATH_INFO"]) > MAX_PATH_BYTES:
+        answer = "answered 414" if config.mode == "enforce" else "passed on"
+        print(f"  too long          over {MAX_PATH_BYTES} bytes: not matched, and {answer}")
+        return
     paths = forms(environ["PATH_INFO"])
     if paths != (environ["PATH_INFO"],):
         print(f"  is matched as     {' and '.join(map(_visible, paths))}")

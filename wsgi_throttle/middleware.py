@@ -104,10 +104,12 @@ class Throttle:
         )
         if plan.listed:
             verdict = serving.table.verdict(plan, environ)
-            if verdict == "block":
-                return _answer(start_response, serving.responder(plan).forbidden(environ))
-            if verdict == "allow":
-                return app(environ, start_response)
+            if verdict:
+                if verdict == "allow":
+                    return app(environ, start_response)
+                responder = serving.responder(plan)
+                answer = responder.forbidden if verdict == "block" else responder.path_too_long
+                return _answer(start_response, answer(environ))
         if plan.exempt or (plan.preflight and _is_preflight(environ)):
             return app(environ, start_response)
         decision = self._take(plan, environ)

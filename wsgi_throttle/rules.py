@@ -31,6 +31,9 @@ from .patterns import Matcher, Pattern, forms, matcher, too_many
 LAYOUT = 2
 """The version of how states are kept: another one never meets the old states."""
 
+MAX_PATH_BYTES = 8192
+"""The longest PATH_INFO that is matched, since the time that takes grows with its length."""
+
 MAX_CACHED_PATHS = 4096
 MAX_CACHED_CHARACTERS = 512
 MAX_CACHED_PLANS = 1024
@@ -121,7 +124,8 @@ class Plan:
     """The lists of the rules that are not exempt; a client that is on all of them may pass. None
     stands for no list, as where no rule won."""
     listed: bool
-    """There are lists of addresses to look the client up in."""
+    """There is a verdict to ask for before anything is counted: the path is too long, or there are
+    lists of addresses to look the client up in."""
     preflight: bool
     """A CORS preflight is not charged: the method is OPTIONS, and no rule names it."""
     on_storage_error: str
@@ -215,23 +219,29 @@ class RuleTable:
         self._plans: Bounded[tuple[Any, ...], Plan] = Bounded(most)
         self._paths: Bounded[tuple[str, str], Plan] = Bounded(MAX_CACHED_PATHS)
         self._lines: Bounded[tuple[Line, ...], tuple[Line, ...]] = Bounded(most)
+        self._too_long = replace(self._plan("OTHER", (), ()), listed=self._enforce)
 
     def match(self, method: str, path_info: str) -> Plan:
         """What is to be done for a request, as REQUEST_METHOD and PATH_INFO have it.
 
-        A shadow rule rides along where it would win, were all shadow rules enforced.
+        A shadow rule rides along where it would win, were all shadow rules enforced. A path of more
+        than MAX_PATH_BYTES is not matched, and its plan counts nothing.
         """
         found = self._paths.get((method, path_info))
         if found is not None:
             return found
-        plan = self._match(method.upper(), path_info)
         if len(method) + len(path_info) <= MAX_CACHED_CHARACTERS:
-            self._paths.keep((method, path_info), plan)
-        return plan
+            return self._paths.keep((method, path_info), self._match(method.upper(), path_info))
+        if len(path_info) > MAX_PATH_BYTES:
+            return self._too_long
+        return self._match(method.upper(), path_info)
 
     def verdict(self, plan: Plan, environ: Environ) -> str:
-        """``allow``, ``block`` or nothing: what the lists of addresses say of the client. Allow
-        wins; where a path fits several rules, only what all of them allow is allowed."""
+        """``too long`` for a path that is not matched, else ``allow``, ``block`` or nothing: what
+        the lists of addresses say of the client. Allow wins; where a path fits several rules, only
+        what all of them allow is allowed."""
+        if plan is self._too_long:
+            return "too long"
         address = self._address(environ)
         if _holds(self.config.allow, address) or (
             plan.allow and all(_holds(one, address) for one in plan.allow)

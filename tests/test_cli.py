@@ -121,6 +121,14 @@ def test_check_without_the_secrets_is_for_ci(run, tmp_path: Path) -> None:  # ty
             ["is matched as     /lo\ufffdgin and /login\n", "rule              login"],
         ),
         (["GET", "/api/export", "--user", "42"], ["here session-user:42"]),
+        (
+            ["OPTIONS", "/api/export", "--user", "42"],
+            [
+                "export: 3 per hour, sliding-window, by session-user, here session-user:42",
+                "a CORS preflight",
+                "export: 60 per hour, sliding-window, by ip, here ip:192.0.2.1",
+            ],
+        ),
         (["GET", "/api/export", "--ip", "2001:db8::1"], ["here ip:2001:db8::/64"]),
     ],
 )

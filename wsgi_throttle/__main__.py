@@ -118,17 +118,21 @@ def _explain(config: Config, table: RuleTable, options: Any) -> None:
     if plan.exempt:
         print("  nothing is counted")
     for part in plan.parts:
-        _print_part(part, part.path_args, environ, options.user)
+        _print_part(part, environ, options.user)
+    if plan.preflight:
+        print("  a CORS preflight, without body, cookies and credentials, counts by itself:")
+        for part in plan.preflight.parts:
+            _print_part(part, environ, None)
     for rule, why in _losers(config, plan.rules, options.method, paths):
         print(f"  lost              {_named(rule)}{_line(rule)}: {why}")
 
 
-def _print_part(part: Part, path_args: Any, environ: dict[str, Any], user: str | None) -> None:
+def _print_part(part: Part, environ: dict[str, Any], user: str | None) -> None:
     for counter in part.counters:
         key = (
             f"session-user:{user}"
             if user and counter.key_types == ("session-user",)
-            else counter.key(environ, path_args)
+            else counter.key(environ, part.path_args)
         )
         for term in counter.terms:
             what = "counts" if term.enforce else "counts in shadow"

@@ -24,8 +24,9 @@ from .identity import (
     chosen_freely,
     client_address,
     key_function,
+    preflight_key,
 )
-from .limits import describe
+from .limits import describe, multiplied
 from .patterns import Matcher, Pattern, forms, matcher, too_many
 
 LAYOUT = 2
@@ -42,6 +43,10 @@ MAX_MADE = 4096
 
 MAX_LIMITS = 255
 """Different ones of one scope and key."""
+
+PREFLIGHT_FACTOR = 20
+"""How many times the quota of a user is that of an address, in counting the CORS preflights of all
+users who share it."""
 
 _METHODS = frozenset(METHODS)
 
@@ -126,8 +131,9 @@ class Plan:
     listed: bool
     """There is a verdict to ask for before anything is counted: the path is too long, or there are
     lists of addresses to look the client up in."""
-    preflight: bool
-    """A CORS preflight is not charged: the method is OPTIONS, and no rule names it."""
+    preflight: Plan | None
+    """The plan of a CORS preflight, which has the same rules and counters of its own. None where it
+    counts as any request does: the method is not OPTIONS, or a rule names it."""
     on_storage_error: str
 
     def charges(self, environ: Environ) -> Charges:
@@ -179,15 +185,17 @@ class RuleTable:
         is_on = config.mode != "off"
         self.rules = tuple(rule for rule in config.rules if is_on and rule.mode != "off")
         _check(config, self.rules)
-        self._keys = {
-            key: key_function(key, config.identity)
+        keys = {
+            limit.key
             for limits in (
                 config.application_limits,
                 config.default_limits,
                 *(rule.limits for rule in self.rules),
             )
-            for key in (limit.key for limit in limits)
+            for limit in limits
         }
+        keys |= {preflight_key(key)[0] for key in keys}
+        self._keys = {key: key_function(key, config.identity) for key in keys}
         # Shadow rules stand first: of two equal ones the shadow rule would replace the other.
         self._entries = [
             (rule, pattern)
@@ -209,9 +217,14 @@ class RuleTable:
         }
         self._address = client_address(config.identity)
         self._enforce = config.mode == "enforce"
-        self._parts: dict[tuple[Rule, str, bool], Part] = {}
+        self._parts: dict[tuple[Rule, str, bool, bool], Part] = {}
         self._application, self._default = (
-            Part(None, self._counters(limits if is_on else (), "", self._enforce))
+            {
+                preflight: Part(
+                    None, self._counters(limits if is_on else (), "", self._enforce, preflight)
+                )
+                for preflight in (False, True)
+            }
             for limits in (config.application_limits, config.default_limits)
         )
         # Paths are a client's to choose, and by their readings so are sets of rules.
@@ -272,11 +285,13 @@ class RuleTable:
 
     def every_charge(self, key: str) -> tuple[Charge, ...]:
         """All that a client with this key can have been charged, for forgetting it."""
-        counters = [*self._application.counters, *self._default.counters]
-        for rule in self.rules:
-            enforce = self._enforce and rule.mode == "enforce"
-            for method in METHODS if rule.per_method else ("",):
-                counters += self._counters(rule.limits, method, enforce)
+        counters: list[Counter] = []
+        for preflight in (False, True):
+            counters += self._application[preflight].counters + self._default[preflight].counters
+            for rule in self.rules:
+                enforce = self._enforce and rule.mode == "enforce"
+                for method in METHODS if rule.per_method else ("",):
+                    counters += self._counters(rule.limits, method, enforce, preflight)
         return _each_once(charge for counter in counters for charge in counter.charges(key))
 
     def _match(self, method: str, path_info: str) -> Plan:
@@ -312,14 +327,20 @@ class RuleTable:
             tuple((name, canonical(values[name])) for name in pattern.variables),
         )
 
-    def _plan(self, method: str, winners: Sequence[_Found], shadows: Sequence[_Found]) -> Plan:
+    def _plan(
+        self,
+        method: str,
+        winners: Sequence[_Found],
+        shadows: Sequence[_Found],
+        preflight: bool = False,
+    ) -> Plan:
         rules = tuple(rule for rule, _ in winners if rule)
         charged = [found for found in winners if not (found.rule and found.rule.exempt)]
-        parts = [self._part(found, method, self._enforce) for found in charged]
+        parts = [self._part(found, method, self._enforce, preflight) for found in charged]
         if charged:
-            parts.append(self._application)
+            parts.append(self._application[preflight])
         parts += [
-            self._part(found, method, False)
+            self._part(found, method, False, preflight)
             for found in shadows
             if not (found.rule and found.rule.exempt)
         ]
@@ -349,7 +370,11 @@ class RuleTable:
                 or self.config.block
                 or any(rule.allow or rule.block for rule in rules)
             ),
-            preflight=method == "OPTIONS" and not any("OPTIONS" in rule.methods for rule in rules),
+            preflight=self._plan(method, winners, shadows, preflight=True)
+            if method == "OPTIONS"
+            and not preflight
+            and not any("OPTIONS" in rule.methods for rule in rules)
+            else None,
             on_storage_error=max(
                 (found.rule.on_storage_error for found in charged if found.rule),
                 key=_SEVERITY.index,
@@ -360,46 +385,51 @@ class RuleTable:
     def _shared(self, lines: tuple[Line, ...]) -> tuple[Line, ...]:
         return self._lines.get(lines) or self._lines.keep(lines, lines)
 
-    def _part(self, found: _Found, method: str, enforce: bool) -> Part:
+    def _part(self, found: _Found, method: str, enforce: bool, preflight: bool) -> Part:
         """The part of a rule, with what it has counted for these variables of the path."""
         rule, path_args = found
         if rule is None:
-            return self._default
-        key = rule, method if rule.per_method else "", enforce
+            return self._default[preflight]
+        # A shadow rule that names OPTIONS counts as it would, were it enforced.
+        preflight = preflight and "OPTIONS" not in rule.methods
+        key = rule, method if rule.per_method else "", enforce, preflight
         part = self._parts.get(key)
         if part is None:
-            counters = self._counters(rule.limits, key[1], enforce)
-            otherwise = self._default.counters if rule.when and enforce else ()
+            counters = self._counters(rule.limits, key[1], enforce, preflight)
+            otherwise = self._default[preflight].counters if rule.when and enforce else ()
             part = self._parts[key] = Part(rule, counters, otherwise)
         return replace(part, path_args=dict(path_args)) if path_args else part
 
     def _counters(
-        self, limits: Sequence[RuleLimit], method: str, enforce: bool
+        self, limits: Sequence[RuleLimit], method: str, enforce: bool, preflight: bool
     ) -> tuple[Counter, ...]:
         """:param method: to be counted by itself; empty for all together."""
         groups: dict[tuple[str, tuple[str, ...]], list[Term]] = {}
         for one in limits:
-            term = Term(one.limit, one.cost, enforce, one.policy)
-            groups.setdefault((one.scope, one.key), []).append(term)
-        return tuple(
-            Counter(
-                self._prefix(scope, key, method, enforce),
-                key,
-                self._keys[key],
-                tuple(terms),
-            )
-            for (scope, key), terms in groups.items()
-        )
+            limit = one.limit
+            if preflight and preflight_key(one.key)[1]:
+                limit = multiplied(limit, PREFLIGHT_FACTOR)
+            terms = groups.setdefault((one.scope, one.key), [])
+            if all(limit != term.limit for term in terms):  # two may be equal once multiplied
+                terms.append(Term(limit, one.cost, enforce, one.policy))
+        counters = []
+        for (scope, key), found in groups.items():
+            prefix = self._prefix(scope, key, method, enforce, preflight)
+            counted_by = preflight_key(key)[0] if preflight else key
+            counters.append(Counter(prefix, counted_by, self._keys[counted_by], tuple(found)))
+        return tuple(counters)
 
-    def _prefix(self, scope: str, key: tuple[str, ...], method: str, enforce: bool) -> str:
+    def _prefix(
+        self, scope: str, key: tuple[str, ...], method: str, enforce: bool, preflight: bool
+    ) -> str:
         """Every part is escaped, so that no two configurations can mean one prefix."""
         parts = [
+            *([] if enforce else ["shadow"]),
+            *(["preflight"] if preflight else []),
             quote(scope, safe="=/<> ,"),
             quote(",".join(key), safe=","),
             *filter(None, [method]),
         ]
-        if not enforce:
-            parts.insert(0, "shadow")
         return f"{self.config.namespace}:{LAYOUT}:{':'.join(parts)}:{{"
 
 

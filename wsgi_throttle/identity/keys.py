@@ -111,6 +111,24 @@ def chosen_freely(spec: str) -> bool:
     )
 
 
+def preflight_key(spec: Sequence[str]) -> tuple[tuple[str, ...], bool]:
+    """What a CORS preflight is counted by, where other requests are by this key, and whether many
+    clients may have one counter there.
+
+    Browsers send preflights without cookies, bodies, credentials and headers of one's own. Whoever
+    sends them nevertheless shall get no counter for each value, so the ip takes their place.
+    """
+    carried = [part for part in spec if not _is_credential(part)]
+    shared = len(carried) < len(spec) or any(_type(part) in _OF_THE_SERVER for part in spec)
+    if len(carried) < len(spec) and "ip" not in carried:
+        carried.append("ip")
+    return tuple(carried), shared
+
+
+def _is_credential(spec: str) -> bool:
+    return _type(spec) in _NOT_IN_A_PREFLIGHT or spec.startswith("environ:HTTP_")
+
+
 def _type(spec: str) -> str:
     return spec.partition(":")[0]
 
@@ -309,6 +327,12 @@ CHOSEN_FREELY = frozenset({"header", "cookie", "query", "form", "path"})
 
 _OF_SEVERAL = frozenset({"query", "form"})
 """The types of which a request may have several values."""
+
+_NOT_IN_A_PREFLIGHT = frozenset({"session-user", "header", "cookie", "form"})
+
+_OF_THE_SERVER = frozenset({"environ", "python"})
+"""The types that mostly come from a session too, which a preflight has not, so that it falls back
+to the ip."""
 
 _SENT = frozenset(
     {

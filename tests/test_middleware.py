@@ -273,6 +273,7 @@ def test_what_browsers_do_not_send_as_a_preflight_counts_as_any_request(
     "key",
     [
         *("session-user", "header:X-Key", "cookie:c", "form:email", "environ:HTTP_X_KEY"),
+        "environ:CONTENT_TYPE",
         *("environ:beaker.session.user_id", "python:tests.test_middleware:nobody"),
         ["ip", "header:X-Key"],
         ["query:q", "session-user"],

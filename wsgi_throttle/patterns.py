@@ -383,6 +383,8 @@ _plain = re.compile(r"((?:/[!-\-0-~][!-.0-~]*)*)/?").fullmatch
 """Of a path that can be read in one way only: visible ASCII, no empty segment but at its end, and
 none that begins with a dot."""
 
+_has_dots = re.compile(r"/\.\.?(?:/|\Z)").search
+
 _EDGES = "".join(
     char for char in map(chr, range(0x3001)) if char.isspace() or unicodedata.category(char) == "Cc"
 )
@@ -408,7 +410,7 @@ def forms(path_info: str) -> tuple[str, ...]:
         if "\ufffd" in written:
             valid = raw.decode("utf-8", "ignore")
     path = _merged(written)
-    if valid is written and " " not in path and path.isprintable():
+    if valid is written and not _has_edges(path):
         return tuple({path: 0, _resolved(path.split("/")): 0}) if "/." in path else (path,)
     found = {path: 0}
     for other in _other_forms(path, path if valid is written else _merged(valid)):
@@ -422,25 +424,35 @@ def _merged(path: str) -> str:
     return "/" + _SLASHES.sub("/", path).strip("/")
 
 
+def _has_edges(path: str) -> bool:
+    """Whether there may be anything to strip, which few paths have."""
+    return " " in path or not path.isprintable()
+
+
 def _other_forms(path: str, valid: str) -> Iterator[str]:
-    """The readings of a path besides the one as it is written, some of them equal.
+    """The readings of a path besides the one as it is written, some of them equal. One that is
+    known to be equal is not made, since a path may have thousands of segments.
 
     :param valid: the path without the bytes that are not UTF-8.
     """
-    stripped = [segment.strip(_EDGES) for segment in valid.split("/")]
-    yield _joined(stripped)
+    segments = stripped = valid.split("/")
+    has_edges = _has_edges(valid)
+    if has_edges:
+        stripped = [segment.strip(_EDGES) for segment in segments]
+        yield _joined(stripped)
     has_dots = "." in stripped or ".." in stripped
     if has_dots:
         # A segment of nothing but spaces is still one that a ".." takes away.
         yield _resolved(stripped)
+    if _has_dots(path):
         yield _resolved(path.split("/"))
     yield valid
-    if has_dots:
+    if has_dots and "" in stripped[1:]:
         yield _resolved([segment for segment in stripped if segment])
-    if valid != path:
+    if valid != path and has_edges:
         yield _joined([segment.strip(_EDGES) for segment in path.split("/")])
         if has_dots:
-            yield _resolved(valid.split("/"))
+            yield _resolved(segments)
 
 
 def _resolved(segments: list[str]) -> str:

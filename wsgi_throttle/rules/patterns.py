@@ -403,25 +403,20 @@ def forms(path_info: str) -> tuple[str, ...]:
     plain = _plain(path_info)
     if plain:
         return (plain[1] or "/",)
-    written = valid = path_info
-    if not path_info.isascii():
-        raw = path_info.encode("latin-1", "replace")
-        written = valid = raw.decode("utf-8", "replace")
-        if "\ufffd" in written:
+    path = valid = "/" + _SLASHES.sub("/", path_info).strip("/")
+    if not path.isascii():
+        raw = path.encode("latin-1", "replace")
+        path = valid = raw.decode("utf-8", "replace")
+        if "\ufffd" in path:
             valid = raw.decode("utf-8", "ignore")
-    path = _merged(written)
-    if valid is written and not _has_edges(path):
+    if valid is path and not _has_edges(path):
         return tuple({path: 0, _resolved(path.split("/")): 0}) if "/." in path else (path,)
     found = {path: 0}
-    for other in _other_forms(path, path if valid is written else _merged(valid)):
+    for other in _other_forms(path, valid.split("/")):
         found[other] = 0
         if len(found) == MAX_FORMS:
             break
     return tuple(found)
-
-
-def _merged(path: str) -> str:
-    return "/" + _SLASHES.sub("/", path).strip("/")
 
 
 def _has_edges(path: str) -> bool:
@@ -429,27 +424,26 @@ def _has_edges(path: str) -> bool:
     return " " in path or not path.isprintable()
 
 
-def _other_forms(path: str, valid: str) -> Iterator[str]:
+def _other_forms(path: str, segments: list[str]) -> Iterator[str]:
     """The readings of a path besides the one as it is written, some of them equal. One that is
     known to be equal is not made, since a path may have thousands of segments.
 
-    :param valid: the path without the bytes that are not UTF-8.
+    :param segments: of the path, without the bytes that are not UTF-8.
     """
-    segments = stripped = valid.split("/")
-    has_edges = _has_edges(valid)
+    has_edges = _has_edges(path)
+    stripped = [segment.strip(_EDGES) for segment in segments] if has_edges else segments
     if has_edges:
-        stripped = [segment.strip(_EDGES) for segment in segments]
         yield _joined(stripped)
     has_dots = "." in stripped or ".." in stripped
     if has_dots:
-        # A segment of nothing but spaces is still one that a ".." takes away.
+        # A segment of which nothing is left is still one that a ".." takes away.
         yield _resolved(stripped)
     if _has_dots(path):
         yield _resolved(path.split("/"))
-    yield valid
+    yield _joined(segments)
     if has_dots and "" in stripped[1:]:
         yield _resolved([segment for segment in stripped if segment])
-    if valid != path and has_edges:
+    if has_edges:
         yield _joined([segment.strip(_EDGES) for segment in path.split("/")])
         if has_dots:
             yield _resolved(segments)

@@ -17,8 +17,8 @@ PACKAGE = ROOT / "wsgi_throttle"
 
 PIPELINE = [
     *("__main__", "__init__", "middleware", "reload", "refusals", "rules", "config", "yamlfile"),
-    *("patterns", "identity", "response", "headers", "limits", "storage", "strategies", "decision"),
-    *("cache", "errors"),
+    *("patterns", "match", "parts", "converters", "identity", "response", "headers", "limits"),
+    *("storage", "strategies", "decision", "cache", "errors"),
 ]
 """From the whole to its parts: each may import those to its right. identity and storage are
 packages, whose own modules stand in no order but import in no circle."""

@@ -1,4 +1,4 @@
-"""Path patterns: Werkzeug's routing syntax and precedence, by the tree that Werkzeug makes of them.
+"""Path patterns: Werkzeug's routing syntax and precedence.
 
 What is matched is PATH_INFO, decoded as Werkzeug decodes it, since that is what the application
 routes on. Converters match as text, so that no value can make a pattern that fits not fit.
@@ -8,68 +8,25 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from sys import intern
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
-from werkzeug.routing import (
-    AnyConverter,
-    BaseConverter,
-    FloatConverter,
-    IntegerConverter,
-    Map,
-    PathConverter,
-    Rule,
-    UnicodeConverter,
-    UUIDConverter,
-)
-from werkzeug.routing.matcher import State
+from .converters import CONVERTERS, VARIABLE
+from .match import Matcher
+from .parts import MAX_UNBOUNDED
 
 MAX_SIBLINGS = 64
 """What differs and has a variable (``/<x>-1``, ``/<x>-2``) may have to be tried one by one."""
 
-_VARIABLE = re.compile(
-    r"<(?:(?P<converter>[a-zA-Z_]\w*)(?:\((?P<arguments>[^<>/]*)\))?:)?(?P<name>[a-zA-Z_]\w*)>"
-)
+MAX_SEGMENTS = 100
+"""Each is a call deep to match, and the stack of Python is limited."""
+
 _SLASHES = re.compile("/{2,}")
-_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _REST = "wsgi_throttle_rest"
-
-
-class _Integer(IntegerConverter):
-    to_python = BaseConverter.to_python
-
-
-class _Float(FloatConverter):
-    to_python = BaseConverter.to_python
-
-
-class _UUID(UUIDConverter):
-    to_python = BaseConverter.to_python
-
-
-class _Path(PathConverter):
-    regex = "(?s:[^/].*?)"  # Werkzeug's own stops at a newline
-    part_isolating = False
-
-
-CONVERTERS: dict[str, type[BaseConverter]] = {
-    "default": UnicodeConverter,
-    "string": UnicodeConverter,
-    "any": AnyConverter,
-    "path": _Path,
-    "int": _Integer,
-    "float": _Float,
-    "uuid": _UUID,
-}
 
 _NUMBERS = ("int", "float")
 _BOUNDED = ("any", "uuid")
-MAX_UNBOUNDED = 2
-"""Variables of any length in what is matched as one: with three, a path of some thousand characters
-takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +55,10 @@ class Pattern:
                     f'"{text}" has a {character}: a path is matched decoded and without its query'
                 )
         segments = text.strip("/").split("/")
+        if len(segments) > MAX_SEGMENTS:
+            raise ValueError(
+                f'"{text}" has more than {MAX_SEGMENTS} segments: end it earlier, with /**'
+            )
         folder = segments[-1] == cls.FOLDER
         if folder:
             segments.pop()
@@ -119,12 +80,12 @@ class Pattern:
     @property
     def signatures(self) -> tuple[str, ...]:
         """The rules without the names of their variables: equal if they can't be told apart."""
-        return tuple(_VARIABLE.sub(_nameless, rule) for rule in self.rules)
+        return tuple(VARIABLE.sub(_nameless, rule) for rule in self.rules)
 
     @property
     def shapes(self) -> tuple[str, ...]:
         """The rules with nothing of a variable but its weight: equal if none is more specific."""
-        return tuple(_VARIABLE.sub(_weight, rule) for rule in self.rules)
+        return tuple(VARIABLE.sub(_weight, rule) for rule in self.rules)
 
 
 def _segment(segment: str, text: str, variables: dict[str, str]) -> str:
@@ -135,8 +96,8 @@ def _segment(segment: str, text: str, variables: dict[str, str]) -> str:
         return f"<{name}>"
     if segment in (".", ".."):
         raise ValueError(f'"{text}" has a "{segment}": write the path that it leads to')
-    found = list(_VARIABLE.finditer(segment))
-    rest = _VARIABLE.sub("", segment)
+    found = list(VARIABLE.finditer(segment))
+    rest = VARIABLE.sub("", segment)
     if re.search("[<>{}]|^:", rest):
         raise ValueError(f'"{text}": a variable is written as <name> or <int:name>')
     if "*" in rest:
@@ -165,12 +126,12 @@ def _segment(segment: str, text: str, variables: dict[str, str]) -> str:
 
 def _check_cost(text: str, rule: str) -> None:
     """
-    :raises ValueError: Werkzeug's regular expressions for it would be slow.
+    :raises ValueError: it would be slow to match.
     """
     for part in _parts(rule):
         unbounded = [
             match
-            for match in _VARIABLE.finditer(part)
+            for match in VARIABLE.finditer(part)
             if (match["converter"] or "default") not in _BOUNDED
         ]
         if len(unbounded) > MAX_UNBOUNDED:
@@ -183,7 +144,7 @@ def _check_cost(text: str, rule: str) -> None:
 
 
 def _parts(rule: str) -> list[str]:
-    """What Werkzeug matches by one regular expression each: the segments, and from a path variable
+    """What is matched as one each: the segments, and from a path variable
     on all that follows."""
     segments = rule.strip("/").split("/")
     for index, segment in enumerate(segments):
@@ -200,140 +161,6 @@ def _nameless(match: re.Match[str]) -> str:
 def _weight(match: re.Match[str]) -> str:
     converter = match["converter"] or "string"
     return f"<{converter}>" if converter in (*_NUMBERS, "path") else "<string>"
-
-
-class _Rule(Rule):
-    """A rule that cannot build URLs, which is nine tenths of the cost of making one."""
-
-    def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
-        def build(*_: Any) -> tuple[str, str]:
-            raise NotImplementedError
-
-        return build
-
-
-_End = tuple[Collection[str] | None, int, tuple[str, ...]]
-"""The methods of a rule, None for all, what to return, and the names of its variables."""
-_Match = Callable[[str, int], re.Match[str] | None]
-
-
-def _end(rule: Rule) -> _End:
-    return rule.methods, rule.endpoint, tuple(map(intern, rule._converters))
-
-
-class _Step(NamedTuple):
-    """A part that has variables."""
-
-    match: _Match
-    """Of the regular expression from the first variable on."""
-    start: int
-    """The length of the text before that."""
-    final: bool
-    """It takes all that is left of the path."""
-    below: _Node
-
-
-class _Node:
-    """Where a path may go on to from one place in it, and what to return where it ends there.
-
-    Finds what ``StateMachineMatcher.match`` of Werkzeug finds. That tries the regular expression of
-    every part that has variables; this only of those whose text before the first variable fits.
-    """
-
-    __slots__ = ("_ends", "_lengths", "_static", "_steps")
-
-    def __init__(self, state: State, matching: Callable[[str], _Match]) -> None:
-        self._static = {
-            intern(text): _Node(below, matching) for text, below in state.static.items()
-        }
-        with_slash = state.static.get("", State())
-        self._ends = tuple(map(_end, (*state.rules, *with_slash.rules)))
-        steps = []
-        for part, below in state.dynamic:
-            text, variable, rest = part.content.partition("(?P<")
-            text = _ESCAPED.sub(r"\1", text)
-            match = matching(variable + rest)
-            step = _Step(match, len(text), part.final, _Node(below, matching))
-            steps.append((text, step))
-        self._steps = {
-            beginning: tuple(step for text, step in steps if beginning.startswith(text))
-            for beginning, _ in steps
-        }
-        """By the longest text before a variable that a part begins with: what has this text, or
-        only the beginning of it."""
-        self._lengths = tuple(sorted({len(text) for text in self._steps}, reverse=True))
-
-    def find(
-        self, method: str, parts: Sequence[str], at: int, values: tuple[str, ...]
-    ) -> tuple[int, Mapping[str, str]] | None:
-        """What wins for the parts from this index on.
-
-        :param values: of the variables before.
-        """
-        if at < len(parts):
-            part = parts[at]
-            below = self._static.get(part)
-            if below is not None:
-                found = below.find(method, parts, at + 1, values)
-                if found is not None:
-                    return found
-            for match, start, final, below in self._fitting(part):
-                matched = match("/".join(parts[at:]) if final else part, start)
-                if matched is not None:
-                    to = len(parts) if final else at + 1
-                    found = below.find(method, parts, to, values + matched.groups())
-                    if found is not None:
-                        return found
-            if part or at + 1 < len(parts):  # more than a slash at the end
-                return None
-        for methods, endpoint, names in self._ends:
-            if methods is None or method in methods:
-                # <path:x>/ has a group after its variables, for the slash
-                return endpoint, dict(zip(names, values, strict=False))
-        return None
-
-    def _fitting(self, part: str) -> tuple[_Step, ...]:
-        """What to try, in Werkzeug's order."""
-        for length in self._lengths:
-            found = self._steps.get(part[:length])
-            if found is not None:
-                return found
-        return ()
-
-
-class Matcher:
-    """Finds the most specific of many patterns. Immutable; any thread may call it.
-
-    :param rules: (a rule in Werkzeug's syntax without repeated slashes, its methods or none for
-        all, what to return). Of equally specific ones the first is taken.
-    """
-
-    def __init__(self, rules: Iterable[tuple[str, Collection[str], int]]) -> None:
-        tree = Map(converters=CONVERTERS, strict_slashes=False, merge_slashes=False)
-        self._exact: dict[str, tuple[_End, ...]] = {}
-        for text, methods, endpoint in rules:
-            rule = _Rule(text, endpoint=endpoint)
-            rule.methods = set(methods) or None  # Werkzeug's constructor would add HEAD to GET
-            tree.add(rule)
-            if "<" not in text:
-                self._exact[text] = (*self._exact.get(text, ()), _end(rule))
-        tree.update()
-        state = tree._matcher._root
-        for _ in ("the host, which is none", "what is before the first slash"):
-            state = state.static.get("", State())
-        self._root = _Node(state, cache(lambda regex: re.compile(regex).match))
-
-    def match(self, method: str, path: str) -> tuple[int, Mapping[str, str]] | None:
-        """What was to be returned for the pattern that wins, and its variables as text.
-
-        :param method: in upper case.
-        """
-        # Nothing is more specific than a pattern without variables.
-        for methods, endpoint, _ in self._exact.get(path, ()):
-            if methods is None or method in methods:
-                return endpoint, {}
-        parts = path.lstrip("/").split("/") if path else []
-        return self._root.find(method, parts, 0, ())
 
 
 def matcher(entries: Sequence[tuple[Pattern, Sequence[str], int]]) -> Matcher:

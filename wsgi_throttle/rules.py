@@ -26,7 +26,8 @@ from .identity import (
     key_function,
 )
 from .limits import describe
-from .patterns import Matcher, Pattern, forms, matcher, too_many
+from .match import Matcher
+from .patterns import Pattern, forms, matcher, too_many
 
 LAYOUT = 2
 """The version of how states are kept: another one never meets the old states."""

@@ -1,0 +1,196 @@
+"""The matching tree against Werkzeug's own: which rule wins, what its variables get, how fast."""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple
+
+import pytest
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter, Map, Rule
+
+from wsgi_throttle.converters import CONVERTERS
+from wsgi_throttle.match import Matcher
+
+TEXTS = ("a", "a", "b", "-", "1", "a-", "-1", ".", "aa", "1-1", "(+", "ü", "\\\n")
+VALUES = {
+    "": ("a", "b", "a-", "a-a", "-", "1", "1.5", "\n", "ü", "a.b", "aa", "0" * 8),
+    "default": ("a", "b"),
+    "string": ("a", "-1-", "a\n"),
+    "string(minlength=1)": ("a", "1"),
+    "string(minlength=0)": ("", "a", "-"),
+    "string(length=2)": ("a", "aa", "a-", "-a-"),
+    "string(minlength=2,maxlength=3)": ("a", "a-", "a-a", "aaaa"),
+    "any(a,aa,'a-',b)": ("a", "aa", "a-", "b", "c", ""),
+    "any('a-','-',a,ü,'1')": ("a-", "-", "a", "ü", "1", "x"),
+    "any('')": ("", "a"),
+    "any()": ("", "a"),
+    "any(a,a)": ("a", "b"),
+    "int": ("1", "11", "\u0665", "-1", "1.5", "1\u06611", "²", ""),
+    "int(signed=True)": ("1", "-1", "--1", "-\u0665", "-", "11"),
+    "float": ("1.5", "1", "11.11", "1.", ".5", "1.1.1", "\u0665.\u0665"),
+    "float(signed=True)": ("1.5", "-1.5", "--1.5", "-1", "1-1.1", "11.11"),
+    "uuid": (
+        "00000000-0000-4000-8000-00000000000A",
+        "00000000-0000-4000-8000-00000000000",
+        "aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa",
+        "0",
+    ),
+    "path": ("a", "a/a", "a\n/b", "a//b", "/a", "a/", "/", "", "a-1/b-1", "a/a-a/1.5", "-"),
+}
+"""Converter, as written in a rule -> texts, most of which it fits."""
+
+SPELLINGS = {"": "string", "default": "string", "string(minlength=1)": "string"}
+"""Converters of which Werkzeug makes the same, whatever the spelling -> one of them."""
+
+METHODS = ("GET", "HEAD", "POST")
+PAIRS = 51_000
+PATHS_PER_TABLE = 200
+
+AS_TEXT = {
+    name: type(f"Text{one.__name__}", (one,), {"to_python": BaseConverter.to_python})
+    for name, one in CONVERTERS.items()
+}
+"""Converters that leave values as they stand in the path."""
+
+
+class Entry(NamedTuple):
+    segments: list[list[tuple[str, str]]]
+    """Each of (``text`` or ``variable``, the text or the converter)."""
+    ending: str
+    methods: tuple[str, ...]
+
+    @property
+    def rule(self) -> str:
+        names = iter("pqrstuvwxyz")
+        return (
+            "".join(
+                "/"
+                + "".join(
+                    (f"<{one}:{next(names)}>" if one else f"<{next(names)}>")
+                    if kind == "variable"
+                    else one
+                    for kind, one in segment
+                )
+                for segment in self.segments
+            )
+            + self.ending
+        )
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """Equal for two rules that Werkzeug makes the same of."""
+        return self.ending, tuple(
+            tuple((kind, SPELLINGS.get(one, one)) for kind, one in segment)
+            for segment in self.segments
+        )
+
+
+def random_segment(rng: random.Random) -> list[tuple[str, str]]:
+    """A text, a variable, or both by turns, with at most two variables of any length and a third
+    that is short."""
+    length = rng.choice((1, 1, 1, 2, 2, 3, 3, 3, 4, 5))
+    begins = rng.random() < (0.4 if length == 1 else 0.5)
+    segment: list[tuple[str, str]] = []
+    unbounded = 0
+    for index in range(length):
+        if (index % 2 == 0) == begins:
+            converter = rng.choice(list(VALUES))
+            if not converter.startswith(("any", "uuid")):
+                unbounded += 1
+                if unbounded > 2:
+                    converter = rng.choice(("any(a,aa,'a-',b)", "uuid"))
+            segment.append(("variable", converter))
+        else:
+            segment.append(("text", rng.choice(TEXTS)))
+    return segment
+
+
+def is_allowed(segments: list[list[tuple[str, str]]]) -> bool:
+    """Whether a pattern may have these: two variables of any length in what is matched as one,
+    which from a path variable on is all the rest, and one path variable."""
+    converters = [[one for kind, one in segment if kind == "variable"] for segment in segments]
+    first = next((index for index, found in enumerate(converters) if "path" in found), None)
+    rest = [] if first is None else [one for found in converters[first:] for one in found]
+    unbounded = [one for one in rest if not one.startswith(("any", "uuid"))]
+    return rest.count("path") <= 1 and len(unbounded) <= 2
+
+
+def random_table(rng: random.Random) -> list[Entry]:
+    """Rules made of a few segments, so that many of them fit one path."""
+    pool = [random_segment(rng) for _ in range(rng.randint(2, 6))]
+    table: list[Entry] = []
+    size = rng.randint(1, 10)
+    while len(table) < size:
+        segments = [rng.choice(pool) for _ in range(rng.choice((1, 1, 2, 2, 3)))]
+        if rng.random() < 0.2:  # a sibling that nearly ties
+            segments[-1] = random_segment(rng)
+        if not is_allowed(segments):
+            continue
+        has_path = any(one == "path" for segment in segments for _, one in segment)
+        endings = ("", "", "", "/") if has_path else ("", "", "", "/", "/<path:z>", "/<path:z>/")
+        methods = rng.choice(((), (), (), ("GET",), ("HEAD", "POST"), ("POST", "GET")))
+        table.append(Entry(segments, rng.choice(endings), methods))
+    return table
+
+
+def random_path(rng: random.Random, table: list[Entry]) -> str:
+    """A path that one of the rules fits, or nearly."""
+    entry = rng.choice(table)
+    parts = [
+        "".join(
+            rng.choice(VALUES[one] if rng.random() < 0.8 else TEXTS) if kind == "variable" else one
+            for kind, one in segment
+        )
+        for segment in entry.segments
+    ]
+    if rng.random() < 0.15:  # near misses
+        index = rng.randrange(len(parts))
+        place = rng.randint(0, len(parts[index]))
+        parts[index] = parts[index][:place] + rng.choice(TEXTS) + parts[index][place:]
+    if rng.random() < 0.1:
+        parts.insert(rng.randint(0, len(parts)), rng.choice(("", *TEXTS)))
+    if entry.ending.startswith("/<path"):
+        parts.append(rng.choice(VALUES["path"]))
+    parts += rng.choice(((), (), (), ("",), ("a",), ("a", "\n"), ("a", ""), ("", "")))
+    return rng.choice(("/", "/", "/", "/", "//", "")) + "/".join(parts)
+
+
+def oracle(table: list[Entry]) -> Map:
+    """Werkzeug's own tree. Of equal rules it has only those methods that no earlier one has, since
+    from 3.2 on it refuses others."""
+    tree = Map(converters=AS_TEXT, strict_slashes=False, merge_slashes=False)
+    taken: dict[tuple[object, ...], set[str]] = {}
+    for index, entry in enumerate(table):
+        before = taken.setdefault(entry.signature, set())
+        methods = set(entry.methods or METHODS) - before
+        if methods:
+            before |= methods
+            rule = Rule(entry.rule, endpoint=index)
+            rule.methods = methods  # the constructor would add HEAD to GET
+            tree.add(rule)
+    return tree
+
+
+@pytest.mark.parametrize("seed", [1, random.SystemRandom().getrandbits(32)], ids=["1", "random"])
+def test_what_wins_and_its_variables_are_what_werkzeug_finds(seed: int) -> None:
+    print(f"seed {seed}")  # shown if the test fails
+    rng = random.Random(seed)
+    pairs = hits = splits = 0
+    while pairs < PAIRS:
+        table = random_table(rng)
+        ours = Matcher((one.rule, one.methods, index) for index, one in enumerate(table))
+        theirs = oracle(table).bind("")
+        for _ in range(PATHS_PER_TABLE):
+            path, method = random_path(rng, table), rng.choice(METHODS)
+            try:
+                expected = theirs.match(path, method)
+            except HTTPException:
+                expected = None
+            found = ours.match(method, path)
+            assert found == expected, ([one.rule for one in table], method, path)
+            pairs += 1
+            hits += expected is not None
+            splits += expected is not None and len(expected[1]) > 1
+    assert hits > PAIRS / 6
+    assert splits > PAIRS / 20

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
+from types import FrameType
 from typing import NamedTuple
 
 import pytest
@@ -11,6 +17,7 @@ from werkzeug.routing import BaseConverter, Map, Rule
 
 from wsgi_throttle.converters import CONVERTERS
 from wsgi_throttle.match import Matcher
+from wsgi_throttle.parts import compile_part
 
 TEXTS = ("a", "a", "b", "-", "1", "a-", "-1", ".", "aa", "1-1", "(+", "ü", "\\\n")
 VALUES = {
@@ -194,3 +201,87 @@ def test_what_wins_and_its_variables_are_what_werkzeug_finds(seed: int) -> None:
             splits += expected is not None and len(expected[1]) > 1
     assert hits > PAIRS / 6
     assert splits > PAIRS / 20
+
+
+SIBLINGS = 64
+LENGTH = 8_192
+UUID = "00000000-0000-4000-8000-000000000000"
+FITTING = {
+    "string": "a",
+    "string(minlength=0)": "a",
+    "string(length=2)": "aa",
+    "any(a,aa,a1)": "a",
+    "int": "1",
+    "int(signed=True)": "-1",
+    "float": "1.1",
+    "float(signed=True)": "-1.1",
+    "uuid": UUID,
+    "path": "a",
+}
+"""Converter -> the shortest text that it fits."""
+PAIRS_OF_CONVERTERS = [pair for pair in product(FITTING, repeat=2) if pair != ("path", "path")]
+
+
+def steps(call: Callable[[], object]) -> int:
+    """How many bytecodes are executed."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> object:
+        nonlocal count
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)  # type: ignore[arg-type]
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def long_paths(first: str, separator: str, second: str) -> Iterator[str]:
+    """Hits, near misses and misses of ``<first>separator<second>yyy``."""
+    begin, end = FITTING[first], FITTING[second]
+    for filling in (separator, f"1{separator}", "a/"):
+        long = (filling * LENGTH)[:LENGTH]
+        for text in (long, begin + separator + long, begin + long + separator + end):
+            yield f"/{text}{'y' * SIBLINGS}"
+
+
+@pytest.mark.parametrize("separator", ["1", "."])
+def test_a_long_path_takes_no_more_steps_than_a_short_one(separator: str) -> None:
+    """The next test is about what is done in C in one step."""
+    for first, second in PAIRS_OF_CONVERTERS:
+        rules = [f"/<{first}:p>{separator}<{second}:q>" + "y" * k for k in range(1, SIBLINGS + 1)]
+        found = Matcher((rule, (), index) for index, rule in enumerate(rules))
+        for path in long_paths(first, separator, second):
+            taken = steps(partial(found.match, "GET", path))
+            # less than one for sixteen characters
+            assert taken / SIBLINGS < LENGTH / 16, (rules[0], path[:80])
+
+
+def test_no_regular_expression_can_match_a_text_in_two_ways(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So none backtracks for longer than the text is. They are for one variable each, and of two
+    repetitions in one the first ends where the point is."""
+    compiled: set[str] = set()
+
+    def recording(regex: str, compiled_by: Callable[[str], re.Pattern[str]] = re.compile) -> object:
+        compiled.add(regex)
+        return compiled_by(regex)
+
+    rules = [f"/a<{first}:p>-<{second}:q>b" for first, second in PAIRS_OF_CONVERTERS]
+    rules += [f"/a-<{one}:p>" for one in FITTING]
+    compile_part.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(re, "compile", recording)
+        Matcher((rule, (), index) for index, rule in enumerate(rules))
+    one_way = re.compile(r"\[\^/\]\{\d*,?\}|\\d\+(\\\.\\d\+)?")
+    for regex in compiled - {CONVERTERS["uuid"].regex, "(?s:[^/].*)"}:
+        shortest, longest = re.fullmatch(r"(?:\(\?=\((.*)\?\)\))?(.*)", regex).groups()  # type: ignore[union-attr]
+        for part in filter(None, (shortest, longest)):
+            assert one_way.fullmatch(part.removeprefix("-?").removesuffix("-?")), regex
+    assert len(compiled) == 18

@@ -78,11 +78,13 @@ class Unbounded:
     __slots__ = ("_backwards", "_forwards", "fits", "is_lazy")
 
     def __init__(self, variable: Variable) -> None:
+        self.fits = whole(variable)
         self.is_lazy = not variable.part_isolating
+        if self.is_lazy:
+            return  # it may end and begin anywhere but before a slash
         regex = variable.regex
         sign = "-?" if regex.startswith("-?") else ""
         unsigned = regex.removeprefix(sign)
-        self.fits = whole(variable)
         self._forwards = re.compile(f"(?=({regex}?)){regex}").match
         self._backwards = re.compile(f"(?=({unsigned}?)){unsigned}{sign}").match
 

@@ -28,7 +28,8 @@ VALUES = {
     "string(minlength=0)": ("", "a", "-"),
     "string(length=2)": ("a", "aa", "a-", "-a-"),
     "string(minlength=2,maxlength=3)": ("a", "a-", "a-a", "aaaa"),
-    "any(a,aa,'a-',b)": ("a", "aa", "a-", "b", "c", ""),
+    "any(b,aa,a,'a-')": ("a", "aa", "a-", "b", "c", ""),
+    "any('-','1','-1-','1-1',a)": ("-", "1", "-1-", "1-1", "a"),
     "any('a-','-',a,ü,'1')": ("a-", "-", "a", "ü", "1", "x"),
     "any('')": ("", "a"),
     "any()": ("", "a"),
@@ -69,7 +70,7 @@ class Entry(NamedTuple):
 
     @property
     def rule(self) -> str:
-        names = iter("pqrstuvwxyz")
+        names = iter("abcdefghijklmnopqrstuvwxy")
         return (
             "".join(
                 "/"
@@ -93,23 +94,26 @@ class Entry(NamedTuple):
         )
 
 
+UNBOUNDED = [converter for converter in VALUES if not converter.startswith(("any", "uuid"))]
+BOUNDED = ["any(b,aa,a,'a-')", "any('a-','-',a,ü,'1')", "any('-','1','-1-','1-1',a)", "uuid"]
+
+
 def random_segment(rng: random.Random) -> list[tuple[str, str]]:
-    """A text, a variable, or both by turns, with at most two variables of any length and a third
-    that is short."""
-    length = rng.choice((1, 1, 1, 2, 2, 3, 3, 3, 4, 5))
-    begins = rng.random() < (0.4 if length == 1 else 0.5)
-    segment: list[tuple[str, str]] = []
+    """Texts and variables by turns, of which at most two are of any length."""
+    length = rng.choice((1, 1, 1, 2, 2, 3, 3, 3, 4, 5, 7, 9))
+    at_variable = rng.random() < (0.4 if length == 1 else 0.6)
     unbounded = 0
-    for index in range(length):
-        if (index % 2 == 0) == begins:
-            converter = rng.choice(list(VALUES))
-            if not converter.startswith(("any", "uuid")):
-                unbounded += 1
-                if unbounded > 2:
-                    converter = rng.choice(("any(a,aa,'a-',b)", "uuid"))
+    segment: list[tuple[str, str]] = []
+    for _ in range(length):
+        if at_variable:
+            is_bounded = unbounded == 2 or rng.random() < 0.3
+            unbounded += not is_bounded
+            converters = BOUNDED if is_bounded else UNBOUNDED
+            converter = rng.choice(converters if length > 1 else list(VALUES))
             segment.append(("variable", converter))
         else:
             segment.append(("text", rng.choice(TEXTS)))
+        at_variable = not at_variable
     return segment
 
 
@@ -120,7 +124,8 @@ def is_allowed(segments: list[list[tuple[str, str]]]) -> bool:
     first = next((index for index, found in enumerate(converters) if "path" in found), None)
     rest = [] if first is None else [one for found in converters[first:] for one in found]
     unbounded = [one for one in rest if not one.startswith(("any", "uuid"))]
-    return rest.count("path") <= 1 and len(unbounded) <= 2
+    # Werkzeug 3.2 orders the variables of a part by their number as text: 10 before 2.
+    return rest.count("path") <= 1 and len(unbounded) <= 2 and len(rest) < 10
 
 
 def random_table(rng: random.Random) -> list[Entry]:
@@ -141,14 +146,21 @@ def random_table(rng: random.Random) -> list[Entry]:
     return table
 
 
+def random_value(rng: random.Random, converter: str) -> str:
+    """A text that may be one for the converter, or may look like what stands beside it."""
+    kind = rng.random()
+    if kind < 0.7 or converter not in UNBOUNDED:
+        return rng.choice(VALUES[converter])
+    if kind < 0.8:
+        return rng.choice(TEXTS)
+    return "".join(rng.choices("a-1./" if converter == "path" else "a-1.", k=rng.randint(1, 8)))
+
+
 def random_path(rng: random.Random, table: list[Entry]) -> str:
     """A path that one of the rules fits, or nearly."""
     entry = rng.choice(table)
     parts = [
-        "".join(
-            rng.choice(VALUES[one] if rng.random() < 0.8 else TEXTS) if kind == "variable" else one
-            for kind, one in segment
-        )
+        "".join(random_value(rng, one) if kind == "variable" else one for kind, one in segment)
         for segment in entry.segments
     ]
     if rng.random() < 0.15:  # near misses
@@ -201,6 +213,44 @@ def test_what_wins_and_its_variables_are_what_werkzeug_finds(seed: int) -> None:
             splits += expected is not None and len(expected[1]) > 1
     assert hits > PAIRS / 6
     assert splits > PAIRS / 20
+
+
+@pytest.mark.parametrize(
+    ("rule", "alphabet"),
+    [
+        ("/<p>-<q>", "a-"),
+        ("/<int:p>1<int:q>a", "1a"),
+        ("/<int(signed=True):p>-<int(signed=True):q>", "1-"),
+        ("/<float:p>.<float:q>", "1.a"),
+        ("/<float(signed=True):p>-<float(signed=True):q>", "1.-"),
+        ("/<string(minlength=0):p>-<string(length=2):q>", "a-"),
+        ("/<string(maxlength=2):p>a<string(minlength=2,maxlength=3):q>", "a-"),
+        ("/<path:p>-<int:q>-<any('1','1-1'):r>", "1-a"),
+        ("/<path:p>-<q>-<any('1','1-1'):r>", "1-/"),
+        ("/<path:p>-<any('1-','-',''):q>1<r>/", "1-/"),
+        ("/<path:p>/<int:q>/", "1a/"),
+        ("/<p>-<path:q>-<any(a,'a-a'):r>", "a-/"),
+        ("/<int:p>1<path:q>", "1/a"),
+        ("/<p>-<path:q>a-a", "a-"),
+        ("/<any(a,'a-',''):p>-<q>-<any('-a',a):r>-<s>", "a-"),
+        ("/<p>-<any('a-a','-',a,'a-'):q>-<r>", "a-"),
+        ("/<any(b,aa,a):p>a<any(a,aa):q>", "ab"),
+        ("/<any(aa,a):p>a<q>a<any(aa,a):r>", "a-"),
+    ],
+)
+def test_every_short_text_is_split_as_werkzeug_splits_it(rule: str, alphabet: str) -> None:
+    ours = Matcher([(rule, (), 0)])
+    tree = Map(converters=AS_TEXT, strict_slashes=False, merge_slashes=False)
+    tree.add(Rule(rule, endpoint=0))
+    theirs = tree.bind("")
+    for length in range(11 if len(alphabet) == 2 else 8):
+        for letters in product(alphabet, repeat=length):
+            path = f"/{''.join(letters)}"
+            try:
+                expected = theirs.match(path, "GET")
+            except HTTPException:
+                expected = None
+            assert ours.match("GET", path) == expected, path
 
 
 SIBLINGS = 64

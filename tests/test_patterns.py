@@ -200,5 +200,16 @@ def test_other_variables_that_are_tried_one_by_one_are_counted_too(text: str) ->
     assert "slow" in (too_many(Pattern.parse(text.format(index)) for index in range(65)) or "")
 
 
+def test_alternatives_between_variables_are_counted_over_all_siblings() -> None:
+    def reason(count: int, text: str) -> str:
+        alternatives = ",".join(f"k{index}" for index in range(count))
+        texts = (text.format(index, alternatives) for index in range(20))
+        return too_many(map(Pattern.parse, texts)) or ""
+
+    assert not reason(50, "/<a>-{}-<any({}):k>-<b>")
+    assert "1,020 combinations" in reason(51, "/<a>-{}-<any({}):k>-<b>")
+    assert not reason(51, "/<a>-{}-<any({}):k>")
+
+
 def test_whole_segment_variables_may_be_as_many_as_one_likes() -> None:
     assert too_many(Pattern.parse(f"/{index}/<x>") for index in range(10_000)) is None

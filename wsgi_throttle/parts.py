@@ -269,12 +269,16 @@ class _PartPattern:
         return best and best[1]
 
 
-def _check_combinations(pieces: Sequence[Piece]) -> None:
-    combinations = prod(
+def _combinations(pieces: Sequence[Piece]) -> int:
+    return prod(
         len(piece.alternatives)
         for piece in pieces
         if isinstance(piece, Variable) and piece.alternatives
     )
+
+
+def _check_combinations(pieces: Sequence[Piece]) -> None:
+    combinations = _combinations(pieces)
     if combinations > MAX_COMBINATIONS:
         raise ValueError(
             f"the alternatives of its <any(...)> have {combinations:,} combinations in what is "
@@ -291,3 +295,16 @@ def compile_part(pieces: tuple[Piece, ...]) -> Values:
     :raises OverflowError, re.error: Werkzeug's regular expression for a variable is none.
     """
     return _PartPattern(pieces).values
+
+
+def count_searches(pieces: Sequence[Piece]) -> int:
+    """How many different texts the part may have between two unbounded variables: each is searched
+    for. 0 if there is nothing to search."""
+    unbounded = [
+        index
+        for index, piece in enumerate(pieces)
+        if isinstance(piece, Variable) and piece.is_unbounded
+    ]
+    if len(unbounded) < MAX_UNBOUNDED:
+        return 0
+    return _combinations(pieces[unbounded[0] : unbounded[1]])

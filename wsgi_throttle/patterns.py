@@ -12,12 +12,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .converters import CONVERTERS, VARIABLE
+from .converters import CONVERTERS, VARIABLE, read_pieces
 from .match import Matcher
-from .parts import MAX_UNBOUNDED
+from .parts import MAX_COMBINATIONS, MAX_UNBOUNDED, count_searches
 
 MAX_SIBLINGS = 64
-"""What differs and has a variable (``/<x>-1``, ``/<x>-2``) may have to be tried one by one."""
+"""What differs and has a variable (``/<x>-1``, ``/<x>-2``) may have to be tried one by one, which
+for a path of 8 KB is 0.1 ms each."""
 
 MAX_SEGMENTS = 100
 """Each is a call deep to match, and the stack of Python is limited."""
@@ -184,13 +185,13 @@ def matcher(entries: Sequence[tuple[Pattern, Sequence[str], int]]) -> Matcher:
 
 def too_many(patterns: Iterable[Pattern]) -> str | None:
     """Why it would be slow to match so many, or None."""
-    siblings: dict[str, set[str]] = defaultdict(set)
+    siblings: dict[str, dict[str, str]] = defaultdict(dict)
     for pattern in patterns:
-        for signature in pattern.signatures:
+        for rule, signature in zip(pattern.rules, pattern.signatures, strict=True):
             node = ""
-            for part in _parts(signature):
+            for written, part in zip(_parts(rule), _parts(signature), strict=True):
                 if "<" in part:
-                    siblings[node].add(part)
+                    siblings[node][part] = written
                 node += f"/{part}"
     for node, found in siblings.items():
         if len(found) > MAX_SIBLINGS:
@@ -198,6 +199,15 @@ def too_many(patterns: Iterable[Pattern]) -> str | None:
                 f'below "{node or "/"}" there are {len(found)} segments such as "{min(found)}", '
                 f"and more than {MAX_SIBLINGS} are slow to match: let the variable be the whole "
                 "segment"
+            )
+        searches = sum(
+            count_searches(read_pieces(part)) for part in found.values() if "<any" in part
+        )
+        if searches > MAX_COMBINATIONS:
+            return (
+                f'below "{node or "/"}" the <any(...)> between two other variables have '
+                f"{searches:,} combinations in all, and more than {MAX_COMBINATIONS:,} are slow to "
+                "match: use fewer alternatives"
             )
     return None
 

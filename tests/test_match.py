@@ -232,6 +232,7 @@ def test_what_wins_and_its_variables_are_what_werkzeug_finds(seed: int) -> None:
         ("/<p>-<path:q>-<any(a,'a-a'):r>", "a-/"),
         ("/<int:p>1<path:q>", "1/a"),
         ("/<p>-<path:q>a-a", "a-"),
+        ("/<p>-<any(b,a):q>-<path:r>a-a-a", "a-"),
         ("/<any(a,'a-',''):p>-<q>-<any('-a',a):r>-<s>", "a-"),
         ("/<p>-<any('a-a','-',a,'a-'):q>-<r>", "a-"),
         ("/<any(b,aa,a):p>a<any(a,aa):q>", "ab"),

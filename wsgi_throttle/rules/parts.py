@@ -158,10 +158,9 @@ class _Fixed:
         ]
 
     def _at(self, text: str, at: int, layout: _Layout) -> _Choice | None:
-        """The choice of a layout that stands at an index."""
+        """The choice of a layout that stands at an index. None if that is negative, since what is
+        cut out then is too short."""
         length, uuids = layout
-        if at < 0:
-            return None
         fixed = text[at : at + length]
         values = []
         for index, offset in reversed(uuids):

@@ -1,4 +1,4 @@
-"""One cookie of a request, as the application reads it."""
+"""One cookie of a request, with the value that the application finds in it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any, TypeAlias
 from werkzeug.wrappers import Request
 
 CookieReader: TypeAlias = Callable[[dict[str, Any]], str | None]
+"""From the environ of a request to the value of a cookie; None, or empty, where there is none."""
 
 
 def cookie_reader(name: str) -> CookieReader:
-    """Read a cookie as Werkzeug and Flask do: the first of the name."""
+    """Read a cookie as Werkzeug and Flask do: the first one of this name counts."""
 
     def parse(environ: dict[str, Any]) -> str | None:
         return Request(environ, populate_request=False).cookies.get(name)
@@ -21,7 +22,7 @@ def cookie_reader(name: str) -> CookieReader:
 
 
 def django_cookie_reader(name: str) -> CookieReader:
-    """Read a cookie as Django does: the last of the name."""
+    """Read a cookie as Django does: the last one of this name counts."""
     parse_cookie = import_module("django.http.cookie").parse_cookie  # only for who has Django
 
     def parse(environ: dict[str, Any]) -> str | None:
@@ -37,9 +38,14 @@ def _reader(
     in_order: Callable[[list[str]], Iterable[str]],
     parse: Callable[[dict[str, Any]], str | None],
 ) -> CookieReader:
-    """A cookie as browsers write it is read here, alike by all parsers and fast. Any other, which
-    only a program sends, goes to the application's own: a spelling that it understands and we do
-    not would be a way past the limit."""
+    """Read cookies that are written as browsers write them, which all parsers read alike, by the
+    fast loop here. All others, which only programs send, are left to the parser of the application:
+    a spelling that it reads and we do not would be a way round a limit.
+
+    :param in_order: which of several cookies of one name counts: ``iter`` for the first,
+        ``reversed`` for the last.
+    :param parse: reads the cookie as the application does.
+    """
 
     def read(environ: dict[str, Any]) -> str | None:
         header = environ.get("HTTP_COOKIE")
@@ -52,8 +58,8 @@ def _reader(
                 key, equals, value = cookie.partition("=")
                 if key.strip() == name:
                     words = cookie.split()
-                    plain = len(words) == 1 and cookie in (words[0], f" {words[0]}")
-                    return value if plain and equals else parse(environ)
+                    is_usual = len(words) == 1 and cookie in (words[0], f" {words[0]}")
+                    return value if is_usual and equals else parse(environ)
         return None
 
     return read

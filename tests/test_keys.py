@@ -336,7 +336,7 @@ class TestCredentials:
         other = {name: value + "x" for name, value in environ.items()}
         assert charged(spec, other) != key
 
-    @pytest.mark.parametrize("name", ["a.b", "it's"])
+    @pytest.mark.parametrize("name", ["user_id", "__Host-session", "a.b", "it's"])
     def test_a_cookie_may_have_any_name_that_a_browser_may_send(self, name: str) -> None:
         one, two = (
             charged(f"cookie:{name}", {"HTTP_COOKIE": f"x=0; {name}={value}"}) for value in "12"

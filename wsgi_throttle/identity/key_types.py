@@ -20,6 +20,7 @@ from .text import (
     escaped,
     escaped_name,
     from_wsgi,
+    is_cookie_name,
     is_header_name,
 )
 
@@ -105,7 +106,7 @@ def _secret(value: str) -> str:
 
 
 def _cookie(argument: str, _: Identity) -> Lookup:
-    if not is_header_name(argument):
+    if not is_cookie_name(argument):
         raise ValueError(f'"cookie:{argument}" names no cookie: write cookie:name')
     read = cookie_reader(argument)
     prefix = f"cookie:{argument}:"

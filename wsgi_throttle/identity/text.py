@@ -14,6 +14,9 @@ is_header_name = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+").fullmatch
 """A token (RFC 9110, section 5.6.2) without ``_``: in the environ ``X_Id`` and ``X-Id`` have one
 name, so servers drop the former, and a configuration is to name the latter."""
 
+is_cookie_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+"""A token (RFC 6265, section 4.1.1)."""
+
 _needs_no_escape = re.compile(r"[A-Za-z0-9._~@:/+=-]{1,64}").fullmatch
 
 

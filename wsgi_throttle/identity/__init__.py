@@ -11,7 +11,14 @@ from ..hooks import Hook, load_hook
 from ..networks import Address, Networks, parse_network, read_networks
 from .address import IPV4_PREFIXES, IPV6_PREFIXES, Client, ClientIP, Clients
 from .key_types import KEY_TYPES, Environ, Key, KeyType, PathArgs
-from .keys import KeyFunction, client_address, is_client_controlled, key_function
+from .keys import (
+    KeyFunction,
+    PreflightKey,
+    client_address,
+    is_client_controlled,
+    key_function,
+    preflight_key,
+)
 from .session import Session, user_reader
 from .settings import Identity
 from .text import canonical_path_value, environ_name, is_header_name
@@ -32,6 +39,7 @@ __all__ = [
     "KeyType",
     "Networks",
     "PathArgs",
+    "PreflightKey",
     "Session",
     "canonical_path_value",
     "client_address",
@@ -41,6 +49,7 @@ __all__ = [
     "key_function",
     "load_hook",
     "parse_network",
+    "preflight_key",
     "read_networks",
     "user_reader",
 ]

@@ -34,6 +34,14 @@ Lookup: TypeAlias = Callable[[Environ, PathArgs], Key | None]
 call it, and nothing that a client sends makes it raise."""
 
 
+def _always(_: str) -> bool:
+    return True
+
+
+def _never(_: str) -> bool:
+    return False
+
+
 class KeyType(NamedTuple):
     """All there is to know about a type of key."""
 
@@ -41,15 +49,17 @@ class KeyType(NamedTuple):
     """Function of (the argument, the settings); the argument is what follows the first colon of
     ``header:X-API-Key``. It imports and compiles all that requests need, and raises ValueError with
     the remedy in its message for an argument that does not fit."""
-    is_client_controlled: Callable[[str], bool] = lambda _: False
+    is_client_controlled: Callable[[str], bool] = _never
     """Function of the argument: whether clients choose the value, and so get a new counter as
     often as they like by sending another value."""
     may_have_several: bool = False
     """One request may have several values, each of which is charged."""
-
-
-def _always(_: str) -> bool:
-    return True
+    is_in_preflight: Callable[[str], bool] = _always
+    """Function of the argument: whether a CORS preflight can carry the value. Browsers send
+    preflights without body, cookies, credentials and the headers of the application."""
+    may_need_session: bool = False
+    """The value often depends on a session, which a preflight never carries; there it is absent
+    for everybody then."""
 
 
 def _no_argument(name: str, argument: str) -> None:
@@ -197,14 +207,21 @@ def _python(argument: str, settings: Identity) -> Lookup:
 
 KEY_TYPES = {
     "ip": KeyType(_ip),
-    "session-user": KeyType(_session_user),
-    "header": KeyType(_header, is_client_controlled=_always),
-    "cookie": KeyType(_cookie, is_client_controlled=_always),
+    "session-user": KeyType(_session_user, is_in_preflight=_never),
+    "header": KeyType(_header, is_client_controlled=_always, is_in_preflight=_never),
+    "cookie": KeyType(_cookie, is_client_controlled=_always, is_in_preflight=_never),
     "query": KeyType(_query, is_client_controlled=_always, may_have_several=True),
-    "form": KeyType(_form, is_client_controlled=_always, may_have_several=True),
+    "form": KeyType(
+        _form, is_client_controlled=_always, may_have_several=True, is_in_preflight=_never
+    ),
     "path": KeyType(_path, is_client_controlled=_always),
-    "environ": KeyType(_environ, is_client_controlled=_is_sent_by_client),
-    "python": KeyType(_python),
+    "environ": KeyType(
+        _environ,
+        is_client_controlled=_is_sent_by_client,
+        is_in_preflight=lambda variable: not variable.startswith(("HTTP_", "CONTENT_TYPE")),
+        may_need_session=True,
+    ),
+    "python": KeyType(_python, may_need_session=True),
     "all": KeyType(_all),
 }
 

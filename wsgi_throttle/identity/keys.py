@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import product
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ..networks import Address
 from .key_types import Environ, Key, Lookup, PathArgs, parse_key
@@ -58,6 +58,35 @@ def is_client_controlled(spec: str) -> bool:
     """
     key_type, argument = parse_key(spec)
     return key_type.is_client_controlled(argument)
+
+
+class PreflightKey(NamedTuple):
+    """What CORS preflights are counted by, where other requests are counted by some key."""
+
+    key: tuple[str, ...]
+    """Keys of a configuration, of which each combination is counted."""
+    is_shared: bool
+    """Many clients may have one counter by it, who have one each by the other key."""
+
+
+def preflight_key(spec: Sequence[str]) -> PreflightKey:
+    """What CORS preflights are counted by, where other requests are counted by this key.
+
+    What browsers leave out of preflights is replaced by the ip, also for a client that is no
+    browser and sends it: it would have a new counter for each value.
+
+    :param spec: the keys of a configuration, of which each combination is counted.
+    :raises ValueError: there is no such type.
+    """
+    types = [parse_key(part) for part in spec]
+    carried = tuple(
+        part
+        for part, (key_type, argument) in zip(spec, types, strict=True)
+        if key_type.is_in_preflight(argument)
+    )
+    is_cut = len(carried) < len(spec)
+    is_shared = is_cut or any(key_type.may_need_session for key_type, _ in types)
+    return PreflightKey((*carried, "ip") if is_cut and "ip" not in carried else carried, is_shared)
 
 
 def _lookup(spec: str, settings: Identity) -> Lookup:

@@ -28,6 +28,7 @@ from wsgi_throttle.identity import (
     is_client_controlled,
     key_function,
     load_hook,
+    preflight_key,
 )
 from wsgi_throttle.identity.text import MAX_VALUE_LENGTH, escaped
 
@@ -483,6 +484,30 @@ def test_every_key_type_is_attacked_here() -> None:
 )
 def test_who_controls_the_value_of_a_key_is_known(spec: str, expected: bool) -> None:
     assert is_client_controlled(spec) is expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected", "is_shared"),
+    [
+        (["ip"], ["ip"], False),
+        (["query:q"], ["query:q"], False),
+        (["path:id", "all"], ["path:id", "all"], False),
+        (["session-user"], ["ip"], True),
+        (["header:Authorization"], ["ip"], True),
+        (["cookie:c"], ["ip"], True),
+        (["form:f", "path:id"], ["path:id", "ip"], True),
+        (["ip", "header:X"], ["ip"], True),
+        (["environ:HTTP_X"], ["ip"], True),
+        (["environ:CONTENT_TYPE"], ["ip"], True),
+        (["environ:REMOTE_USER"], ["environ:REMOTE_USER"], True),
+        (["python:identity_hooks:tenant"], ["python:identity_hooks:tenant"], True),
+    ],
+    ids=str,
+)
+def test_a_preflight_is_counted_by_what_it_carries(
+    spec: list[str], expected: list[str], is_shared: bool
+) -> None:
+    assert preflight_key(spec) == (tuple(expected), is_shared)
 
 
 def test_nobody_is_said_to_control_a_key_that_there_is_not() -> None:

@@ -292,6 +292,7 @@ class TestAdvice:
     def test_even_if_a_health_check_came_first(self, caplog: pytest.LogCaptureFixture) -> None:
         clients = Clients(ClientIP())
         clients.key({"REMOTE_ADDR": "172.17.0.1"})
+        assert not caplog.records
         clients.key({"REMOTE_ADDR": "172.17.0.1", "HTTP_X_FORWARDED_FOR": "192.0.2.1"})
         assert "trusted_proxies: [172.17.0.1]" in caplog.text
 

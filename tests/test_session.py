@@ -18,6 +18,8 @@ from typing import Any
 import flask
 import flask_login
 import pytest
+from django.conf import global_settings as django_settings
+from django.contrib.auth import SESSION_KEY as DJANGO_USER
 from django.http.cookie import parse_cookie as django_cookies
 from flask.sessions import SecureCookieSessionInterface
 from hypothesis import given
@@ -32,6 +34,7 @@ from wsgi_throttle.cli import main
 from wsgi_throttle.identity import Identity, Session, key_function
 from wsgi_throttle.identity.cookies import cookie_reader, django_cookie_reader
 from wsgi_throttle.identity.signed_cookie import (
+    FRAMEWORKS,
     MAX_CACHED,
     MAX_CACHED_LENGTH,
     SUSPICIOUS_FAILURES,
@@ -630,11 +633,38 @@ class TestLog:
     def test_a_variable_that_fails_is_logged_once_a_minute(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
+        now = 1000.0
         session = Session("environ", user=("beaker.session.user_id",))
-        find = key_function("session-user", Identity(session=session))
-        for _ in range(5):
-            find({"REMOTE_ADDR": ADDRESS, "beaker.session": TestEnviron.Lazy()}, {})
-        assert [record.levelno for record in caplog.records] == [logging.ERROR]
+        settings = Identity(session=session, clock=lambda: now)
+        for spec in ("session-user", "environ:beaker.session.user_id"):
+            caplog.clear()
+            find = key_function(spec, settings)
+            for seconds in (0, 1, 58, 1):
+                now += seconds
+                find({"REMOTE_ADDR": ADDRESS, "beaker.session": TestEnviron.Lazy()}, {})
+            assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+            assert "(2 more left out)" in caplog.records[1].getMessage()
+
+
+def test_the_defaults_are_those_of_the_frameworks() -> None:
+    ours = FRAMEWORKS["flask"]
+    config = flask.Flask.default_config
+    assert ours.cookie == config["SESSION_COOKIE_NAME"]
+    assert timedelta(seconds=ours.lifetime_s) == config["PERMANENT_SESSION_LIFETIME"]
+    assert ours.salt == SecureCookieSessionInterface.salt
+    ours = FRAMEWORKS["django"]
+    assert ours.cookie == django_settings.SESSION_COOKIE_NAME
+    assert ours.lifetime_s == django_settings.SESSION_COOKIE_AGE
+    assert ours.user == (DJANGO_USER,)
+
+
+def test_a_framework_that_is_needed_and_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "django", None)
+    with pytest.raises(ValueError, match="install the django of the application"):
+        django_session()
+    assert flask_session().kind == "flask"
 
 
 def test_no_secret_is_shown() -> None:

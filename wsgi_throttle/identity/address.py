@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from itertools import islice
 from socket import inet_ntoa
-from time import monotonic
 from typing import Any, NamedTuple
 
 from ..cache import Bounded
@@ -93,17 +92,15 @@ class Clients:
 
     Any thread may call it: where two race, one computes again what the other has cached, or both
     log. Each process has its own; it may be made before a fork.
-
-    :param clock: monotonic seconds, for the log.
     """
 
-    def __init__(self, settings: ClientIP, *, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, settings: ClientIP) -> None:
         self._settings = settings
         self._header = environ_name(settings.header)
         self._read_nodes = node_reader(settings.header)
         self._trusted = Networks(text for text in settings.trusted_proxies if text != "unix")
         self._unix_is_trusted = "unix" in settings.trusted_proxies
-        self._advice = ProxyAdvice(settings.header, clock=clock)
+        self._advice = ProxyAdvice(settings.header)
         # By REMOTE_ADDR: the peers that are not trusted, and the proxies that are.
         self._untrusted: Bounded[str, Client] = Bounded(MAX_CACHED)
         self._proxies: Bounded[str, Client] = Bounded(MAX_CACHED)

@@ -4,8 +4,7 @@ client choose its address, can be recognised by the requests that come."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from time import monotonic
+from collections.abc import Iterable
 from typing import Any
 
 from ..cache import Bounded
@@ -38,14 +37,13 @@ class ProxyAdvice:
     Each advice is logged once. What a client sent is escaped or not shown. Any thread may use it.
 
     :param header: the forwarding header of the settings.
-    :param clock: monotonic seconds.
     """
 
-    def __init__(self, header: str, *, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, header: str) -> None:
         self._header = header
         self._names = {environ_name(name): name for name in (*FORWARDING_HEADERS, header)}
         self._requests: Bounded[str, int] = Bounded(MAX_WATCHED_PEERS)
-        self._log_once = LogOnce(clock=clock)
+        self._log_once = LogOnce()
 
     def settings(self, warnings: Iterable[str]) -> None:
         """Log what is wrong with the settings whatever requests come."""

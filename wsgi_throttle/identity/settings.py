@@ -33,7 +33,7 @@ class Identity:
     @cached_property
     def clients(self) -> Clients:
         """Finds the address of each request's client."""
-        return Clients(self.client_ip, clock=self.clock)
+        return Clients(self.client_ip)
 
     @cached_property
     def read_user(self) -> UserReader:

@@ -15,7 +15,8 @@ from ..errors import ConfigError
 from ..limits import describe
 from ..rules.lint import warnings
 from ..rules.model import METHODS, Rule, RuleLimit
-from ..rules.patterns import forms, matcher
+from ..rules.patterns import matcher
+from ..rules.readings import readings
 from ..rules.table import MAX_PATH_BYTES, Part, RuleTable
 
 
@@ -104,7 +105,7 @@ def _explain(config: Config, table: RuleTable, options: Any) -> None:
         answer = "answered 414" if config.mode == "enforce" else "passed on"
         print(f"  too long          over {MAX_PATH_BYTES} bytes: not matched, and {answer}")
         return
-    paths = forms(environ["PATH_INFO"])
+    paths = readings(environ["PATH_INFO"])
     if paths != (environ["PATH_INFO"],):
         print(f"  is matched as     {' and '.join(map(_visible, paths))}")
     for rule in plan.rules:

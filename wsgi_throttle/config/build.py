@@ -18,7 +18,7 @@ from urllib.parse import quote
 from .. import limits as limit_strings
 from ..errors import ConfigError
 from ..http.headers import HEADER_STYLES
-from ..http.responder import Responses
+from ..http.settings import ResponseSettings
 from ..identity import (
     IPV4_PREFIXES,
     IPV6_PREFIXES,
@@ -56,7 +56,7 @@ class Config(RuleSet):
     storage: str = "shared://"
     storage_timeout_ms: int = 100
     reload: bool = True
-    responses: Responses = field(default_factory=Responses)
+    responses: ResponseSettings = field(default_factory=ResponseSettings)
 
     @property
     def storage_identity(self) -> str:
@@ -302,7 +302,7 @@ class _Loader:
         default_limits = top.take("default_limits", lambda at: self._limits(at, defaults, None), ())
         mode = top.take("mode", lambda at: at.choice(MODES), "enforce")
         on_storage_error = top.take("on_storage_error", lambda at: at.choice(POLICIES), "local")
-        responses = top.take("responses", lambda at: self._responses(at, None), Responses())
+        responses = top.take("responses", lambda at: self._responses(at, None), ResponseSettings())
         inherited = Rule("", (), on_storage_error=on_storage_error, responses=responses)
         config = Config(
             source=self._source.name,
@@ -565,9 +565,9 @@ class _Loader:
         parse_network(text)
         return [text]
 
-    def _responses(self, place: Place, inherited: Responses | None) -> Responses:
+    def _responses(self, place: Place, inherited: ResponseSettings | None) -> ResponseSettings:
         section = place.section()
-        base = inherited or Responses()
+        base = inherited or ResponseSettings()
         bodies = {
             kind: section.take(kind, self._file, getattr(base, kind))
             for kind in ("html", "json", "text")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ..decision import Limit
 from ..hooks import Hook
-from ..http.responder import Responses
+from ..http.settings import ResponseSettings
 from ..identity import Identity
 from ..networks import Networks
 from .patterns import Pattern
@@ -50,7 +50,7 @@ class Rule:
     """(environ name, value) of all headers that the rule asks for."""
     allow: Networks | None = None
     block: Networks | None = None
-    responses: Responses | None = None
+    responses: ResponseSettings | None = None
     """Its own bodies, where it has any."""
     line: int | None = None
 

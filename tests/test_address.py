@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsgi_throttle.identity import ClientIP, Clients, Networks, parse_network, read_networks
-from wsgi_throttle.identity.address import CACHED, CACHED_LENGTH, MAX_HOPS, WATCHED, parse_address
+from wsgi_throttle.identity.address import MAX_CACHED, MAX_CACHED_LENGTH, MAX_HOPS
+from wsgi_throttle.identity.forwarding import parse_address
+from wsgi_throttle.identity.proxies import WATCHED_REQUESTS
 
 PROXIES = ("10.0.0.0/8", "2001:db8:ffff::/48", "unix")
 
@@ -256,20 +258,20 @@ def test_no_text_breaks_the_address_parser(text: str) -> None:
 class TestMemory:
     def test_clients_are_not_remembered_without_bound(self) -> None:
         clients = Clients(ClientIP())
-        for number in range(CACHED + 50):
+        for number in range(MAX_CACHED + 50):
             clients.key({"REMOTE_ADDR": str(IPv4Address(0x01000000 + number))})
             clients.key({"REMOTE_ADDR": "", "HTTP_X_FORWARDED_FOR": f"192.0.2.1, junk{number}"})
-        assert 0 < len(clients._untrusted) <= CACHED
-        assert 0 < len(clients._forwarded) <= CACHED
+        assert 0 < len(clients._untrusted) <= MAX_CACHED
+        assert 0 < len(clients._forwarded) <= MAX_CACHED
 
     def test_a_long_header_is_read_and_not_remembered(self) -> None:
         clients = Clients(ClientIP())
-        header = "203.0.113.9," * CACHED_LENGTH + "192.0.2.1"
+        header = "203.0.113.9," * MAX_CACHED_LENGTH + "192.0.2.1"
         assert clients.key({"REMOTE_ADDR": "", "HTTP_X_FORWARDED_FOR": header}) == "ip:192.0.2.1"
         assert not clients._forwarded
 
 
-class TestNotices:
+class TestAdvice:
     """Each is said once, with what to write."""
 
     @pytest.fixture(autouse=True)
@@ -290,6 +292,7 @@ class TestNotices:
     def test_even_if_a_health_check_came_first(self, caplog: pytest.LogCaptureFixture) -> None:
         clients = Clients(ClientIP())
         clients.key({"REMOTE_ADDR": "172.17.0.1"})
+        assert not caplog.records
         clients.key({"REMOTE_ADDR": "172.17.0.1", "HTTP_X_FORWARDED_FOR": "192.0.2.1"})
         assert "trusted_proxies: [172.17.0.1]" in caplog.text
 
@@ -304,7 +307,7 @@ class TestNotices:
 
     def test_all_requests_from_one_local_address(self, caplog: pytest.LogCaptureFixture) -> None:
         clients = Clients(ClientIP())
-        for _ in range(WATCHED + 5):
+        for _ in range(WATCHED_REQUESTS + 5):
             clients.key({"REMOTE_ADDR": "10.0.0.7"})
         assert "trusted_proxies: [10.0.0.7]" in caplog.text
         assert len(caplog.records) == 1
@@ -312,7 +315,7 @@ class TestNotices:
     def test_not_if_somebody_else_came(self, caplog: pytest.LogCaptureFixture) -> None:
         clients = Clients(ClientIP())
         clients.key({"REMOTE_ADDR": "203.0.113.9"})
-        for _ in range(WATCHED + 5):
+        for _ in range(WATCHED_REQUESTS + 5):
             clients.key({"REMOTE_ADDR": "10.0.0.7"})
         assert not caplog.records
 

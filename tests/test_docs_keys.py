@@ -7,7 +7,7 @@ from pathlib import Path
 
 from servers import ROOT
 from wsgi_throttle.config import load
-from wsgi_throttle.identity import KEY_TYPES, chosen_freely
+from wsgi_throttle.identity import KEY_TYPES, is_client_controlled
 from wsgi_throttle.rules.lint import warnings
 from wsgi_throttle.rules.table import RuleTable
 
@@ -26,9 +26,9 @@ def test_every_key_type_has_its_row_and_there_is_no_other() -> None:
 
 
 def test_what_is_said_to_be_chosen_freely_is_warned_of() -> None:
-    free = {spec.partition(":")[0] for spec in SPECS if chosen_freely(spec)}
+    free = {spec.partition(":")[0] for spec in SPECS if is_client_controlled(spec)}
     assert free == {"header", "cookie", "query", "form", "path"}
-    assert chosen_freely("environ:HTTP_X_TEAM")
+    assert is_client_controlled("environ:HTTP_X_TEAM")
 
 
 def test_the_example_loads_and_has_no_warnings(tmp_path: Path) -> None:

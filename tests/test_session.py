@@ -18,6 +18,8 @@ from typing import Any
 import flask
 import flask_login
 import pytest
+from django.conf import global_settings as django_settings
+from django.contrib.auth import SESSION_KEY as DJANGO_USER
 from django.http.cookie import parse_cookie as django_cookies
 from flask.sessions import SecureCookieSessionInterface
 from hypothesis import given
@@ -31,7 +33,12 @@ from wsgi_throttle import Throttle
 from wsgi_throttle.cli import main
 from wsgi_throttle.identity import Identity, Session, key_function
 from wsgi_throttle.identity.cookies import cookie_reader, django_cookie_reader
-from wsgi_throttle.identity.session import REMEMBERED, REMEMBERED_LENGTH, SUSPICIOUS
+from wsgi_throttle.identity.signed_cookie import (
+    FRAMEWORKS,
+    MAX_CACHED,
+    MAX_CACHED_LENGTH,
+    SUSPICIOUS_FAILURES,
+)
 
 KEY, OLD_KEY, WRONG_KEY = "current key, secret", "old key, secret", "somebody else's key"
 ADDRESS = "192.0.2.1"
@@ -568,7 +575,7 @@ class TestEnviron:
             (("A",), {"A": object()}, ANONYMOUS),
         ],
     )
-    def test_a_place_in_the_environ(
+    def test_a_variable_of_the_environ(
         self,
         user: tuple[str, ...],
         environ: dict[str, Any],
@@ -591,25 +598,25 @@ class TestMemory:
         for number in range(300):
             find({"REMOTE_ADDR": ADDRESS, "HTTP_COOKIE": f"session=forged{number}.a.b"}, {})
         assert not remembered
-        for number in range(REMEMBERED + 5):
+        for number in range(MAX_CACHED + 5):
             find({"REMOTE_ADDR": ADDRESS, "HTTP_COOKIE": self.signed(number)}, {})
-        assert 0 < len(remembered) <= REMEMBERED
+        assert 0 < len(remembered) <= MAX_CACHED
 
     def test_a_long_cookie_is_verified_each_time(self) -> None:
         identity = Identity(session=flask_session())
-        random_text = "".join(str(uuid.uuid4()) for _ in range(REMEMBERED_LENGTH // 16))
+        random_text = "".join(str(uuid.uuid4()) for _ in range(MAX_CACHED_LENGTH // 16))
         cookie = resigned(KEY, {"user_id": 1, "x": random_text})
         environ = {"REMOTE_ADDR": ADDRESS, "HTTP_COOKIE": cookie}
         assert key_function("session-user", identity)(environ, {}) == "session-user:1"
         assert not identity.read_user._users  # type: ignore[attr-defined]
 
 
-class TestNotices:
+class TestLog:
     def test_cookies_that_never_verify_are_noticed_once(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         find = key_function("session-user", Identity(session=flask_session()))
-        for number in range(3 * SUSPICIOUS):
+        for number in range(3 * SUSPICIOUS_FAILURES):
             find({"REMOTE_ADDR": ADDRESS, "HTTP_COOKIE": f"session=server-side-{number}"}, {})
         assert len(caplog.records) == 1
         assert "check secret_key, salt and kind" in caplog.text
@@ -619,18 +626,45 @@ class TestNotices:
     def test_not_once_one_has_verified(self, caplog: pytest.LogCaptureFixture) -> None:
         find = key_function("session-user", Identity(session=flask_session()))
         find({"REMOTE_ADDR": ADDRESS, "HTTP_COOKIE": flask_cookie({"user_id": 1})}, {})
-        for number in range(3 * SUSPICIOUS):
+        for number in range(3 * SUSPICIOUS_FAILURES):
             find({"REMOTE_ADDR": ADDRESS, "HTTP_COOKIE": f"session=forged-{number}"}, {})
         assert not caplog.records
 
-    def test_a_place_that_fails_is_logged_once_a_minute(
+    def test_a_variable_that_fails_is_logged_once_a_minute(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
+        now = 1000.0
         session = Session("environ", user=("beaker.session.user_id",))
-        find = key_function("session-user", Identity(session=session))
-        for _ in range(5):
-            find({"REMOTE_ADDR": ADDRESS, "beaker.session": TestEnviron.Lazy()}, {})
-        assert [record.levelno for record in caplog.records] == [logging.ERROR]
+        settings = Identity(session=session, clock=lambda: now)
+        for spec in ("session-user", "environ:beaker.session.user_id"):
+            caplog.clear()
+            find = key_function(spec, settings)
+            for seconds in (0, 1, 58, 1):
+                now += seconds
+                find({"REMOTE_ADDR": ADDRESS, "beaker.session": TestEnviron.Lazy()}, {})
+            assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+            assert "(2 more left out)" in caplog.records[1].getMessage()
+
+
+def test_the_defaults_are_those_of_the_frameworks() -> None:
+    ours = FRAMEWORKS["flask"]
+    config = flask.Flask.default_config
+    assert ours.cookie == config["SESSION_COOKIE_NAME"]
+    assert timedelta(seconds=ours.lifetime_s) == config["PERMANENT_SESSION_LIFETIME"]
+    assert ours.salt == SecureCookieSessionInterface.salt
+    ours = FRAMEWORKS["django"]
+    assert ours.cookie == django_settings.SESSION_COOKIE_NAME
+    assert ours.lifetime_s == django_settings.SESSION_COOKIE_AGE
+    assert ours.user == (DJANGO_USER,)
+
+
+def test_a_framework_that_is_needed_and_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "django", None)
+    with pytest.raises(ValueError, match="install the django of the application"):
+        django_session()
+    assert flask_session().kind == "flask"
 
 
 def test_no_secret_is_shown() -> None:
@@ -686,7 +720,7 @@ class TestSecrets:
         caplog.set_level(logging.DEBUG)
         throttle = Throttle(flask_app(), write())
         cookies = [flask_cookie({"user_id": 42})]
-        cookies += [f"{cookies[0]}{number}" for number in range(3 * SUSPICIOUS)]
+        cookies += [f"{cookies[0]}{number}" for number in range(3 * SUSPICIOUS_FAILURES)]
         client = Client(throttle, use_cookies=False)
         for cookie in cookies * 2:
             client.get("/", headers={"Cookie": cookie}, environ_base={"REMOTE_ADDR": ADDRESS})

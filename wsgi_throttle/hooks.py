@@ -1,4 +1,4 @@
-"""Functions of the application's own, named ``package.module:function`` in a configuration."""
+"""Functions of the application that a configuration names: ``python:package.module:function``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import logging
 import re
 from collections.abc import Callable
 from importlib import import_module
+from pkgutil import resolve_name
+from time import monotonic
 from typing import Any
 
-from .log_once import Notices
+from .log_once import LogOnce
 
 LOG_PERIOD_S = 60.0
 """A hook that fails is logged this often at most."""
@@ -17,27 +19,29 @@ _is_path = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*").fu
 
 
 def load_hook(path: str) -> Callable[..., Any]:
-    """The function that ``package.module:function`` names, imported now.
+    """Import a module and return the function in it that ``package.module:function`` names. The
+    function may be an attribute of another name in the module: ``package.module:Class.method``.
 
-    :raises ValueError: it cannot be had; the message has the remedy, and the cause is chained.
+    :raises ValueError: the path is malformed, the module cannot be imported, there is no such name
+        in it, or it is not callable. The message says which and what to do; the exception that the
+        module raised is chained.
     """
     if not _is_path(path):
         raise ValueError(f'"{path}" names no function: write python:package.module:function')
     module, _, name = path.partition(":")
     try:
-        found: Any = import_module(module)
-    except Exception as error:  # whatever their module raises
+        import_module(module)
+    except Exception as error:  # a module that fails may raise anything
         raise ValueError(
             f'cannot import "{module}" ({type(error).__name__}: {error}): is it on the Python path?'
         ) from error
-    for part in name.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError as error:
-            raise ValueError(
-                f'"{module}" has no "{name}": check its spelling, and that it is defined before '
-                "the application is wrapped"
-            ) from error
+    try:
+        found = resolve_name(path)
+    except AttributeError as error:
+        raise ValueError(
+            f'"{module}" has no "{name}": check its spelling, and that it is defined before '
+            "the application is wrapped"
+        ) from error
     if not callable(found):
         raise ValueError(  # noqa: TRY004 - a bad value of a setting
             f'"{path}" is of type {type(found).__name__}, not a function'
@@ -47,26 +51,39 @@ def load_hook(path: str) -> Callable[..., Any]:
 
 
 class Hook:
-    """Calls such a function for a request; what it raises is logged and never passed on.
+    """A function of the application that is called with the environ of a request.
 
-    :param use: how the value is read: returns the result, or raises ValueError for nonsense.
+    An exception in it never reaches the client: it is logged, once a minute at most, and the
+    result is None. Any thread may call it, so the function itself must be thread-safe.
+
+    :param path: ``package.module:function``, imported now.
+    :param convert: turns what the function returned into the result of the call. It raises
+        ValueError for a value that makes no sense, which counts as a failure of the function.
+    :param clock: monotonic seconds.
+    :raises ValueError: as :func:`load_hook` does.
     """
 
-    def __init__(self, path: str, use: Callable[[Any], Any]) -> None:
+    def __init__(
+        self,
+        path: str,
+        convert: Callable[[Any], Any],
+        *,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self.path = path
         self._function = load_hook(path)
-        self._use = use
-        self._notice = Notices(LOG_PERIOD_S)
+        self._convert = convert
+        self._log_once = LogOnce(LOG_PERIOD_S, clock=clock)
 
     def __call__(self, environ: dict[str, Any]) -> Any:
-        """What the function said; None where it failed."""
+        """The converted result; None where the function, or the conversion, failed."""
         try:
-            return self._use(self._function(environ))
-        except Exception:  # noqa: BLE001 - a request must not fail for it, nor pass for a stranger
-            self._notice(
+            return self._convert(self._function(environ))
+        except Exception:  # noqa: BLE001 - whatever it raises, the request must not fail for it
+            self._log_once(
                 "failed",
                 logging.ERROR,
-                "python:%s failed and counts as having found nothing (said once a minute at most)",
+                "python:%s failed, which counts as a result of None (logged once a minute at most)",
                 self.path,
                 exc_info=True,
             )

@@ -1,4 +1,4 @@
-"""Sets of addresses and networks."""
+"""Sets of IP addresses and networks, to look clients up in, and how they are written in text."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ _NAT64 = int(IPv6Address("64:ff9b::"))
 
 
 class Networks:
-    """Addresses and networks to look a client up in. The cost of a look-up hardly grows with their
-    number, since they are kept as disjoint ranges, sorted.
+    """An immutable set of addresses and networks, which any thread may use.
 
-    :raises ValueError: a text that is neither; the message has the remedy.
+    Kept as sorted disjoint ranges, so that the time of a look-up hardly grows with their number. A
+    set of none is false.
+
+    :param texts: as :func:`parse_network` reads them.
+    :raises ValueError: a text that is neither an address nor a network; the message has the remedy.
     """
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
@@ -37,7 +40,8 @@ class Networks:
         }
 
     def contains(self, address: Address | None) -> bool:
-        """Whether the address is in one of the networks; None, a client without one, never is."""
+        """Whether the address is in one of the networks. None, a client without an address, never
+        is."""
         if address is None or not self._count:
             return False
         firsts, lasts = self._ranges[address.version]
@@ -50,6 +54,7 @@ class Networks:
 
 
 def _ranges(networks: Iterable[IPv4Network | IPv6Network]) -> tuple[list[int], list[int]]:
+    """The first and the last address of each range, as numbers, in ascending order."""
     merged = sorted(collapse_addresses(networks))  # type: ignore[type-var]
     return (
         [int(net.network_address) for net in merged],
@@ -58,9 +63,11 @@ def _ranges(networks: Iterable[IPv4Network | IPv6Network]) -> tuple[list[int], l
 
 
 def parse_network(text: str) -> IPv4Network | IPv6Network:
-    """One address or network of a configuration; an IPv4-mapped one is its IPv4.
+    """Read one address, or one network in CIDR notation, from a configuration. One that is mapped
+    or translated into IPv6, as :func:`canonical_address` says, is the IPv4 one.
 
-    :raises ValueError: it is neither; the message has the remedy.
+    :raises ValueError: it is neither, or has bits set to the right of its prefix; the message has
+        the remedy.
     """
     try:
         network = ip_network(text.strip())
@@ -78,15 +85,16 @@ def parse_network(text: str) -> IPv4Network | IPv6Network:
             f"or {address} for the address"
         ) from error
     if isinstance(network, IPv6Network) and network.prefixlen >= 96:
-        inner = as_client(network.network_address)
+        inner = canonical_address(network.network_address)
         if isinstance(inner, IPv4Address):
             return IPv4Network((int(inner), network.prefixlen - 96))
     return network
 
 
-def as_client(address: Address) -> Address:
-    """The address that all spellings of one client share: of an IPv4-mapped (RFC 4291) or a
-    translated address (RFC 6052, 64:ff9b::/96) the IPv4, and no zone id."""
+def canonical_address(address: Address) -> Address:
+    """One address for all in which the same client may appear: the IPv4 address of an IPv4-mapped
+    (RFC 4291, section 2.5.5.2) or translated one (RFC 6052, section 2.1: 64:ff9b::/96), and every
+    other one as it is."""
     if isinstance(address, IPv6Address):
         number = int(address)
         if number >> 32 in (_MAPPED >> 32, _NAT64 >> 32):
@@ -95,9 +103,11 @@ def as_client(address: Address) -> Address:
 
 
 def read_networks(path: str | Path) -> list[str]:
-    """The addresses and networks in a file: one a line, empty lines and ``# comments`` are skipped.
+    """The addresses and networks in a UTF-8 file, which has one on a line. Empty lines, and what
+    follows a ``#``, are skipped.
 
-    :raises ValueError: a line that is neither, with its number; or a file that cannot be read.
+    :raises ValueError: a line that is neither an address nor a network, with its number; or a file
+        that cannot be read.
     """
     try:
         lines = Path(path).read_text("utf-8").splitlines()

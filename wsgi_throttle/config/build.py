@@ -28,7 +28,7 @@ from ..identity import (
     Networks,
     Session,
     environ_name,
-    is_token,
+    is_header_name,
     key_function,
     parse_network,
     read_networks,
@@ -746,6 +746,6 @@ def _when(place: Place) -> tuple[tuple[str, str], ...]:
     if headers is None or not list(headers):
         raise InvalidError("there is no condition", 'write {header: {X-Internal: "1"}}')
     for name in headers:
-        if not is_token(name):
+        if not is_header_name(name):
             headers.place(name).mistake(f'"{name}" is not a header name: write X-Internal')
     return tuple((environ_name(name), headers.take(name, Place.text, "")) for name in headers)

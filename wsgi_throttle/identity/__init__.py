@@ -9,29 +9,19 @@ from __future__ import annotations
 
 from ..hooks import Hook, load_hook
 from ..networks import Address, Networks, parse_network, read_networks
-from .address import (
-    IPV4_PREFIXES,
-    IPV6_PREFIXES,
-    Client,
-    ClientIP,
-    Clients,
-    environ_name,
-    is_token,
-)
+from .address import IPV4_PREFIXES, IPV6_PREFIXES, Client, ClientIP, Clients
+from .key_types import KEY_TYPES, Environ, Key, KeyType, PathArgs
 from .keys import (
-    KEY_TYPES,
-    Environ,
-    Identity,
-    Key,
     KeyFunction,
-    PathArgs,
-    canonical,
-    chosen_freely,
+    PreflightKey,
     client_address,
+    is_client_controlled,
     key_function,
     preflight_key,
 )
 from .session import Session, user_reader
+from .settings import Identity
+from .text import canonical_path_value, environ_name, is_header_name
 
 __all__ = [
     "IPV4_PREFIXES",
@@ -46,14 +36,16 @@ __all__ = [
     "Identity",
     "Key",
     "KeyFunction",
+    "KeyType",
     "Networks",
     "PathArgs",
+    "PreflightKey",
     "Session",
-    "canonical",
-    "chosen_freely",
+    "canonical_path_value",
     "client_address",
     "environ_name",
-    "is_token",
+    "is_client_controlled",
+    "is_header_name",
     "key_function",
     "load_hook",
     "parse_network",

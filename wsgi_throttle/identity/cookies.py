@@ -1,4 +1,4 @@
-"""One cookie of a request, as the application reads it."""
+"""One cookie of a request, with the value that the application finds in it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any, TypeAlias
 from werkzeug.wrappers import Request
 
 CookieReader: TypeAlias = Callable[[dict[str, Any]], str | None]
+"""From the environ of a request to the value of a cookie; None, or empty, where there is none."""
 
 
 def cookie_reader(name: str) -> CookieReader:
-    """Read a cookie as Werkzeug and Flask do: the first of the name."""
+    """Read a cookie as Werkzeug and Flask do: the first one of this name counts."""
 
     def parse(environ: dict[str, Any]) -> str | None:
         header = _without_gaps("=", environ["HTTP_COOKIE"])
@@ -22,12 +23,12 @@ def cookie_reader(name: str) -> CookieReader:
 
 
 _without_gaps = re.compile(r"=[ \t]{32,}").sub
-"""Werkzeug takes seconds for some ten thousand spaces before a value, since it tries every way of
-dividing them in two. They mean nothing to it, except inside quotes."""
+"""Takes out long runs of spaces and tabs before a value. Werkzeug ignores them, except in quotes,
+and takes seconds for some ten thousand, since it tries every way of dividing them in two."""
 
 
 def django_cookie_reader(name: str) -> CookieReader:
-    """Read a cookie as Django does: the last of the name."""
+    """Read a cookie as Django does: the last one of this name counts."""
 
     def parse(environ: dict[str, Any]) -> str | None:
         header: str = environ["HTTP_COOKIE"].encode("latin-1", "replace").decode(errors="replace")
@@ -44,8 +45,11 @@ _unescape = re.compile(r"\\(?:([0-3][0-7][0-7])|(.))").sub
 
 
 def _unquoted(value: str) -> str:
-    """As ``http.cookies`` unquotes, which Django uses, but in one pass: that of Python before
-    3.11.10 and 3.12.6 takes seconds for some thousand backslashes (CVE-2024-7592)."""
+    """Take quotes and escapes out of a value, as ``http.cookies`` does, which Django uses.
+
+    Ours takes one pass. That of Python before 3.11.10 and 3.12.6 takes seconds for some thousand
+    backslashes (CVE-2024-7592).
+    """
     if len(value) < 2 or value[0] != '"' or value[-1] != '"':
         return value
     return _unescape(lambda escape: chr(int(escape[1], 8)) if escape[1] else escape[2], value[1:-1])
@@ -56,9 +60,14 @@ def _reader(
     in_order: Callable[[list[str]], Iterable[str]],
     parse: Callable[[dict[str, Any]], str | None],
 ) -> CookieReader:
-    """A cookie as browsers write it is read here, alike by all parsers and fast. Any other, which
-    only a program sends, goes to the application's own: a spelling that it understands and we do
-    not would be a way past the limit."""
+    """Read cookies that are written as browsers write them, which all parsers read alike, by the
+    fast loop here. All others, which only programs send, are left to the parser of the application:
+    a spelling that it reads and we do not would be a way round a limit.
+
+    :param in_order: which of several cookies of one name counts: ``iter`` for the first,
+        ``reversed`` for the last.
+    :param parse: reads the cookie as the application does.
+    """
 
     def read(environ: dict[str, Any]) -> str | None:
         header = environ.get("HTTP_COOKIE")
@@ -71,8 +80,8 @@ def _reader(
                 key, equals, value = cookie.partition("=")
                 if key.strip() == name:
                     words = cookie.split()
-                    plain = len(words) == 1 and cookie in (words[0], f" {words[0]}")
-                    return value if plain and equals else parse(environ)
+                    is_usual = len(words) == 1 and cookie in (words[0], f" {words[0]}")
+                    return value if is_usual and equals else parse(environ)
         return None
 
     return read

@@ -1,4 +1,4 @@
-"""Fields of an urlencoded form or query, read without taking the body from the application."""
+"""Fields of an urlencoded form or query. The application can still read the whole body."""
 
 from __future__ import annotations
 
@@ -9,44 +9,48 @@ from unicodedata import normalize
 from urllib.parse import parse_qsl, quote
 
 MAX_FIELDS = 1000
-"""Fields of a form or query; Django's limit, too."""
+"""Fields of a form or query; one with more is unreadable. Django has the same limit."""
 
 MAX_VALUES = 4
-"""Distinct values of one field: each is charged."""
+"""Distinct values of one field, each of which is charged; a field with more is unreadable."""
 
 MAX_LENGTH = 256
-"""Characters of a value; an e-mail address has 254 at most. It also bounds the normalisation, whose
-time grows with the square of a run of combining marks."""
+"""Characters of a value; a longer one is unreadable. An e-mail address has 254 at most (RFC 5321).
+It also bounds the normalisation, whose time grows with the square of a run of combining marks."""
 
 _BODY = "wsgi_throttle.body"
+"""The environ variable with (the stream that replaced wsgi.input, the body)."""
 
 _is_length = re.compile(r"[0-9]{1,18}").fullmatch
 _is_utf8 = re.compile(r"(?is)[^;]*;\s*charset\s*=\s*\"?utf-?8\"?\s*(;.*)?").fullmatch
 
 
 class UnreadableError(Exception):
-    """A form or query in which the application may find what is not found here."""
+    """A form or query in which the application may find a value that we cannot find."""
 
 
 def query_values(environ: dict[str, Any], name: str) -> list[str]:
-    """The distinct values of a query parameter; empty where it is absent or has none.
+    """The distinct values of a query parameter, without surrounding spaces. Empty where the
+    parameter is absent or has no value.
 
-    :raises UnreadableError: too many fields or values.
+    :raises UnreadableError: too many fields or values, or too long a value.
     """
     query = environ.get("QUERY_STRING") or ""
-    if not query.isascii():  # a byte that came bare is the byte that came as %C3
+    if not query.isascii():  # a byte that was sent as it is equals one that was sent as %C3
         query = quote(query.encode("latin-1", "replace"), safe=bytes(range(128)))
     return _values(query, name) if query else []
 
 
 def form_values(environ: dict[str, Any], name: str, max_bytes: int) -> list[str]:
-    """The distinct values of a form's field, normalised so that spellings that most applications
-    take for one are one: NFKC, case folded, trimmed. Empty where the field is absent or has none.
+    """The distinct values of a form's field, normalised so that what most applications take for one
+    value is one: NFKC (Unicode Standard Annex 15), case folded, without surrounding spaces. Empty
+    where there is no body, or the field is absent or has no value.
 
-    ``wsgi.input`` is replaced by a stream that gives the application all that was read.
+    ``wsgi.input`` is replaced by a stream that gives the application all that was read here.
 
-    :raises UnreadableError: the body is no urlencoded form in UTF-8, too long, cut off, or has too
-        many fields or values.
+    :param max_bytes: the longest body that is read.
+    :raises UnreadableError: the body is no urlencoded form in UTF-8, is longer than that, ends too
+        early or in an error of the server, or has too many fields or values, or too long a value.
     """
     content_type = environ.get("CONTENT_TYPE") or ""
     if not _has_body(environ):
@@ -92,7 +96,8 @@ def _has_body(environ: dict[str, Any]) -> bool:
 
 
 def _read_once(environ: dict[str, Any], max_bytes: int) -> bytes | None:
-    """Several keys of one request share one reading, while the stream is the one it left."""
+    """The body, which the first key of a request reads and all others find in the environ, unless
+    somebody has put another stream there since."""
     read: tuple[object, bytes | None] | None = environ.get(_BODY)
     if read is None or read[0] is not environ["wsgi.input"]:
         body = _read(environ, max_bytes)
@@ -101,8 +106,11 @@ def _read_once(environ: dict[str, Any], max_bytes: int) -> bytes | None:
 
 
 def _read(environ: dict[str, Any], max_bytes: int) -> bytes | None:
-    """The whole body, or None where it is longer, cut off or of unknown length. Never reads beyond
-    the body's end (PEP 3333), and nothing of a body that says it is too long."""
+    """The whole body, or None where it is longer than that, ends too early, or has no known end.
+
+    Never reads beyond the end of the body, where some servers would wait for ever (PEP 3333), and
+    reads nothing of a body whose Content-Length is too large.
+    """
     stream = environ["wsgi.input"]
     if _is_chunked(environ):
         if not environ.get("wsgi.input_terminated"):
@@ -119,7 +127,7 @@ def _read(environ: dict[str, Any], max_bytes: int) -> bytes | None:
     try:
         while len(body) < wanted and (piece := stream.read(wanted - len(body))):
             body += piece
-    except Exception as error:  # noqa: BLE001 - the server's own, which the application must meet
+    except Exception as error:  # noqa: BLE001 - the application gets it when it reads
         failure = error
     if failure is not None or len(body) > max_bytes:
         environ["wsgi.input"] = io.BufferedReader(_Replay(body, stream, failure))
@@ -129,7 +137,8 @@ def _read(environ: dict[str, Any], max_bytes: int) -> bytes | None:
 
 
 class _Replay(io.RawIOBase):
-    """What was read of a stream, then what reading it raised or the rest of it."""
+    """A stream that gives what was read of another one, and then the rest of that, or the exception
+    that reading it raised."""
 
     def __init__(self, head: bytes, rest: Any, failure: Exception | None) -> None:
         self._head = head

@@ -1,42 +1,82 @@
-"""Values that a client chose, written so that they can be part of a key."""
+"""Text that a client chose: header names, header values, and values written into a key."""
 
 from __future__ import annotations
 
 import re
 from hashlib import blake2b
+from unicodedata import decimal
 from urllib.parse import quote
 
-LONGEST = 64
-"""Characters of a value in a key; a longer one is replaced by its digest."""
+MAX_VALUE_LENGTH = 64
+"""Characters of a value in a key; a longer value is replaced by its digest."""
 
-_plain = re.compile(r"[A-Za-z0-9._~@:/+=-]{1,64}").fullmatch
+is_header_name = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+").fullmatch
+"""A token (RFC 9110, section 5.6.2) without ``_``: in the environ ``X_Id`` and ``X-Id`` have one
+name, so servers drop the former, and a configuration is to name the latter."""
 
+is_cookie_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+"""A token (RFC 6265, section 4.1.1)."""
 
-def escaped(value: str) -> str:
-    """The value as printable ASCII without space, comma, braces or quotes; ``%`` only begins an
-    escape and ``#`` a digest, so that no two values look alike."""
-    if _plain(value):
-        return value
-    raw = value.encode("utf-8", "surrogatepass")
-    text = quote(raw, safe="._~@:/+=-")
-    return text if len(text) <= LONGEST else digest(raw)
+_needs_no_escape = re.compile(r"[A-Za-z0-9._~@:/+=-]{1,64}").fullmatch
 
 
-def digest(raw: bytes) -> str:
-    """``#`` and 128 bits of BLAKE2b: for what is too long, and for what should not be read."""
-    return "#" + blake2b(raw, digest_size=16).hexdigest()
-
-
-def escaped_name(name: str) -> str:
-    """The same for a name that stands before a value: it has no colon, which ends it."""
-    return escaped(name).replace(":", "%3A")
+def environ_name(header: str) -> str:
+    """The environ variable in which WSGI has a request header (PEP 3333): HTTP_X_API_KEY."""
+    name = header.upper().replace("-", "_")
+    return name if name in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{name}"
 
 
 def from_wsgi(value: str) -> str:
-    """The text of a header, whose bytes PEP 3333 hands over as latin-1: UTF-8 where they are."""
+    """The text of a header value. PEP 3333 hands over its bytes as Latin-1; where they are valid
+    UTF-8, they are read as UTF-8."""
     if value.isascii():
         return value
     try:
         return value.encode("latin-1").decode()
     except UnicodeError:
         return value
+
+
+def escaped(value: str) -> str:
+    """The value as at most 64 characters of printable ASCII without space, comma, braces or quotes.
+
+    Different values give different texts: ``%`` occurs only in a percent-encoded byte, and ``#``
+    only in front of the digest that replaces a long value.
+    """
+    if _needs_no_escape(value):
+        return value
+    raw = value.encode("utf-8", "surrogatepass")
+    text = quote(raw, safe="._~@:/+=-")
+    return text if len(text) <= MAX_VALUE_LENGTH else digest(raw)
+
+
+def escaped_name(name: str) -> str:
+    """The same for the name in ``type:name:value``, whose end is its colon: it has none itself."""
+    return escaped(name).replace(":", "%3A")
+
+
+def digest(raw: bytes) -> str:
+    """``#`` and 128 bits of BLAKE2b in hexadecimal, for a value that is long or secret."""
+    return "#" + blake2b(raw, digest_size=16).hexdigest()
+
+
+_is_number = re.compile(r"-?\d+(\.\d+)?").fullmatch
+_is_uuid = re.compile(r"[0-9A-Fa-f]{8}-([0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}").fullmatch
+
+
+def canonical_path_value(value: str) -> str:
+    """One text for all spellings of a path variable that an application may read as one value.
+
+    Those are numbers with leading zeros, with digits of other scripts, or with more digits than a
+    float distinguishes, and UUIDs in upper or lower case.
+    """
+    if _is_uuid(value):
+        return value.lower()
+    if not _is_number(value):
+        return value
+    if not value.isascii():
+        value = "".join(str(decimal(char)) if char not in "-." else char for char in value)
+    if "." in value:
+        return repr(float(value) + 0.0).removesuffix(".0")  # adding 0.0 turns -0.0 into 0.0
+    number = value.lstrip("-").lstrip("0") or "0"
+    return f"-{number}" if value[0] == "-" and number != "0" else number

@@ -7,7 +7,7 @@ from itertools import combinations
 
 from ..decision import Limit
 from ..errors import ConfigError, Mistake
-from ..identity import chosen_freely
+from ..identity import is_client_controlled
 from ..limits import describe
 from .model import Rule, RuleLimit, RuleSet
 from .patterns import Pattern, too_many
@@ -176,7 +176,8 @@ def _chosen_freely(limits: Sequence[RuleLimit], application: Sequence[RuleLimit]
     """What is wrong where these limits, and those of the application, hold nobody back who sends
     another value each time; nothing where one of them does."""
     parts = [
-        [part for part in limit.key if chosen_freely(part)] for limit in (*limits, *application)
+        [part for part in limit.key if is_client_controlled(part)]
+        for limit in (*limits, *application)
     ]
     if not limits or not all(parts):
         return ""

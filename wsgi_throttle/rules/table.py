@@ -17,7 +17,7 @@ from ..identity import (
     Key,
     KeyFunction,
     Networks,
-    canonical,
+    canonical_path_value,
     client_address,
     key_function,
     preflight_key,
@@ -321,7 +321,7 @@ class RuleTable:
             return _Found(rule, ())
         return _Found(
             rule,
-            tuple((name, canonical(values[name])) for name in pattern.variables),
+            tuple((name, canonical_path_value(values[name])) for name in pattern.variables),
         )
 
     def _plan(

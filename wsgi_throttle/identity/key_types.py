@@ -1,0 +1,238 @@
+"""The types of key: one row of KEY_TYPES for each, and the function that it names.
+
+To add one, write its function and its row here, its line in docs/keys.md, and its attacks in
+tests/test_keys.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from ..hooks import Hook
+from .cookies import cookie_reader
+from .form import UnreadableError, form_values, query_values
+from .session import environ_reader, hook_text, user_text
+from .settings import Identity
+from .text import (
+    digest,
+    environ_name,
+    escaped,
+    escaped_name,
+    from_wsgi,
+    is_cookie_name,
+    is_header_name,
+)
+
+Environ: TypeAlias = dict[str, Any]
+PathArgs: TypeAlias = Mapping[str, str]
+"""The variables of the path that matched: name -> canonical value."""
+Key: TypeAlias = str | tuple[str, ...]
+"""``type:value``, or several where the request has several values: each of them is charged."""
+Lookup: TypeAlias = Callable[[Environ, PathArgs], Key | None]
+"""From a request to its key of one type; None where the request has no value of it. Any thread may
+call it, and nothing that a client sends makes it raise."""
+
+
+def _always(_: str) -> bool:
+    return True
+
+
+def _never(_: str) -> bool:
+    return False
+
+
+class KeyType(NamedTuple):
+    """All there is to know about a type of key."""
+
+    compile: Callable[[str, Identity], Lookup]
+    """Function of (the argument, the settings); the argument is what follows the first colon of
+    ``header:X-API-Key``. It imports and compiles all that requests need, and raises ValueError with
+    the remedy in its message for an argument that does not fit."""
+    is_client_controlled: Callable[[str], bool] = _never
+    """Function of the argument: whether clients choose the value, and so get a new counter as
+    often as they like by sending another value."""
+    may_have_several: bool = False
+    """One request may have several values, each of which is charged."""
+    is_in_preflight: Callable[[str], bool] = _always
+    """Function of the argument: whether a CORS preflight can carry the value. Browsers send
+    preflights without body, cookies, credentials and the headers of the application."""
+    may_need_session: bool = False
+    """The value often depends on a session, which a preflight never carries; there it is absent
+    for everybody then."""
+
+
+def _no_argument(name: str, argument: str) -> None:
+    if argument:
+        raise ValueError(f'"{name}:{argument}" has too much: write {name}')
+
+
+def _needs_argument(name: str, argument: str, what: str) -> None:
+    if not argument:
+        raise ValueError(f'"{name}" needs the name of {what}')
+
+
+def _ip(argument: str, settings: Identity) -> Lookup:
+    _no_argument("ip", argument)
+    return settings.clients.key
+
+
+def _all(argument: str, _: Identity) -> Lookup:
+    _no_argument("all", argument)
+    return lambda environ, path_args: "all"
+
+
+def _session_user(argument: str, settings: Identity) -> Lookup:
+    _no_argument("session-user", argument)
+    read_user = settings.read_user
+
+    def find(environ: Environ, _: PathArgs) -> str | None:
+        user = read_user(environ)
+        return None if user is None else f"session-user:{escaped(user)}"
+
+    return find
+
+
+def _header(argument: str, _: Identity) -> Lookup:
+    if not is_header_name(argument):
+        raise ValueError(f'"header:{argument}" names no header: write header:X-API-Key')
+    variable = environ_name(argument)
+    prefix = f"header:{argument}:"
+    written = _secret if argument.lower() in _CREDENTIALS else escaped
+
+    def find(environ: Environ, _: PathArgs) -> str | None:
+        value = (environ.get(variable) or "").strip()
+        return prefix + written(from_wsgi(value)) if value else None
+
+    return find
+
+
+_CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie"})
+"""Headers whose values nobody should read in a log or a storage."""
+
+
+def _secret(value: str) -> str:
+    return digest(value.encode("utf-8", "surrogatepass"))
+
+
+def _cookie(argument: str, _: Identity) -> Lookup:
+    if not is_cookie_name(argument):
+        raise ValueError(f'"cookie:{argument}" names no cookie: write cookie:name')
+    read = cookie_reader(argument)
+    prefix = f"cookie:{argument}:"
+
+    def find(environ: Environ, _: PathArgs) -> str | None:
+        value = read(environ)
+        return prefix + _secret(value) if value else None
+
+    return find
+
+
+def _query(argument: str, _: Identity) -> Lookup:
+    _needs_argument("query", argument, "a parameter: write query:token")
+    prefix = f"query:{escaped_name(argument)}:"
+    return _fields(prefix, lambda environ: query_values(environ, argument))
+
+
+def _form(argument: str, settings: Identity) -> Lookup:
+    _needs_argument("form", argument, "a field: write form:email")
+    prefix = f"form:{escaped_name(argument)}:"
+    max_bytes = settings.form_max_bytes
+    return _fields(prefix, lambda environ: form_values(environ, argument, max_bytes))
+
+
+def _fields(prefix: str, read: Callable[[Environ], list[str]]) -> Lookup:
+    """The key of each value. All that cannot be read has one key, ``?``, which no value has, since
+    it would be escaped. If it were charged to the ip, an attacker would only have to make the body
+    unreadable to us to get round a limit on an account."""
+    unreadable = f"{prefix}?"
+
+    def find(environ: Environ, _: PathArgs) -> Key | None:
+        try:
+            keys = tuple(prefix + escaped(value) for value in read(environ))
+        except UnreadableError:
+            return unreadable
+        return keys if len(keys) > 1 else keys[0] if keys else None
+
+    return find
+
+
+def _path(argument: str, _: Identity) -> Lookup:
+    if not argument.isidentifier():
+        raise ValueError(f'"path:{argument}" names no variable of the path: write path:id')
+    prefix = f"path:{escaped_name(argument)}:"
+
+    def find(_: Environ, path_args: PathArgs) -> str | None:
+        value = path_args.get(argument)
+        return prefix + escaped(value) if value else None
+
+    return find
+
+
+def _environ(argument: str, settings: Identity) -> Lookup:
+    _needs_argument("environ", argument, "a variable: write environ:REMOTE_USER")
+    read = environ_reader(argument, clock=settings.clock)
+    prefix = f"environ:{escaped_name(argument)}:"
+
+    def find(environ: Environ, _: PathArgs) -> str | None:
+        value = user_text(read(environ))
+        return None if value is None else prefix + escaped(from_wsgi(value))
+
+    return find
+
+
+def _is_sent_by_client(variable: str) -> bool:
+    return variable.startswith("HTTP_") or variable in _SENT_BY_CLIENT
+
+
+_SENT_BY_CLIENT = frozenset(
+    {
+        *("CONTENT_LENGTH", "CONTENT_TYPE", "PATH_INFO", "QUERY_STRING", "RAW_URI"),
+        *("REMOTE_PORT", "REQUEST_METHOD", "REQUEST_URI"),
+    }
+)
+"""Variables of the environ, besides HTTP_*, in which servers put what the client sent."""
+
+
+def _python(argument: str, settings: Identity) -> Lookup:
+    hook = Hook(argument, hook_text, clock=settings.clock)
+    prefix = f"python:{argument}:"
+
+    def find(environ: Environ, _: PathArgs) -> str | None:
+        value = hook(environ)
+        return None if value is None else prefix + escaped(value)
+
+    return find
+
+
+KEY_TYPES = {
+    "ip": KeyType(_ip),
+    "session-user": KeyType(_session_user, is_in_preflight=_never),
+    "header": KeyType(_header, is_client_controlled=_always, is_in_preflight=_never),
+    "cookie": KeyType(_cookie, is_client_controlled=_always, is_in_preflight=_never),
+    "query": KeyType(_query, is_client_controlled=_always, may_have_several=True),
+    "form": KeyType(
+        _form, is_client_controlled=_always, may_have_several=True, is_in_preflight=_never
+    ),
+    "path": KeyType(_path, is_client_controlled=_always),
+    "environ": KeyType(
+        _environ,
+        is_client_controlled=_is_sent_by_client,
+        is_in_preflight=lambda variable: not variable.startswith(("HTTP_", "CONTENT_TYPE")),
+        may_need_session=True,
+    ),
+    "python": KeyType(_python, may_need_session=True),
+    "all": KeyType(_all),
+}
+
+
+def parse_key(spec: str) -> tuple[KeyType, str]:
+    """The type and the argument of a key in a configuration: of ``header:X-API-Key`` the type
+    ``header`` and the argument ``X-API-Key``, which is not checked here.
+
+    :raises ValueError: there is no such type; the message has those that there are.
+    """
+    name, _, argument = spec.partition(":")
+    if name not in KEY_TYPES:
+        raise ValueError(f'"{spec}" is not a key: use one of {", ".join(KEY_TYPES)}')
+    return KEY_TYPES[name], argument

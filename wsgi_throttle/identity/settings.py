@@ -1,0 +1,49 @@
+"""All settings on who the client is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from time import monotonic
+
+from .address import ClientIP, Clients
+from .session import Session, UserReader, user_reader
+
+
+@dataclass(frozen=True)
+class Identity:
+    """All settings on who the client is, and what is cached of clients: so one object serves all
+    rules of a configuration, and any thread.
+
+    :raises ValueError: a value that does not fit; the message has the remedy.
+    """
+
+    client_ip: ClientIP = field(default_factory=ClientIP)
+    session: Session | None = None
+    form_max_bytes: int = 65536
+    """The longest body that a ``form:`` key reads."""
+    clock: Callable[[], float] = field(default=monotonic, repr=False, compare=False)
+    """Monotonic seconds, for what is logged once a minute."""
+
+    def __post_init__(self) -> None:
+        if self.form_max_bytes < 1:
+            raise ValueError(f"form_max_bytes is {self.form_max_bytes}: it must be at least 1")
+
+    @cached_property
+    def clients(self) -> Clients:
+        """Finds the address of each request's client."""
+        return Clients(self.client_ip)
+
+    @cached_property
+    def read_user(self) -> UserReader:
+        """Finds the user of each request.
+
+        :raises ValueError: no session is configured, or its hook cannot be loaded.
+        """
+        if self.session is None:
+            raise ValueError(
+                "session-user needs to know the session: write session: {kind: flask, "
+                "secret_key: ${SECRET_KEY}} at the top level"
+            )
+        return user_reader(self.session, clock=self.clock)

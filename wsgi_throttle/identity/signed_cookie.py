@@ -1,0 +1,177 @@
+"""Sessions in cookies that the application signed: the signature is verified as Flask and Django do
+it, and what was verified is cached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, NamedTuple, TypeAlias
+
+from itsdangerous import BadData, URLSafeTimedSerializer
+
+from ..cache import Bounded
+from .cookies import CookieReader, cookie_reader, django_cookie_reader
+
+MAX_CACHED = 4096
+"""Verified cookies that are cached."""
+
+MAX_CACHED_LENGTH = 2048
+"""Characters of a cookie that is cached, so that all of them take 8 MB at most."""
+
+SUSPICIOUS_FAILURES = 10
+"""So many cookies in which no signature is good, and not one in which it is, are logged as a
+probable mistake in the settings."""
+
+DAY_S = 24 * 3600
+
+_log = logging.getLogger("wsgi_throttle")
+
+
+class Verified(NamedTuple):
+    """A cookie whose signature is good, and not too old."""
+
+    payload: Any
+    """The session: what was signed, decoded from JSON."""
+    expires_s: float
+    """When its lifetime ends: seconds of the wall clock, by which it was signed."""
+
+
+Verify: TypeAlias = Callable[[str], "Verified | None"]
+"""From a cookie's value to what it says; None where it is forged, expired, truncated, or signed
+with another key or for another purpose."""
+
+
+def _flask_verifier(secret_keys: Sequence[str], salt: str, lifetime_s: int) -> Verify:
+    """Verify as Flask's SecureCookieSessionInterface does."""
+    serializer = URLSafeTimedSerializer(
+        list(secret_keys),
+        salt=salt,
+        serializer=json,
+        signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha1},
+    )
+
+    def verify(cookie: str) -> Verified | None:
+        try:
+            payload, signed = serializer.loads(cookie, max_age=lifetime_s, return_timestamp=True)
+        except BadData:
+            return None
+        return Verified(payload, signed.timestamp() + lifetime_s)
+
+    return verify
+
+
+def _django_verifier(secret_keys: Sequence[str], salt: str, lifetime_s: int) -> Verify:
+    """Let Django verify, as its signed_cookies session backend does."""
+    signing = import_module("django.core.signing")  # here, since not everybody has Django
+    signer = signing.TimestampSigner(
+        key=secret_keys[0], fallback_keys=list(secret_keys[1:]), salt=salt
+    )
+
+    def verify(cookie: str) -> Verified | None:
+        try:
+            payload = signer.unsign_object(cookie, max_age=lifetime_s)
+            signed_s = signing.b62_decode(cookie.rsplit(":", 2)[1])
+        except (signing.BadSignature, ValueError, zlib.error):
+            return None
+        return Verified(payload, signed_s + lifetime_s)
+
+    return verify
+
+
+class Framework(NamedTuple):
+    """How a framework keeps a session in a signed cookie, with its own defaults."""
+
+    cookie: str
+    """The cookie's name."""
+    salt: str
+    """What is signed with besides the secret key, so that a signature serves one purpose."""
+    lifetime_s: int
+    """How long a cookie is good after it was signed."""
+    user: tuple[str, ...]
+    """Where in the session the user's id is."""
+    cookie_reader: Callable[[str], CookieReader]
+    """Function of the cookie's name."""
+    verifier: Callable[[Sequence[str], str, int], Verify]
+    """Function of secret keys (any of them may have signed), salt and lifetime in seconds."""
+    package: str | None = None
+    """What must be installed to verify."""
+
+
+FRAMEWORKS = {
+    "flask": Framework(
+        cookie="session",
+        salt="cookie-session",
+        lifetime_s=31 * DAY_S,
+        user=("user_id", "_user_id"),  # the second is Flask-Login's
+        cookie_reader=cookie_reader,
+        verifier=_flask_verifier,
+    ),
+    "django": Framework(
+        cookie="sessionid",
+        salt="django.contrib.sessions.backends.signed_cookies",
+        lifetime_s=14 * DAY_S,
+        user=("_auth_user_id",),
+        cookie_reader=django_cookie_reader,
+        verifier=_django_verifier,
+        package="django",
+    ),
+}
+
+
+class SignedCookie:
+    """Finds the user in a cookie that contains the session. A cookie that is missing or cannot be
+    verified is nobody's.
+
+    Only verified cookies are cached, until they expire, so that no stranger can fill the cache. Any
+    thread may call it; where two race, both verify.
+
+    :param find_user: from a session to its user; None for nobody.
+    """
+
+    def __init__(
+        self, read: CookieReader, verify: Verify, find_user: Callable[[Any], str | None]
+    ) -> None:
+        self._read = read
+        self._verify = verify
+        self._find_user = find_user
+        self._users: Bounded[str, tuple[str | None, float]] = Bounded(MAX_CACHED)
+        self._failures: int | None = 0  # None once a cookie has been verified
+
+    def __call__(self, environ: dict[str, Any]) -> str | None:
+        """The user of this request, or None."""
+        cookie = self._read(environ)
+        if not cookie:
+            return None
+        cached = self._users.get(cookie)
+        if cached is not None:
+            user, expires_s = cached
+            if time.time() < expires_s:
+                return user
+            self._users.pop(cookie, None)
+        verified = self._verify(cookie)
+        if verified is None:
+            self._count_failure()
+            return None
+        self._failures = None
+        user = self._find_user(verified.payload)
+        if len(cookie) <= MAX_CACHED_LENGTH:
+            self._users.keep(cookie, (user, verified.expires_s))
+        return user
+
+    def _count_failure(self) -> None:
+        failures = self._failures
+        if failures is None:
+            return
+        self._failures = failures + 1
+        if failures + 1 == SUSPICIOUS_FAILURES:
+            _log.warning(
+                "none of the first %d session cookies was signed as session: says, so everybody "
+                "counts as anonymous: check secret_key, salt and kind; sessions that the server "
+                "stores are read with kind: python:package.module:function",
+                SUSPICIOUS_FAILURES,
+            )

@@ -380,7 +380,7 @@ def test_an_enforced_rule_and_its_shadow_may_have_one_path() -> None:
 )
 def test_what_is_doubtful_is_warned_of(rules: list[Any], top: dict[str, Any], told: str) -> None:
     config = load({"storage": "memory://", "rules": rules, **top})
-    found = warnings(config, is_networked=config.storage.startswith("redis"))
+    found = warnings(config, reach=config.reach)
     assert any(told in str(warning) for warning in found), found
 
 

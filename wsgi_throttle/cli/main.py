@@ -82,7 +82,7 @@ def _check(config: Config, table: RuleTable, options: Any) -> None:
         f"\nstorage {_without_secrets(config.storage)}, mode {config.mode}, "
         f"on_storage_error {config.on_storage_error}"
     )
-    found = warnings(config, is_networked="redis" in config.storage.partition("://")[0])
+    found = warnings(config, reach=config.reach)
     for warning in found:
         print(f"warning: {warning}")
     print(f"{options.file}: {len(config.rules)} rules, {len(found)} warnings")
@@ -96,7 +96,6 @@ def _explain(config: Config, table: RuleTable, options: Any) -> None:
         "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
         "QUERY_STRING": query.decode("latin-1"),
         "REMOTE_ADDR": options.ip,
-        "wsgi_throttle.explain.user": options.user,
     }
     plan = table.match(options.method, environ["PATH_INFO"])
     print(f"{options.method} {given.decode(errors='backslashreplace')}")
@@ -187,7 +186,7 @@ def _named(rule: Rule) -> str:
 
 
 def _line(rule: Rule) -> str:
-    return f" (line {rule.line})" if rule.line else ""
+    return f" (line {rule.place.line})" if rule.place.line else ""
 
 
 def _keys(limits: Iterable[RuleLimit]) -> str:

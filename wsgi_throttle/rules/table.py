@@ -19,9 +19,7 @@ from ..identity import (
     Networks,
     canonical,
     client_address,
-    key_function,
 )
-from .lint import check
 from .model import METHODS, Rule, RuleLimit, RuleSet
 from .patterns import Matcher, forms, matcher
 
@@ -160,7 +158,7 @@ _NONE = _Found(None, ())
 class RuleTable:
     """Finds what is to be done for a request. Immutable but for its caches; any thread may use it.
 
-    :raises ConfigError: rules that can never be told apart, or too many for Werkzeug's matcher.
+    :param config: a rule set in which :func:`.lint.errors` finds nothing.
     """
 
     def __init__(self, config: RuleSet) -> None:
@@ -168,16 +166,6 @@ class RuleTable:
         self._made: Bounded[tuple[Any, ...], Charges] = Bounded(MAX_MADE)
         is_on = config.mode != "off"
         self.rules = tuple(rule for rule in config.rules if is_on and rule.mode != "off")
-        check(config, self.rules)
-        self._keys = {
-            key: key_function(key, config.identity)
-            for limits in (
-                config.application_limits,
-                config.default_limits,
-                *(rule.limits for rule in self.rules),
-            )
-            for key in (limit.key for limit in limits)
-        }
         # Shadow rules stand first: of two equal ones the shadow rule would replace the other.
         self._entries = [
             (rule, pattern)
@@ -362,14 +350,16 @@ class RuleTable:
     ) -> tuple[Counter, ...]:
         """:param method: to be counted by itself; empty for all together."""
         groups: dict[tuple[str, tuple[str, ...]], list[Term]] = {}
+        finds: dict[tuple[str, ...], KeyFunction] = {}
         for one in limits:
             term = Term(one.limit, one.cost, enforce, one.policy)
             groups.setdefault((one.scope, one.key), []).append(term)
+            finds[one.key] = one.find_key
         return tuple(
             Counter(
                 self._prefix(scope, key, method, enforce),
                 key,
-                self._keys[key],
+                finds[key],
                 tuple(terms),
             )
             for (scope, key), terms in groups.items()

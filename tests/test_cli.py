@@ -112,7 +112,23 @@ def test_check_without_the_secrets_is_for_ci(run, tmp_path: Path) -> None:  # ty
         (["POST", "/login?next=/x"], ["rule              login"]),
         (["POST", "/%6Cogin"], ["rule              login"]),
         (["GET", "/x/../login/"], ["is matched as     /x/../login and /login"]),
+        (
+            ["POST", "/login%0A"],
+            ["is matched as     /login\\n and /login\n", "rule              login"],
+        ),
+        (
+            ["POST", "/lo%80gin"],
+            ["is matched as     /lo\ufffdgin and /login\n", "rule              login"],
+        ),
         (["GET", "/api/export", "--user", "42"], ["here session-user:42"]),
+        (
+            ["OPTIONS", "/api/export", "--user", "42"],
+            [
+                "export: 3 per hour, sliding-window, by session-user, here session-user:42",
+                "a CORS preflight",
+                "export: 60 per hour, sliding-window, by ip, here ip:192.0.2.1",
+            ],
+        ),
         (["GET", "/api/export", "--ip", "2001:db8::1"], ["here ip:2001:db8::/64"]),
     ],
 )
@@ -161,6 +177,16 @@ def test_explain_reads_a_query_as_a_server_does(run, tmp_path: Path, query: str)
 
 def test_explain_takes_a_path_that_is_not_utf_8(run) -> None:  # type: ignore[no-untyped-def]
     assert run("explain", EXAMPLE, "GET", "/\udcff")[0] == 0
+
+
+@pytest.mark.parametrize(("mode", "told"), [("enforce", "answered 414"), ("shadow", "passed on")])
+def test_explain_tells_of_a_path_that_is_too_long(
+    run, tmp_path: Path, mode: str, told: str
+) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "throttle.yaml"
+    path.write_text(f"mode: {mode}\ndefault_limits: 1/s")
+    assert told in run("explain", str(path), "GET", "/" + "a" * 8192)[1]
+    assert told not in run("explain", str(path), "GET", "/" + "a" * 8191)[1]
 
 
 def test_explain_wants_an_address(run, capsys) -> None:  # type: ignore[no-untyped-def]

@@ -67,7 +67,12 @@ def test_another_client_and_another_path_are_unaffected() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/limited", "//limited", "/limited/", "/./limited", "/x/../limited", "/limited/."]
+    "path",
+    [
+        *("/limited", "//limited", "/limited/", "/./limited", "/x/../limited", "/limited/."),
+        *("/limited\n", "/limited/\n", "/limited\n/", "/ /limited", "/limited\x00"),
+        *("/limited\xff", "/lim\x80ited", "/limited\xc2\xa0", "/x/../lim\xf0\x9fited\n"),
+    ],
 )
 def test_no_spelling_of_a_path_dodges_its_limit(path: str) -> None:
     user = client(LIMITED)
@@ -152,15 +157,204 @@ def test_a_head_request_is_refused_without_a_body() -> None:
     assert (response.status_code, response.data) == (429, b"")
 
 
-def test_a_cors_preflight_is_free_unless_a_rule_names_options() -> None:
-    preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+LONGEST = 8192
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("application/json", "application/problem+json"),
+        ("text/html", "text/html; charset=utf-8"),
+        ("text/plain", "text/plain; charset=utf-8"),
+    ],
+)
+def test_a_path_that_is_too_long_to_be_matched_gets_414(accept: str, content_type: str) -> None:
+    app = App()
+    user = client({"path": "/**", "limits": "1 per hour"}, app=app, allow=["192.0.2.1"])
+    longest = "/" + "a" * (LONGEST - 1)
+    headers = {"Accept": accept}
+    assert [user.get(longest, headers=headers).status_code for _ in range(2)] == [200, 429]
+    for path in (longest + "a", "/" + "%C3%BC" * (LONGEST // 2)):
+        response = user.get(path, headers=headers)
+        assert response.status == "414 URI Too Long"
+        assert response.headers["Content-Type"] == content_type
+        assert response.headers["Cache-Control"] == "no-store"
+        assert "too long" in response.text
+        assert not [name for name, _ in response.headers if "ratelimit" in name.lower()]
+        head = user.head(path, headers=headers)
+        assert (head.status_code, head.data) == (414, b"")
+    assert app.calls == 1
+
+
+@pytest.mark.parametrize("mode", ["shadow", "off"])
+def test_a_path_that_is_too_long_is_passed_on_unmatched_where_nothing_is_enforced(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = App()
+    throttle = throttled({"path": "/**", "limits": "1 per hour"}, app=app, mode=mode)
+    monkeypatch.setattr(throttle, "_storage", None)
+    path = "/" + "a" * LONGEST
+    assert [Client(throttle).get(path).status_code for _ in range(2)] == [200] * 2
+    assert "wsgi_throttle.decision" not in app.environ
+
+
+PREFLIGHT = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+SECRET = {"session": {"kind": "flask", "secret_key": "s"}}
+
+
+def statuses(user: Client, count: int, path: str = "/a", **options: Any) -> list[int]:
+    """Of so many OPTIONS requests."""
+    return [user.options(path, **options).status_code for _ in range(count)]
+
+
+def test_cors_preflights_count_by_the_same_limits_on_counters_of_their_own() -> None:
+    app = App()
+    user = client({"path": "/a", "limits": "2 per hour"}, app=app)
+    assert statuses(user, 3, headers=PREFLIGHT) == [200, 200, 429]
+    assert app.calls == 2
+    assert statuses(user, 3) == [200, 200, 429]
+    assert user.get("/a").status_code == 429
+    assert statuses(user, 1, headers=PREFLIGHT, environ_base={"REMOTE_ADDR": "192.0.2.1"}) == [200]
+
+
+def test_cors_preflights_have_counters_of_their_own_for_the_other_limits_too() -> None:
     user = client(
-        {"path": "/a", "limits": "1 per hour"},
-        {"path": "/b", "methods": ["OPTIONS"], "limits": "1 per hour"},
+        {"path": "/a", "methods": ["POST"], "limits": "9 per hour"},
+        default_limits="2 per hour",
+        application_limits="3 per hour",
     )
-    assert [user.options("/a", headers=preflight).status_code for _ in range(3)] == [200] * 3
-    assert [user.options("/b", headers=preflight).status_code for _ in range(2)] == [200, 429]
-    assert [user.options("/a").status_code for _ in range(2)] == [200, 429]
+    assert statuses(user, 3, headers=PREFLIGHT) == [200, 200, 429]
+    assert [user.post("/a").status_code for _ in range(4)] == [200, 200, 200, 429]
+
+
+def test_a_cors_preflight_counts_as_any_request_where_a_rule_names_options() -> None:
+    user = client(
+        {"path": "/a", "methods": ["OPTIONS"], "limits": "2 per hour", "key": "header:X-Key"}
+    )
+    assert statuses(user, 1, headers=PREFLIGHT) == [200]
+    assert statuses(user, 2) == [200, 429]
+    assert statuses(user, 1, headers=PREFLIGHT) == [429]
+    assert statuses(user, 1, headers={**PREFLIGHT, "X-Key": "b"}) == [200]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"HTTP_ORIGIN": None},
+        {"HTTP_ACCESS_CONTROL_REQUEST_METHOD": None},
+        {"CONTENT_LENGTH": "1"},
+        {"CONTENT_LENGTH": "+0"},
+        {"HTTP_TRANSFER_ENCODING": "chunked"},
+        {"HTTP_COOKIE": "a=b"},
+        {"HTTP_AUTHORIZATION": "Bearer x"},
+        {"REQUEST_METHOD": "POST"},
+        {"REQUEST_METHOD": "PROPFIND"},
+    ],
+    ids=str,
+)
+def test_what_browsers_do_not_send_as_a_preflight_counts_as_any_request(
+    changes: dict[str, str | None],
+) -> None:
+    environ = {
+        "REQUEST_METHOD": "OPTIONS",
+        "HTTP_ORIGIN": "https://a.example",
+        "HTTP_ACCESS_CONTROL_REQUEST_METHOD": "POST",
+        "CONTENT_LENGTH": "0",
+        **changes,
+    }
+    user = Client(throttled({"path": "/a", "limits": "1 per hour"}), use_cookies=False)
+    present = {name: value for name, value in environ.items() if value is not None}
+    base = {"REMOTE_ADDR": "192.0.2.1", "PATH_INFO": "/a"}
+    assert user.get("/a", environ_base=base).status_code == 200
+    assert user.open(environ_overrides={**base, **present}).status_code == 429
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("session-user", "header:X-Key", "cookie:c", "form:email", "environ:HTTP_X_KEY"),
+        "environ:CONTENT_TYPE",
+        *("environ:beaker.session.user_id", "python:tests.test_middleware:nobody"),
+        ["ip", "header:X-Key"],
+        ["query:q", "session-user"],
+    ],
+    ids=str,
+)
+def test_preflights_are_counted_by_ip_at_twenty_times_the_quota_where_they_lack_the_key(
+    key: Any,
+) -> None:
+    user = client({"path": "/a", "limits": "2 per hour", "key": key}, **SECRET)
+    sent = [
+        *statuses(user, 20, headers=PREFLIGHT),
+        *statuses(user, 20, headers={**PREFLIGHT, "X-Key": "other"}),
+    ]
+    assert sent == [200] * 40
+    assert statuses(user, 1, headers={**PREFLIGHT, "X-Key": "third"}) == [429]
+    other = {"REMOTE_ADDR": "192.0.2.1"}
+    assert statuses(user, 1, headers=PREFLIGHT, environ_base=other) == [200]
+    assert user.post("/a").status_code == 200
+
+
+def nobody(environ: dict[str, Any]) -> None:
+    return None
+
+
+def test_a_token_bucket_has_twenty_times_the_burst_for_preflights() -> None:
+    limit = {"limit": "1 per hour", "strategy": "token-bucket", "burst": 2, "key": "header:X-Key"}
+    user = client({"path": "/a", "limits": [limit]})
+    assert statuses(user, 41, headers=PREFLIGHT) == [200] * 40 + [429]
+
+
+@pytest.mark.parametrize("key", ["ip", "all", "query:q"])
+def test_a_key_that_preflights_carry_counts_them_by_the_quota_itself(key: str) -> None:
+    user = client({"path": "/a", "limits": "2 per hour", "key": key})
+    assert statuses(user, 3, "/a?q=1", headers=PREFLIGHT) == [200, 200, 429]
+    assert statuses(user, 1, "/a?q=2", headers=PREFLIGHT) == [200 if key == "query:q" else 429]
+
+
+def test_a_large_quota_is_multiplied_as_far_as_it_can_be_counted_exactly() -> None:
+    largest = "600000000000 per hour; 1000000000000 per hour; 500000000000 per hour"
+    app = App()
+    client({"path": "/a", "limits": largest, "key": "header:X-Key"}, app=app).options(
+        "/a", headers=PREFLIGHT
+    )
+    charges = app.environ["wsgi_throttle.decision"].charges
+    assert [charge.limit.quota for charge in charges] == [6 * 10**11, 10**12]
+
+
+@pytest.mark.parametrize("per_method", [False, True])
+def test_reset_forgets_preflights_too(per_method: bool) -> None:
+    throttle = throttled(
+        {
+            "path": "/a",
+            "limits": [{"limit": "1 per hour", "key": "session-user"}, "1 per hour"],
+            "per_method": per_method,
+        },
+        default_limits="1 per hour",
+        **SECRET,
+    )
+    user = Client(throttle)
+    address = {"REMOTE_ADDR": "192.0.2.1"}
+    for path in ("/a", "/b"):
+        asked = {"path": path, "headers": PREFLIGHT, "environ_base": address}
+        assert statuses(user, 2, **asked) == [200, 429]
+        throttle.reset("192.0.2.1")
+        assert statuses(user, 2, **asked) == [200, 429]
+
+
+def test_a_shadow_rule_that_names_options_counts_preflights_as_any_request() -> None:
+    app = App()
+    shadow = {"path": "/a", "methods": ["OPTIONS"], "limits": "2 per hour", "mode": "shadow"}
+    user = client({"path": "/a", "limits": "9 per hour"}, shadow, app=app)
+
+    def shadow_remaining(**options: Any) -> int:
+        user.options("/a", **options)
+        decision = app.environ["wsgi_throttle.decision"]
+        charged = zip(decision.charges, decision.outcomes, strict=True)
+        (found,) = [outcome for charge, outcome in charged if not charge.enforce]
+        return int(found.remaining)
+
+    assert (shadow_remaining(headers=PREFLIGHT), shadow_remaining()) == (1, 0)
 
 
 def test_allowed_addresses_are_never_limited_and_blocked_ones_get_403() -> None:

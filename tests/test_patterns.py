@@ -14,6 +14,7 @@ from werkzeug.routing import Map, Rule
 
 from wsgi_throttle.rules.patterns import (
     CONVERTERS,
+    MAX_FORMS,
     Matcher,
     Pattern,
     forms,
@@ -210,14 +211,82 @@ def test_what_is_no_pattern_is_refused_with_a_remedy(text: str, told: str) -> No
         ("/api/expensive/../../health", ("/api/expensive/../../health", "/health")),
         ("/.well-known/x", ("/.well-known/x",)),
         ("/gr\xc3\xbc\xc3\x9fe", ("/grüße",)),
-        ("/\xff", ("/\ufffd",)),
         ("/\u4e2d", ("/?",)),
+        ("/a b", ("/a b",)),
+        ("/\xff", ("/\ufffd", "/")),
+        ("/\xef\xbf\xbd", ("/\ufffd",)),
+        ("/login\xff", ("/login\ufffd", "/login")),
+        ("/lo\x80gin", ("/lo\ufffdgin", "/login")),
+        ("/users/5/\xf0\x9fedit", ("/users/5/\ufffdedit", "/users/5/edit")),
+        ("/login\n", ("/login\n", "/login")),
+        ("/login/\n", ("/login/\n", "/login")),
+        ("/login\n/", ("/login\n", "/login")),
+        ("/ /login", ("/ /login", "/login")),
+        ("/\tusers\x00/ 5\x7f", ("/\tusers\x00/ 5\x7f", "/users/5")),
+        ("/login\xc2\xa0", ("/login\xa0", "/login")),
+        ("/login\xe2\x80\x83", ("/login\u2003", "/login")),
+        ("/x/../login\n", ("/x/../login\n", "/x/../login", "/login", "/login\n")),
+        ("/x/.. /login", ("/x/.. /login", "/x/../login", "/login")),
+        ("/a/ /../login", ("/a/ /../login", "/a/../login", "/a/login", "/login")),
+        (
+            "/users/\xff/edit\n",
+            ("/users/\ufffd/edit\n", "/users/edit", "/users/edit\n", "/users/\ufffd/edit"),
+        ),
+        (
+            "/x/../lo\x80gin\n",
+            ("/x/../lo\ufffdgin\n", "/x/../login", "/login", "/lo\ufffdgin\n"),
+        ),
     ],
 )
 def test_a_path_is_matched_in_every_form_that_an_application_may_see(
     path_info: str, expected: tuple[str, ...]
 ) -> None:
     assert forms(path_info) == expected
+
+
+PIECES = ["a", "b", "/", ".", "..", "/../", " ", "\n", "\x00", "\xff", "\xe2\x80\x83", "\xc3\xbc"]
+
+
+def slashed(segments: list[str]) -> str:
+    return "/" + "/".join(segment for segment in segments if segment)
+
+
+def stripped(path: str) -> str:
+    return slashed([segment.strip(" \n\0\u2003") for segment in path.split("/")])
+
+
+def resolved(path: str) -> str:
+    kept: list[str] = []
+    for segment in path.split("/"):
+        if segment == "..":
+            kept = kept[:-1]
+        elif segment not in ("", "."):
+            kept.append(segment)
+    return slashed(kept)
+
+
+def dots(path: str) -> list[str]:
+    return [segment for segment in path.split("/") if segment in (".", "..")]
+
+
+@settings(max_examples=500)
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+@example("/a/\xff/../b/ \n/..\n/a\xff")
+@example("/../. ")
+def test_a_path_is_matched_by_the_changes_that_a_router_may_make_to_it(path_info: str) -> None:
+    raw = path_info.encode("latin-1")
+    written = slashed(raw.decode(errors="replace").split("/"))
+    valid = slashed(raw.decode(errors="ignore").split("/"))
+    found = forms(path_info)
+    assert found[0] == written
+    assert len(found) == len(set(found)) <= MAX_FORMS
+    assert {stripped(valid), resolved(written)} <= {*found}
+    if not dots(stripped(valid)):
+        assert {valid, stripped(written)} <= {*found}
+    if valid == written and dots(written) == dots(stripped(written)):
+        assert stripped(resolved(written)) in found
+    if stripped(valid) == valid:
+        assert resolved(valid) in found
 
 
 @given(st.text(max_size=60))

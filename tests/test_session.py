@@ -307,7 +307,20 @@ COOKIE_TEXT = st.text(
     max_size=12,
 )
 COOKIE_PARTS = st.lists(
-    st.one_of(COOKIE_TEXT, st.sampled_from(["s", "s=1", " s=2", "s =3", 's="4"']))
+    st.one_of(
+        COOKIE_TEXT,
+        st.sampled_from(
+            [
+                "s",
+                "s=1",
+                " s=2",
+                "s =3",
+                's="4"',
+                's="\\"\\101\\\\101\\8\\477\\"',
+                f"s={' ' * 40}5 ",
+            ]
+        ),
+    )
 )
 
 
@@ -323,6 +336,41 @@ def test_a_cookie_is_read_as_django_reads_it(parts: list[str], separator: str) -
     text = header.encode("latin-1").decode(errors="replace")
     read = django_cookie_reader("s")({"HTTP_COOKIE": header})
     assert (read or "") == django_cookies(text).get("s", "")
+
+
+@pytest.mark.parametrize("reader", [cookie_reader, django_cookie_reader])
+@pytest.mark.parametrize(
+    "text",
+    [
+        's="{}"'.format("\\" * 4000),
+        's="{}"'.format("\\101" * 1000),
+        's="{}'.format('\\"' * 2000),
+        's={}"'.format(" " * 4000),
+        's{}="'.format("\t" * 4000),
+        '{}s="'.format(" " * 4000),
+        '{}s="'.format("=;" * 2000),
+        "{}".format('s="\\";' * 600),
+    ],
+    ids=lambda text: repr(text[:12]),
+)
+def test_a_cookie_of_eight_times_the_length_takes_about_eight_times_as_long_to_read(
+    reader: Callable[[str], Callable[[dict[str, Any]], str | None]], text: str
+) -> None:
+    read = reader("s")
+
+    def seconds(header: str) -> float:
+        """Of the processor, the least of some tries."""
+        taken = []
+        for _ in range(5):
+            begun = time.thread_time()
+            read({"HTTP_COOKIE": header})
+            taken.append(time.thread_time() - begun)
+        return min(taken)
+
+    middle = len(text) // 2
+    longer = text[:middle] + text[middle - 500 : middle] * (len(text) * 7 // 500) + text[middle:]
+    # Where the time grows with the square of the length, 64 times as long.
+    assert seconds(longer) < 30 * seconds(text) + 0.002
 
 
 @given(st.text(st.characters(max_codepoint=255)))

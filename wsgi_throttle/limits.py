@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from difflib import get_close_matches
 
 from .decision import Limit
@@ -80,6 +81,23 @@ def check(limit: Limit, text: str) -> None:
         raise LimitError(
             text, "that many in that time cannot be counted exactly: shorten the period"
         )
+
+
+def multiplied(limit: Limit, factor: int) -> Limit:
+    """The limit with so many times its quota and burst, or as many times as can be counted."""
+    for times in range(factor, 1, -1):
+        larger = replace(limit, quota=limit.quota * times, burst=limit.burst * times)
+        if _fits(larger):
+            return larger
+    return limit
+
+
+def _fits(limit: Limit) -> bool:
+    try:
+        check(limit, "")
+    except LimitError:
+        return False
+    return True
 
 
 def _rate(part: str, text: str) -> tuple[int, int]:

@@ -98,12 +98,16 @@ class Throttle:
         )
         if plan.listed:
             verdict = serving.table.verdict(plan, environ)
-            if verdict == "block":
-                return _answer(start_response, serving.responder(plan).forbidden(environ))
-            if verdict == "allow":
-                return app(environ, start_response)
-        if plan.exempt or (plan.preflight and _is_preflight(environ)):
+            if verdict:
+                if verdict == "allow":
+                    return app(environ, start_response)
+                responder = serving.responder(plan)
+                answer = responder.forbidden if verdict == "block" else responder.path_too_long
+                return _answer(start_response, answer(environ))
+        if plan.exempt:
             return app(environ, start_response)
+        if plan.preflight and _is_preflight(environ):
+            plan = plan.preflight
         decision = self._take(plan, environ)
         if decision is None:
             retry_after_s = self._breaker.retry_after_s
@@ -244,8 +248,16 @@ def _log_mistakes(config: Config) -> None:
 
 def _is_preflight(environ: Environ) -> bool:
     """Whether an OPTIONS request is a CORS preflight (Fetch standard, 4.8), which a browser sends
-    by itself and whose 429 no page could read."""
-    return "HTTP_ORIGIN" in environ and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
+    by itself, without a body, cookies or credentials. With any of these a program sent it."""
+    return (
+        "HTTP_ORIGIN" in environ
+        and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
+        and environ.get("CONTENT_LENGTH") in (None, "", "0")
+        and not any(name in environ for name in _NOT_IN_A_PREFLIGHT)
+    )
+
+
+_NOT_IN_A_PREFLIGHT = ("HTTP_TRANSFER_ENCODING", "HTTP_COOKIE", "HTTP_AUTHORIZATION")
 
 
 def _announcing(

@@ -16,7 +16,7 @@ from ..limits import describe
 from ..rules.lint import warnings
 from ..rules.model import METHODS, Rule, RuleLimit
 from ..rules.patterns import forms, matcher
-from ..rules.table import Part, RuleTable
+from ..rules.table import MAX_PATH_BYTES, Part, RuleTable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -99,9 +99,13 @@ def _explain(config: Config, table: RuleTable, options: Any) -> None:
     }
     plan = table.match(options.method, environ["PATH_INFO"])
     print(f"{options.method} {given.decode(errors='backslashreplace')}")
+    if len(environ["PATH_INFO"]) > MAX_PATH_BYTES:
+        answer = "answered 414" if config.mode == "enforce" else "passed on"
+        print(f"  too long          over {MAX_PATH_BYTES} bytes: not matched, and {answer}")
+        return
     paths = forms(environ["PATH_INFO"])
     if paths != (environ["PATH_INFO"],):
-        print(f"  is matched as     {' and '.join(paths)}")
+        print(f"  is matched as     {' and '.join(map(_visible, paths))}")
     for rule in plan.rules:
         print(f"  rule              {_named(rule)}{_line(rule)}")
     if not plan.rules:
@@ -115,17 +119,21 @@ def _explain(config: Config, table: RuleTable, options: Any) -> None:
     if plan.exempt:
         print("  nothing is counted")
     for part in plan.parts:
-        _print_part(part, part.path_args, environ, options.user)
+        _print_part(part, environ, options.user)
+    if plan.preflight:
+        print("  a CORS preflight, without body, cookies and credentials, counts by itself:")
+        for part in plan.preflight.parts:
+            _print_part(part, environ, None)
     for rule, why in _losers(config, plan.rules, options.method, paths):
         print(f"  lost              {_named(rule)}{_line(rule)}: {why}")
 
 
-def _print_part(part: Part, path_args: Any, environ: dict[str, Any], user: str | None) -> None:
+def _print_part(part: Part, environ: dict[str, Any], user: str | None) -> None:
     for counter in part.counters:
         key = (
             f"session-user:{user}"
             if user and counter.key_types == ("session-user",)
-            else counter.key(environ, path_args)
+            else counter.key(environ, part.path_args)
         )
         for term in counter.terms:
             what = "counts" if term.enforce else "counts in shadow"
@@ -179,6 +187,13 @@ def _address(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
+
+
+def _visible(path: str) -> str:
+    """The path on one line, whatever control characters it has."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in path
+    )
 
 
 def _named(rule: Rule) -> str:

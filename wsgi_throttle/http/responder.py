@@ -1,4 +1,4 @@
-"""The answers to requests that do not reach the application: 429, 503 and 403.
+"""The answers to requests that do not reach the application: 429, 503, 403 and 414.
 
 Each comes as a problem (RFC 9457), a page or a line of text, whichever the client would rather
 have. All templates are read, checked and taken apart at start.
@@ -304,12 +304,12 @@ class Responder:
                 self._vary = "Accept, Origin"
                 self._origins[origin] = [*allow, ("Access-Control-Allow-Credentials", "true")]
 
-        detail = "Requests from this address are not allowed."
-        bodies = _error_bodies(403, "Forbidden", "forbidden", detail)
-        self._forbidden = {
-            kind: self._ready(_KINDS[kind].content_type, None, text)
-            for kind, text in bodies.items()
-        }
+        self._forbidden = self._error(
+            403, "Forbidden", "forbidden", "Requests from this address are not allowed."
+        )
+        self._path_too_long = self._error(
+            414, "URI Too Long", "uri_too_long", "The path of this request is too long."
+        )
 
     def too_many_requests(
         self, environ: dict[str, Any], decision: Decision, now_s: float
@@ -352,6 +352,11 @@ class Responder:
         ready = self._forbidden[self._kind(environ)]
         return self._answer("403 Forbidden", environ, [], ready)
 
+    def path_too_long(self, environ: dict[str, Any]) -> Response:
+        """414, for a path that is too long to be matched."""
+        ready = self._path_too_long[self._kind(environ)]
+        return self._answer("414 URI Too Long", environ, [], ready)
+
     def _answer(
         self, status: str, environ: dict[str, Any], headers: list[Header], ready: _Ready
     ) -> Response:
@@ -378,6 +383,14 @@ class Responder:
         limit = describe(tightest.limit)
         text = self._renders[kind](seconds, limit, tightest.policy, violated)
         return self._ready(self._content_types[kind], seconds, text)
+
+    def _error(self, status: int, title: str, error: str, detail: str) -> dict[str, _Ready]:
+        """An answer that is always the same, by kind."""
+        bodies = _error_bodies(status, title, error, detail)
+        return {
+            kind: self._ready(_KINDS[kind].content_type, None, text)
+            for kind, text in bodies.items()
+        }
 
     def _outage(self, kind: str, seconds: int) -> _Ready:
         detail = f"The service cannot answer right now. {_hint(seconds)}"

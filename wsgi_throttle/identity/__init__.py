@@ -29,6 +29,7 @@ from .keys import (
     chosen_freely,
     client_address,
     key_function,
+    preflight_key,
 )
 from .session import Session, user_reader
 
@@ -56,6 +57,7 @@ __all__ = [
     "key_function",
     "load_hook",
     "parse_network",
+    "preflight_key",
     "read_networks",
     "user_reader",
 ]

@@ -111,6 +111,26 @@ def chosen_freely(spec: str) -> bool:
     )
 
 
+def preflight_key(spec: Sequence[str]) -> tuple[tuple[str, ...], bool]:
+    """What a CORS preflight is counted by, where other requests are by this key, and whether many
+    clients may have one counter there.
+
+    Browsers send preflights without cookies, bodies, credentials and headers of one's own. Whoever
+    sends them nevertheless shall get no counter for each value, so the ip takes their place.
+    """
+    carried = [part for part in spec if _in_preflights(part)]
+    shared = len(carried) < len(spec) or any(_type(part) in _OF_THE_SERVER for part in spec)
+    if len(carried) < len(spec) and "ip" not in carried:
+        carried.append("ip")
+    return tuple(carried), shared
+
+
+def _in_preflights(spec: str) -> bool:
+    return _type(spec) not in _NOT_IN_PREFLIGHTS and not spec.startswith(
+        ("environ:HTTP_", "environ:CONTENT_TYPE")
+    )
+
+
 def _type(spec: str) -> str:
     return spec.partition(":")[0]
 
@@ -309,6 +329,11 @@ CHOSEN_FREELY = frozenset({"header", "cookie", "query", "form", "path"})
 
 _OF_SEVERAL = frozenset({"query", "form"})
 """The types of which a request may have several values."""
+
+_NOT_IN_PREFLIGHTS = frozenset({"session-user", "header", "cookie", "form"})
+
+_OF_THE_SERVER = frozenset({"environ", "python"})
+"""The types whose value often comes from a session too. A preflight has none and counts by ip."""
 
 _SENT = frozenset(
     {

@@ -19,18 +19,28 @@ from ..identity import (
     Networks,
     canonical,
     client_address,
+    key_function,
+    preflight_key,
 )
+from ..limits import multiplied
 from .model import METHODS, Rule, RuleLimit, RuleSet
 from .patterns import Matcher, forms, matcher
 
 LAYOUT = 2
 """The version of how states are kept: another one never meets the old states."""
 
+MAX_PATH_BYTES = 8192
+"""The longest PATH_INFO that is matched, since the time that takes grows with its length."""
+
 MAX_CACHED_PATHS = 4096
 MAX_CACHED_CHARACTERS = 512
 MAX_CACHED_PLANS = 1024
 MAX_MADE = 4096
 """Clients whose charges are kept."""
+
+PREFLIGHT_FACTOR = 20
+"""How many times the quota of a user is that of an address, in counting the CORS preflights of all
+users who share it."""
 
 _METHODS = frozenset(METHODS)
 
@@ -91,8 +101,8 @@ class Plan:
     """All that is to be done for requests which the same rules are for."""
 
     rules: tuple[Rule, ...]
-    """The rules that won, exempt ones too; empty where the defaults apply. Two where a path and
-    what its dots resolve to have different rules."""
+    """The rules that won, exempt ones too; empty where the defaults apply. Several where the
+    readings of a path have different rules."""
     parts: tuple[Part, ...]
     plain: bool
     """No rule has a condition and no two parts can share a bucket, so that every counter of every
@@ -113,9 +123,11 @@ class Plan:
     """The lists of the rules that are not exempt; a client that is on all of them may pass. None
     stands for no list, as where no rule won."""
     listed: bool
-    """There are lists of addresses to look the client up in."""
-    preflight: bool
-    """A CORS preflight is not charged: the method is OPTIONS, and no rule names it."""
+    """There is a verdict to ask for before anything is counted: the path is too long, or there are
+    lists of addresses to look the client up in."""
+    preflight: Plan | None
+    """The plan of a CORS preflight, which has the same rules and counters of its own. None where it
+    counts as any request does: the method is not OPTIONS, or a rule names it."""
     on_storage_error: str
 
     def charges(self, environ: Environ) -> Charges:
@@ -145,7 +157,7 @@ class Plan:
 
 
 class _Found(NamedTuple):
-    """The rule that won for one form of a path, None if none did, and what the variables of its
+    """The rule that won for one reading of a path, None if none did, and what the variables of its
     path are if it counts by one of them."""
 
     rule: Rule | None
@@ -166,6 +178,17 @@ class RuleTable:
         self._made: Bounded[tuple[Any, ...], Charges] = Bounded(MAX_MADE)
         is_on = config.mode != "off"
         self.rules = tuple(rule for rule in config.rules if is_on and rule.mode != "off")
+        self._keys = {
+            limit.key: limit.find_key
+            for limits in (
+                config.application_limits,
+                config.default_limits,
+                *(rule.limits for rule in self.rules),
+            )
+            for limit in limits
+        }
+        for key in {preflight_key(key)[0] for key in self._keys} - self._keys.keys():
+            self._keys[key] = key_function(key, config.identity)
         # Shadow rules stand first: of two equal ones the shadow rule would replace the other.
         self._entries = [
             (rule, pattern)
@@ -187,33 +210,44 @@ class RuleTable:
         }
         self._address = client_address(config.identity)
         self._enforce = config.mode == "enforce"
-        self._parts: dict[tuple[Rule, str, bool], Part] = {}
+        self._parts: dict[tuple[Rule, str, bool, bool], Part] = {}
         self._application, self._default = (
-            Part(None, self._counters(limits if is_on else (), "", self._enforce))
+            {
+                preflight: Part(
+                    None, self._counters(limits if is_on else (), "", self._enforce, preflight)
+                )
+                for preflight in (False, True)
+            }
             for limits in (config.application_limits, config.default_limits)
         )
-        # Paths are a client's to choose, and by their dots so are pairs of rules.
+        # Paths are a client's to choose, and by their readings so are sets of rules.
         most = max(MAX_CACHED_PLANS, 4 * len(self.rules))
         self._plans: Bounded[tuple[Any, ...], Plan] = Bounded(most)
         self._paths: Bounded[tuple[str, str], Plan] = Bounded(MAX_CACHED_PATHS)
         self._lines: Bounded[tuple[Line, ...], tuple[Line, ...]] = Bounded(most)
+        self._too_long = replace(self._plan("OTHER", (), ()), listed=self._enforce)
 
     def match(self, method: str, path_info: str) -> Plan:
         """What is to be done for a request, as REQUEST_METHOD and PATH_INFO have it.
 
-        A shadow rule rides along where it would win, were all shadow rules enforced.
+        A shadow rule rides along where it would win, were all shadow rules enforced. A path of more
+        than MAX_PATH_BYTES is not matched, and its plan counts nothing.
         """
         found = self._paths.get((method, path_info))
         if found is not None:
             return found
-        plan = self._match(method.upper(), path_info)
         if len(method) + len(path_info) <= MAX_CACHED_CHARACTERS:
-            self._paths.keep((method, path_info), plan)
-        return plan
+            return self._paths.keep((method, path_info), self._match(method.upper(), path_info))
+        if len(path_info) > MAX_PATH_BYTES:
+            return self._too_long
+        return self._match(method.upper(), path_info)
 
     def verdict(self, plan: Plan, environ: Environ) -> str:
-        """``allow``, ``block`` or nothing: what the lists of addresses say of the client. Allow
-        wins; where a path fits two rules, only what both of them allow is allowed."""
+        """``too long`` for a path that is not matched, else ``allow``, ``block`` or nothing: what
+        the lists of addresses say of the client. Allow wins; where a path fits several rules, only
+        what all of them allow is allowed."""
+        if plan is self._too_long:
+            return "too long"
         address = self._address(environ)
         if _holds(self.config.allow, address) or (
             plan.allow and all(_holds(one, address) for one in plan.allow)
@@ -244,11 +278,13 @@ class RuleTable:
 
     def every_charge(self, key: str) -> tuple[Charge, ...]:
         """All that a client with this key can have been charged, for forgetting it."""
-        counters = [*self._application.counters, *self._default.counters]
-        for rule in self.rules:
-            enforce = self._enforce and rule.mode == "enforce"
-            for method in METHODS if rule.per_method else ("",):
-                counters += self._counters(rule.limits, method, enforce)
+        counters: list[Counter] = []
+        for preflight in (False, True):
+            counters += self._application[preflight].counters + self._default[preflight].counters
+            for rule in self.rules:
+                enforce = self._enforce and rule.mode == "enforce"
+                for method in METHODS if rule.per_method else ("",):
+                    counters += self._counters(rule.limits, method, enforce, preflight)
         return _each_once(charge for counter in counters for charge in counter.charges(key))
 
     def _match(self, method: str, path_info: str) -> Plan:
@@ -284,14 +320,20 @@ class RuleTable:
             tuple((name, canonical(values[name])) for name in pattern.variables),
         )
 
-    def _plan(self, method: str, winners: Sequence[_Found], shadows: Sequence[_Found]) -> Plan:
+    def _plan(
+        self,
+        method: str,
+        winners: Sequence[_Found],
+        shadows: Sequence[_Found],
+        preflight: bool = False,
+    ) -> Plan:
         rules = tuple(rule for rule, _ in winners if rule)
         charged = [found for found in winners if not (found.rule and found.rule.exempt)]
-        parts = [self._part(found, method, self._enforce) for found in charged]
+        parts = [self._part(found, method, self._enforce, preflight) for found in charged]
         if charged:
-            parts.append(self._application)
+            parts.append(self._application[preflight])
         parts += [
-            self._part(found, method, False)
+            self._part(found, method, False, preflight)
             for found in shadows
             if not (found.rule and found.rule.exempt)
         ]
@@ -321,7 +363,11 @@ class RuleTable:
                 or self.config.block
                 or any(rule.allow or rule.block for rule in rules)
             ),
-            preflight=method == "OPTIONS" and not any("OPTIONS" in rule.methods for rule in rules),
+            preflight=self._plan(method, winners, shadows, preflight=True)
+            if method == "OPTIONS"
+            and not preflight
+            and not any("OPTIONS" in rule.methods for rule in rules)
+            else None,
             on_storage_error=max(
                 (found.rule.on_storage_error for found in charged if found.rule),
                 key=_SEVERITY.index,
@@ -332,48 +378,51 @@ class RuleTable:
     def _shared(self, lines: tuple[Line, ...]) -> tuple[Line, ...]:
         return self._lines.get(lines) or self._lines.keep(lines, lines)
 
-    def _part(self, found: _Found, method: str, enforce: bool) -> Part:
+    def _part(self, found: _Found, method: str, enforce: bool, preflight: bool) -> Part:
         """The part of a rule, with what it has counted for these variables of the path."""
         rule, path_args = found
         if rule is None:
-            return self._default
-        key = rule, method if rule.per_method else "", enforce
+            return self._default[preflight]
+        # A shadow rule that names OPTIONS counts as it would, were it enforced.
+        preflight = preflight and "OPTIONS" not in rule.methods
+        key = rule, method if rule.per_method else "", enforce, preflight
         part = self._parts.get(key)
         if part is None:
-            counters = self._counters(rule.limits, key[1], enforce)
-            otherwise = self._default.counters if rule.when and enforce else ()
+            counters = self._counters(rule.limits, key[1], enforce, preflight)
+            otherwise = self._default[preflight].counters if rule.when and enforce else ()
             part = self._parts[key] = Part(rule, counters, otherwise)
         return replace(part, path_args=dict(path_args)) if path_args else part
 
     def _counters(
-        self, limits: Sequence[RuleLimit], method: str, enforce: bool
+        self, limits: Sequence[RuleLimit], method: str, enforce: bool, preflight: bool
     ) -> tuple[Counter, ...]:
         """:param method: to be counted by itself; empty for all together."""
         groups: dict[tuple[str, tuple[str, ...]], list[Term]] = {}
-        finds: dict[tuple[str, ...], KeyFunction] = {}
         for one in limits:
-            term = Term(one.limit, one.cost, enforce, one.policy)
-            groups.setdefault((one.scope, one.key), []).append(term)
-            finds[one.key] = one.find_key
-        return tuple(
-            Counter(
-                self._prefix(scope, key, method, enforce),
-                key,
-                finds[key],
-                tuple(terms),
-            )
-            for (scope, key), terms in groups.items()
-        )
+            limit = one.limit
+            if preflight and preflight_key(one.key)[1]:
+                limit = multiplied(limit, PREFLIGHT_FACTOR)
+            terms = groups.setdefault((one.scope, one.key), [])
+            if all(limit != term.limit for term in terms):  # two may be equal once multiplied
+                terms.append(Term(limit, one.cost, enforce, one.policy))
+        counters = []
+        for (scope, key), found in groups.items():
+            prefix = self._prefix(scope, key, method, enforce, preflight)
+            counted_by = preflight_key(key)[0] if preflight else key
+            counters.append(Counter(prefix, counted_by, self._keys[counted_by], tuple(found)))
+        return tuple(counters)
 
-    def _prefix(self, scope: str, key: tuple[str, ...], method: str, enforce: bool) -> str:
+    def _prefix(
+        self, scope: str, key: tuple[str, ...], method: str, enforce: bool, preflight: bool
+    ) -> str:
         """Every part is escaped, so that no two configurations can mean one prefix."""
         parts = [
+            *([] if enforce else ["shadow"]),
+            *(["preflight"] if preflight else []),
             quote(scope, safe="=/<> ,"),
             quote(",".join(key), safe=","),
             *filter(None, [method]),
         ]
-        if not enforce:
-            parts.insert(0, "shadow")
         return f"{self.config.namespace}:{LAYOUT}:{':'.join(parts)}:{{"
 
 

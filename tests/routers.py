@@ -1,0 +1,225 @@
+"""One small site behind the routers of several frameworks, to learn which paths reach its views.
+
+Each view adds its name to the list that the environ has at RAN, and answers 200. Views are named
+as the keys of PATHS, which are also the names of the rules that limit them.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from posixpath import normpath
+from typing import Any
+
+from frameworks import WSGI, django_app
+
+RAN = "tests.ran"
+
+PATHS = {
+    "login": "/login",
+    "report": "/report/",
+    "edit": "/users/<id>/edit",
+    "item": "/items/<int:id>",
+    "file": "/files/<path:name>/raw",
+}
+"""As rules write them."""
+
+OTHER_NUMBERS = {"bottle": "/items/<int(signed=True):id>", "falcon": "/items/<id>"}
+"""The rule for ``item`` where the framework's own converter takes more than digits for a number:
+Bottle a minus, and Falcon whatever ``int()`` does."""
+
+NAMES = tuple(PATHS)
+
+
+def flask_site() -> WSGI:
+    from flask import Flask, request
+
+    def view(name: str) -> Callable[..., str]:
+        def run(**_: Any) -> str:
+            request.environ[RAN].append(name)
+            return name
+
+        return run
+
+    app = Flask("routers")
+    for name, path in PATHS.items():
+        app.add_url_rule(path, endpoint=name, view_func=view(name))
+    return app
+
+
+class DjangoSite:
+    """What ROOT_URLCONF names."""
+
+    urlpatterns: list[Any]
+    handler404: Any
+
+
+def django_site() -> WSGI:
+    """Both kinds of its patterns. The path in a regular expression often ends in ``$``."""
+    from django.http import HttpResponse
+    from django.test.utils import override_settings
+    from django.urls import path, re_path
+
+    def view(name: str) -> Callable[..., HttpResponse]:
+        def run(request: Any, *_: Any, **__: Any) -> HttpResponse:
+            request.environ[RAN].append(name)
+            return HttpResponse(name)
+
+        return run
+
+    DjangoSite.urlpatterns = [
+        path("login", view("login")),
+        re_path(r"^report/$", view("report")),
+        path("users/<str:id>/edit", view("edit")),
+        re_path(r"^items/(?P<id>\d+)$", view("item")),
+        path("files/<path:name>/raw", view("file")),
+    ]
+    DjangoSite.handler404 = staticmethod(lambda request, exception: HttpResponse(status=404))
+    application = django_app()
+
+    def app(environ: dict[str, Any], start_response: WSGI) -> Any:
+        with override_settings(ROOT_URLCONF=DjangoSite):
+            return application(environ, start_response)
+
+    return app
+
+
+def falcon_site() -> WSGI:
+    import falcon
+
+    class View:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def on_get(self, request: Any, response: Any, **_: Any) -> None:
+            request.env[RAN].append(self.name)
+
+    app = falcon.App()
+    app.req_options.strip_url_path_trailing_slash = True
+    routes = ["/login", "/report", "/users/{id}/edit", "/items/{id:int}", "/files/{name}/raw"]
+    for name, route in zip(NAMES, routes, strict=True):
+        app.add_route(route, View(name))
+    return app
+
+
+def bottle_site() -> WSGI:
+    import bottle
+
+    def view(name: str) -> Callable[..., str]:
+        def run(**_: Any) -> str:
+            bottle.request.environ[RAN].append(name)
+            return name
+
+        return run
+
+    app = bottle.Bottle()
+    routes = ["/login", "/report/", "/users/<id>/edit", "/items/<id:int>", "/files/<name:path>/raw"]
+    for name, route in zip(NAMES, routes, strict=True):
+        app.route(route, callback=view(name))
+    return app
+
+
+def pyramid_site() -> WSGI:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what they import is deprecated: cgi, pkg_resources
+        from pyramid.config import Configurator
+        from pyramid.exceptions import URLDecodeError
+        from pyramid.response import Response
+
+    def view(name: str) -> Callable[[Any], Response]:
+        def run(request: Any) -> Response:
+            request.environ[RAN].append(name)
+            return Response(name)
+
+        return run
+
+    routes = ["/login", "/report/", "/users/{id}/edit", r"/items/{id:\d+}", "/files/{name:.+}/raw"]
+    config = Configurator()
+    for name, route in zip(NAMES, routes, strict=True):
+        config.add_route(name, route)
+        config.add_view(view(name), route_name=name)
+    application = config.make_wsgi_app()
+
+    def app(environ: dict[str, Any], start_response: WSGI) -> Any:
+        try:
+            return application(environ, start_response)
+        except URLDecodeError:  # which it leaves to the server
+            start_response("400 Bad Request", [("Content-Type", "text/plain")])
+            return [b""]
+
+    return app
+
+
+def werkzeug_site() -> WSGI:
+    from werkzeug.exceptions import HTTPException
+    from werkzeug.routing import Map, Rule
+    from werkzeug.wrappers import Response
+
+    rules = [Rule(path, endpoint=name) for name, path in PATHS.items()]
+    routes = Map(rules, strict_slashes=False, merge_slashes=False)
+
+    def app(environ: dict[str, Any], start_response: WSGI) -> Any:
+        try:
+            name, _ = routes.bind_to_environ(environ).match()
+        except HTTPException as error:
+            return error.get_response(environ)(environ, start_response)
+        environ[RAN].append(name)
+        return Response(name)(environ, start_response)
+
+    return app
+
+
+def re_site(read: Callable[[str], str] = str) -> WSGI:
+    """What people write by hand: expressions that end in ``$``.
+
+    :param read: what they match, from PATH_INFO; by default as it comes.
+    """
+    expressions = [
+        r"^/login$",
+        r"^/report/?$",
+        r"^/users/([^/]+)/edit$",
+        r"^/items/(\d+)$",
+        r"^/files/(.+)/raw$",
+    ]
+    routes = dict(zip(NAMES, map(re.compile, expressions), strict=True))
+
+    def app(environ: dict[str, Any], start_response: WSGI) -> Any:
+        path = read(environ["PATH_INFO"])
+        for name, expression in routes.items():
+            if expression.match(path):
+                environ[RAN].append(name)
+                start_response("200 OK", [("Content-Type", "text/plain")])
+                return [name.encode()]
+        start_response("404 Not Found", [("Content-Type", "text/plain")])
+        return [b""]
+
+    return app
+
+
+def resolving_site() -> WSGI:
+    """With the dots resolved before."""
+    return re_site(lambda path: normpath(path.encode("latin-1").decode(errors="replace")))
+
+
+def stripping_site() -> WSGI:
+    """With white space stripped from every segment before."""
+
+    def read(path: str) -> str:
+        segments = path.encode("latin-1").decode(errors="ignore").split("/")
+        return "/" + "/".join(filter(None, map(str.strip, segments)))
+
+    return re_site(read)
+
+
+SITES: dict[str, Callable[[], WSGI]] = {
+    "flask": flask_site,
+    "django": django_site,
+    "falcon": falcon_site,
+    "bottle": bottle_site,
+    "pyramid": pyramid_site,
+    "werkzeug": werkzeug_site,
+    "re": re_site,
+    "resolving": resolving_site,
+    "stripping": stripping_site,
+}

@@ -174,7 +174,10 @@ _LINK = re.compile(r"\[([^]]*)\]\([^)]*\)")
 
 def _described(option: Option) -> Schema:
     """What an option accepts, with the reference's words without Markdown's links."""
-    schema = {**option.read.schema, "description": _LINK.sub(r"\1", option.doc)}
+    schema = option.read.schema
+    if "$ref" in schema:  # beside which draft-07 ignores everything
+        schema = {"allOf": [schema]}
+    schema = {**schema, "description": _LINK.sub(r"\1", option.doc)}
     if isinstance(option.default, str | int) and not option.shown_default:
         schema["default"] = option.default
     return schema

@@ -114,16 +114,29 @@ class Reader(Generic[T]):
         return self.parse(at)
 
 
-VARIABLE: Schema = {
-    "description": "taken from the environment: ${NAME} or ${NAME:-default}",
-    "type": "string",
-    "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^{}]*)?\}",
-}
+DEFINITIONS: dict[str, Schema] = {}
+"""The schemas that others refer to by name."""
+
+
+def definition(name: str, schema: Schema) -> Schema:
+    """Put a schema among the definitions; the reference to it."""
+    DEFINITIONS[name] = schema
+    return {"$ref": f"#/definitions/{name}"}
+
+
+_VARIABLE = definition(
+    "variable",
+    {
+        "description": "taken from the environment: ${NAME} or ${NAME:-default}",
+        "type": "string",
+        "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^{}]*)?\}",
+    },
+)
 
 
 def scalar(schema: Schema) -> Schema:
     """The schema of a single value, which may also come from the environment."""
-    return {"anyOf": [schema, {"$ref": "#/definitions/variable"}]}
+    return {"anyOf": [schema, _VARIABLE]}
 
 
 def text_like(pattern: str) -> Schema:

@@ -14,8 +14,8 @@ from ..identity import Identity, KeyFunction, key_function
 from ..rules.model import Place, Rule, RuleLimit
 from ..rules.patterns import Pattern
 from .mapping import Options
-from .options import DEFAULT_WORD, RESPONSE, RULE
 from .reader import Cursor, InvalidError
+from .rule_options import DEFAULT_WORD, RESPONSE, RULE
 
 
 @dataclass(frozen=True)

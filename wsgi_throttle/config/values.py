@@ -24,6 +24,7 @@ from .reader import (
     ReportedError,
     any_case,
     choice,
+    definition,
     list_schema,
     one_or_more,
     scalar,
@@ -34,9 +35,9 @@ from .reader import (
 
 _UNIT = any_case(sorted(limit_strings.UNITS_MS, key=len, reverse=True))
 _RATE = rf"[0-9]+\s*(/|{any_case(['per'])})\s*[0-9]*\s*({_UNIT})"
-LIMITS_PATTERN = rf"^\s*{_RATE}(\s*[;,|]\s*{_RATE})*\s*$"
+_LIMITS = rf"^\s*{_RATE}(\s*[;,|]\s*{_RATE})*\s*$"
 
-LIMIT_TEXT = Reader(TEXT.parse, text_like(LIMITS_PATTERN))
+LIMIT_TEXT = Reader(TEXT.parse, definition("limit-text", text_like(_LIMITS)))
 """One line of limits, not yet parsed: what it means depends on the strategy and the burst."""
 
 _strategy_name = choice([*STRATEGIES, *ALIASES])
@@ -47,7 +48,7 @@ def _strategy(at: Cursor) -> str:
     return ALIASES.get(name, name)
 
 
-STRATEGY = Reader(_strategy, _strategy_name.schema)
+STRATEGY = Reader(_strategy, definition("strategy", _strategy_name.schema))
 
 
 _DURATION = r"([0-9]{1,9})(?:\.([0-9]{1,3}))?\s*"
@@ -202,7 +203,7 @@ CONDITION_HOOK = Reader(_hook, text_like(r"^\s*python:[^:]+:[^:]+$"))
 # --- who ------------------------------------------------------------------------------------------
 
 KEY = one_or_more(
-    Reader(TEXT.parse, text_like(rf"^\s*({'|'.join(KEY_TYPES)})(:.*)?$")),
+    Reader(TEXT.parse, definition("key", text_like(rf"^\s*({'|'.join(KEY_TYPES)})(:.*)?$")))
 )
 """The types of key whose combination is counted."""
 

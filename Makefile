@@ -33,9 +33,10 @@ demo: ## serve the example application with 4 workers on ADDRESS
 	  '  curl -i -H "Accept: text/html" -d user_id=42 http://$(ADDRESS)/login' ''
 	@$(BIN)/gunicorn --workers 4 --bind $(ADDRESS) examples.wsgi:application
 
-test: ## run the whole test suite
+test: ## run the whole test suite, and print which branches it has not run
 	$(call environment,test)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m coverage run -m pytest
+	@$(BIN)/python -m coverage report
 
 lint: ## check style and types
 	$(call environment,lint)

@@ -153,11 +153,12 @@ def bytecodes(act: Callable[[], object]) -> int:
         count += event == "opcode"
         return trace
 
+    before = sys.gettrace()  # of the measurement of coverage
     sys.settrace(trace)
     try:
         act()
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
     return count
 
 

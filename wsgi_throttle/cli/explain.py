@@ -12,7 +12,8 @@ from urllib.parse import unquote_to_bytes
 from ..config import Config
 from ..limits import describe
 from ..rules.model import METHODS, Rule
-from ..rules.patterns import forms, matcher
+from ..rules.patterns import matcher
+from ..rules.readings import readings
 from ..rules.table import MAX_PATH_BYTES, Part, RuleTable
 from .command import Command, add_file, name_and_mode, read_file
 
@@ -46,7 +47,7 @@ def _run(arguments: Any) -> int:
         answer = "answered 414" if config.mode == "enforce" else "passed on"
         print(f"  too long          over {MAX_PATH_BYTES} bytes: not matched, and {answer}")
         return 0
-    paths = forms(environ["PATH_INFO"])
+    paths = readings(environ["PATH_INFO"])
     if paths != (environ["PATH_INFO"],):
         print(f"  is matched as     {' and '.join(map(_visible, paths))}")
     for rule in plan.rules:

@@ -15,7 +15,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any, NamedTuple, TypeAlias
 
-from werkzeug.http import parse_accept_header
+from werkzeug.wrappers import Request
 
 from ..cache import Bounded
 from ..decision import NEVER_MS, Charge, Decision, seconds_up
@@ -114,8 +114,9 @@ def negotiate(accept: str) -> str:
     if not accept.strip():
         return "json"
     qualities: dict[str, float] = {}
-    for media_range, quality in parse_accept_header(accept):  # the best first
-        qualities.setdefault(media_range.partition(";")[0].strip().lower(), quality)
+    for value, quality in Request({"HTTP_ACCEPT": accept}, populate_request=False).accept_mimetypes:
+        media_range = value.partition(";")[0].strip().lower()
+        qualities[media_range] = max(quality, qualities.get(media_range, 0))
     json = max(
         _quality(qualities, "application/problem+json"), _quality(qualities, "application/json")
     )

@@ -23,8 +23,10 @@ from ..identity import (
     preflight_key,
 )
 from ..limits import multiplied
+from .match import Matcher
 from .model import METHODS, Rule, RuleLimit, RuleSet
-from .patterns import Matcher, forms, matcher
+from .patterns import matcher
+from .readings import readings
 
 LAYOUT = 2
 """The version of how states are kept: another one never meets the old states."""
@@ -292,7 +294,7 @@ class RuleTable:
             method = "OTHER"
         winners: list[_Found] = []
         shadows: list[_Found] = []
-        for path in forms(path_info):
+        for path in readings(path_info):
             winner = self._find(self._enforced, method, path)
             if winner not in winners:
                 winners.append(winner)

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable
 from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 from .log_once import Notices
@@ -25,19 +26,18 @@ def load_hook(path: str) -> Callable[..., Any]:
         raise ValueError(f'"{path}" names no function: write python:package.module:function')
     module, _, name = path.partition(":")
     try:
-        found: Any = import_module(module)
+        import_module(module)
     except Exception as error:  # whatever their module raises
         raise ValueError(
             f'cannot import "{module}" ({type(error).__name__}: {error}): is it on the Python path?'
         ) from error
-    for part in name.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError as error:
-            raise ValueError(
-                f'"{module}" has no "{name}": check its spelling, and that it is defined before '
-                "the application is wrapped"
-            ) from error
+    try:
+        found = resolve_name(path)
+    except AttributeError as error:
+        raise ValueError(
+            f'"{module}" has no "{name}": check its spelling, and that it is defined before '
+            "the application is wrapped"
+        ) from error
     if not callable(found):
         raise ValueError(  # noqa: TRY004 - a bad value of a setting
             f'"{path}" is of type {type(found).__name__}, not a function'

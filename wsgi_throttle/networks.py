@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 Address: TypeAlias = IPv4Address | IPv6Address
+Network: TypeAlias = IPv4Network | IPv6Network
 
 _MAPPED = int(IPv6Address("::ffff:0:0"))
 _NAT64 = int(IPv6Address("64:ff9b::"))
@@ -25,11 +26,14 @@ class Networks:
     """Addresses and networks to look a client up in. The cost of a look-up hardly grows with their
     number, since they are kept as disjoint ranges, sorted.
 
+    :param networks: as text, or parsed.
     :raises ValueError: a text that is neither; the message has the remedy.
     """
 
-    def __init__(self, texts: Iterable[str] = ()) -> None:
-        networks = [parse_network(text) for text in texts]
+    def __init__(self, networks: Iterable[str | Network] = ()) -> None:
+        networks = [
+            parse_network(network) if isinstance(network, str) else network for network in networks
+        ]
         self._count = len(networks)
         self._ranges = {
             4: _ranges(net for net in networks if isinstance(net, IPv4Network)),
@@ -49,7 +53,7 @@ class Networks:
         return self._count > 0
 
 
-def _ranges(networks: Iterable[IPv4Network | IPv6Network]) -> tuple[list[int], list[int]]:
+def _ranges(networks: Iterable[Network]) -> tuple[list[int], list[int]]:
     merged = sorted(collapse_addresses(networks))  # type: ignore[type-var]
     return (
         [int(net.network_address) for net in merged],
@@ -57,7 +61,7 @@ def _ranges(networks: Iterable[IPv4Network | IPv6Network]) -> tuple[list[int], l
     )
 
 
-def parse_network(text: str) -> IPv4Network | IPv6Network:
+def parse_network(text: str) -> Network:
     """One address or network of a configuration; an IPv4-mapped one is its IPv4.
 
     :raises ValueError: it is neither; the message has the remedy.
@@ -94,7 +98,7 @@ def as_client(address: Address) -> Address:
     return address
 
 
-def read_networks(path: str | Path) -> list[str]:
+def read_networks(path: str | Path) -> list[Network]:
     """The addresses and networks in a file: one a line, empty lines and ``# comments`` are skipped.
 
     :raises ValueError: a line that is neither, with its number; or a file that cannot be read.
@@ -103,13 +107,12 @@ def read_networks(path: str | Path) -> list[str]:
         lines = Path(path).read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the list of networks {path}: {error}") from error
-    texts = []
+    networks = []
     for number, line in enumerate(lines, 1):
         text = line.partition("#")[0].strip()
         if text:
             try:
-                parse_network(text)
+                networks.append(parse_network(text))
             except ValueError as error:
                 raise ValueError(f"{path}:{number}: {error}") from None
-            texts.append(text)
-    return texts
+    return networks

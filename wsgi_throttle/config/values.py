@@ -9,7 +9,7 @@ from ..hooks import Hook
 from ..http.headers import HEADER_STYLES
 from ..identity import KEY_TYPES, environ_name, is_token
 from ..identity.session import KINDS
-from ..networks import Networks, parse_network, read_networks
+from ..networks import Network, Networks, parse_network, read_networks
 from ..rules.model import METHODS
 from ..rules.patterns import Pattern
 from ..storage import SCHEMES
@@ -208,16 +208,15 @@ KEY = one_or_more(
 """The types of key whose combination is counted."""
 
 
-def _network(at: Cursor) -> list[str]:
+def _network(at: Cursor) -> list[Network]:
     text = TEXT(at)
     if text.startswith("file:"):
         return read_networks(at.source.folder / text.removeprefix("file:"))
-    parse_network(text)
-    return [text]
+    return [parse_network(text)]
 
 
 def _networks(at: Cursor) -> Networks:
-    found: list[str] = []
+    found: list[Network] = []
     for item in at.items():
         found += item.attempt(_network, [])
     return Networks(found)

@@ -19,7 +19,8 @@ from selenium.webdriver.common.by import By
 
 from servers import wait_until
 from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome
-from wsgi_throttle.http.responder import Responder, Responses
+from wsgi_throttle.http.responder import Responder
+from wsgi_throttle.http.settings import ResponseSettings
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -54,7 +55,9 @@ class Site:
         quota = 0 if self.wait_ms == NEVER_MS else 5
         charge = Charge("b", Limit("sliding-window", quota, 60_000, quota), 1, True, "login")
         decision = Decision(False, [charge], [Outcome(self.wait_ms, 0, self.wait_ms)])
-        status, headers, body = Responder(Responses()).too_many_requests(environ, decision, 0)
+        status, headers, body = Responder(ResponseSettings()).too_many_requests(
+            environ, decision, 0
+        )
         if self.policy:
             headers.append(("Content-Security-Policy", self.policy))
         start_response(status, headers)

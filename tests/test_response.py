@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome
 from wsgi_throttle.http.headers import HEADER_STYLES
-from wsgi_throttle.http.responder import MAX_ACCEPT, Responder, Response, Responses, negotiate
+from wsgi_throttle.http.negotiate import negotiate
+from wsgi_throttle.http.responder import MAX_ACCEPT, Responder, Response
+from wsgi_throttle.http.settings import ResponseSettings
 
 NOW_S = 1_700_000_000.123
 PER_MINUTE = Limit("sliding-window", 5, 60_000, 5)
@@ -43,10 +45,10 @@ def environ(accept: str | None = None, **more: Any) -> dict[str, Any]:
 def answer(
     accept: str | None = None,
     decision: Decision | None = None,
-    settings: Responses | None = None,
+    settings: ResponseSettings | None = None,
     **more: Any,
 ) -> Response:
-    responder = Responder(settings or Responses())
+    responder = Responder(settings or ResponseSettings())
     return responder.too_many_requests(environ(accept, **more), decision or refused(), NOW_S)
 
 
@@ -118,7 +120,7 @@ CONTENT_TYPES = {
 @pytest.mark.parametrize("status", ANSWERS)
 @pytest.mark.parametrize(("accept", "content_type"), CONTENT_TYPES.items())
 def test_every_answer_comes_in_every_form(status: str, accept: str, content_type: str) -> None:
-    line, headers, body = ANSWERS[status](Responder(Responses()), environ(accept))
+    line, headers, body = ANSWERS[status](Responder(ResponseSettings()), environ(accept))
     assert line.startswith(status)
     assert dict(headers)["Content-Type"] == content_type
     assert dict(headers)["Content-Length"] == str(len(body))
@@ -129,7 +131,7 @@ def test_every_answer_comes_in_every_form(status: str, accept: str, content_type
 
 
 def test_an_accept_header_counts_as_far_as_it_is_of_sensible_length() -> None:
-    responder = Responder(Responses())
+    responder = Responder(ResponseSettings())
     early = "text/html," + "a/b;q=0.5," * MAX_ACCEPT
     late = "a/b;q=0.5," * MAX_ACCEPT + "text/html"
     cut = "a/b," * 125 + ",,,text/html-and-more,*/*"
@@ -142,7 +144,7 @@ def test_an_accept_header_counts_as_far_as_it_is_of_sensible_length() -> None:
 
 
 def test_what_clients_send_is_kept_bounded() -> None:
-    responder = Responder(Responses())
+    responder = Responder(ResponseSettings())
     for number in range(3_000):
         accept = f"application/json;n={number}"
         responder.too_many_requests(environ(accept), refused(number * 1_000 + 1), NOW_S)
@@ -153,7 +155,7 @@ def test_what_clients_send_is_kept_bounded() -> None:
 
 def test_a_client_that_sends_many_keys_makes_no_answer_larger() -> None:
     charges = [Charge(f"b{number}", PER_MINUTE, 1, True, "login") for number in range(5_000)]
-    responder = Responder(Responses())
+    responder = Responder(ResponseSettings())
     many = Decision(False, charges, [Outcome(40_001, 0, 40_001)] * 5_000)
     one = Decision(False, charges[:1], many.outcomes[:1])
     given = [responder.too_many_requests(environ(), decision, NOW_S) for decision in (many, one)]
@@ -225,7 +227,7 @@ def test_a_limit_that_lets_nothing_pass_has_no_time_anywhere() -> None:
 
 def test_one_wait_after_another_is_told_truly() -> None:
     """What was answered is kept, and must not be taken for the answer to another refusal."""
-    responder = Responder(Responses())
+    responder = Responder(ResponseSettings())
     for policy in ("login", "search"):
         for limit in (PER_MINUTE, PER_HOUR):
             for wait_ms in (1_000, 2_000, NEVER_MS):
@@ -236,7 +238,7 @@ def test_one_wait_after_another_is_told_truly() -> None:
 
 
 def test_outage_and_block_are_problems_too() -> None:
-    responder = Responder(Responses())
+    responder = Responder(ResponseSettings())
     status, headers, body = responder.unavailable(environ(JSON), 3)
     assert status == "503 Service Unavailable"
     assert dict(headers)["Retry-After"] == "3"
@@ -261,7 +263,7 @@ def test_outage_and_block_are_problems_too() -> None:
 def test_head_has_the_headers_of_get_but_for_the_bodys_length_and_no_body(
     status: str, accept: str
 ) -> None:
-    responder = Responder(Responses())
+    responder = Responder(ResponseSettings())
     line, headers, body = ANSWERS[status](responder, environ(accept))
     assert body
     head = ANSWERS[status](responder, environ(accept, REQUEST_METHOD="HEAD"))
@@ -271,14 +273,14 @@ def test_head_has_the_headers_of_get_but_for_the_bodys_length_and_no_body(
 
 @pytest.mark.parametrize("style", HEADER_STYLES)
 def test_the_configured_headers_are_there(style: str) -> None:
-    headers = answer(JSON, settings=Responses(headers=style))[1]
+    headers = answer(JSON, settings=ResponseSettings(headers=style))[1]
     for name, choice in (("X-RateLimit-Limit", "x-ratelimit"), ("RateLimit", "ietf")):
         assert (name in dict(headers)) == (style in {choice, "both"})
     assert "Retry-After" in dict(headers)
 
 
 def test_answers_share_no_list() -> None:
-    responder = Responder(Responses())
+    responder = Responder(ResponseSettings())
     for give in ANSWERS.values():
         first = give(responder, environ())[1]
         first.append(("X-Added", "1"))
@@ -312,7 +314,7 @@ class Page(HTMLParser):
 
 @pytest.mark.parametrize("status", ANSWERS)
 def test_pages_have_a_language_a_title_and_a_viewport_and_load_nothing(status: str) -> None:
-    body = ANSWERS[status](Responder(Responses()), environ(HTML))[2]
+    body = ANSWERS[status](Responder(ResponseSettings()), environ(HTML))[2]
     page = Page(body)
     assert ("html", {"lang": "en"}) in page.elements
     tags = [tag for tag, _ in page.elements]
@@ -357,13 +359,13 @@ FILLED = {
 @pytest.mark.parametrize(("kind", "template", "expected"), FILLED.values(), ids=FILLED)
 def test_own_templates_are_filled(kind: str, template: str, expected: str) -> None:
     accept = {"html": HTML, "json": JSON, "text": TEXT}[kind]
-    headers, body = answer(accept, settings=Responses(**{kind: template}))[1:]
+    headers, body = answer(accept, settings=ResponseSettings(**{kind: template}))[1:]
     assert body.decode() == expected
     assert dict(headers)["Content-Length"] == str(len(body))
 
 
 def test_own_json_is_not_called_a_problem_but_other_answers_still_are() -> None:
-    responder = Responder(Responses(json='{"wait": $retry_after}'))
+    responder = Responder(ResponseSettings(json='{"wait": $retry_after}'))
     given = responder.too_many_requests(environ(JSON), refused(), NOW_S)
     assert dict(given[1])["Content-Type"] == "application/json"
     assert dict(responder.forbidden(environ(JSON))[1])["Content-Type"] == CONTENT_TYPES[JSON]
@@ -380,7 +382,7 @@ ESCAPED = {
 def test_values_are_escaped(kind: str) -> None:
     template, expected = ESCAPED[kind]
     accept = {"html": HTML, "json": JSON, "text": TEXT}[kind]
-    settings = Responses(**{kind: template})
+    settings = ResponseSettings(**{kind: template})
     assert answer(accept, refused(policy="<b>'&"), settings)[2].decode() == expected
 
 
@@ -401,7 +403,7 @@ NEVER = {
 def test_own_templates_have_no_time_where_there_is_none(kind: str) -> None:
     template, expected = NEVER[kind]
     accept = {"html": HTML, "json": JSON, "text": TEXT}[kind]
-    settings = Responses(**{kind: template})
+    settings = ResponseSettings(**{kind: template})
     assert answer(accept, refused(NEVER_MS), settings)[2].decode() == expected
 
 
@@ -410,7 +412,7 @@ def test_own_templates_have_no_time_where_there_is_none(kind: str) -> None:
 APP = "https://app.example.com"
 
 
-def cors(settings: Responses, **more: Any) -> dict[str, str]:
+def cors(settings: ResponseSettings, **more: Any) -> dict[str, str]:
     headers = dict(answer(JSON, settings=settings, **more)[1])
     return {
         name.removeprefix("Access-Control-"): value
@@ -426,11 +428,11 @@ EXPOSED = (
 
 
 def test_without_cors_no_origin_may_read() -> None:
-    assert cors(Responses(), HTTP_ORIGIN=APP) == {"Vary": "Accept"}
+    assert cors(ResponseSettings(), HTTP_ORIGIN=APP) == {"Vary": "Accept"}
 
 
 def test_a_listed_origin_may_read_our_headers() -> None:
-    assert cors(Responses(cors=["https://x.example", APP]), HTTP_ORIGIN=APP) == {
+    assert cors(ResponseSettings(cors=["https://x.example", APP]), HTTP_ORIGIN=APP) == {
         "Allow-Origin": APP,
         "Allow-Credentials": "true",
         "Expose-Headers": EXPOSED,
@@ -440,22 +442,22 @@ def test_a_listed_origin_may_read_our_headers() -> None:
 
 @pytest.mark.parametrize("origin", ["https://evil.example", APP + ".evil.example", "null", ""])
 def test_an_origin_that_is_not_listed_may_not(origin: str) -> None:
-    assert cors(Responses(cors=[APP]), HTTP_ORIGIN=origin) == {"Vary": "Accept, Origin"}
+    assert cors(ResponseSettings(cors=[APP]), HTTP_ORIGIN=origin) == {"Vary": "Accept, Origin"}
 
 
 def test_a_request_without_origin_says_that_others_may_differ() -> None:
-    assert cors(Responses(cors=[APP])) == {"Vary": "Accept, Origin"}
+    assert cors(ResponseSettings(cors=[APP])) == {"Vary": "Accept, Origin"}
 
 
 @pytest.mark.parametrize("more", [{}, {"HTTP_ORIGIN": APP}], ids=["no origin", "some origin"])
 @pytest.mark.parametrize("setting", ["*", ["*"]], ids=["text", "list"])
 def test_any_origin_may_read_without_credentials(setting: Any, more: dict[str, str]) -> None:
     expected = {"Allow-Origin": "*", "Expose-Headers": EXPOSED, "Vary": "Accept"}
-    assert cors(Responses(cors=setting), **more) == expected
+    assert cors(ResponseSettings(cors=setting), **more) == expected
 
 
 def test_only_what_we_send_is_exposed() -> None:
-    settings = Responses(headers="none", cors=[APP])
+    settings = ResponseSettings(headers="none", cors=[APP])
     assert cors(settings, HTTP_ORIGIN=APP)["Expose-Headers"] == "Retry-After"
 
 
@@ -473,8 +475,8 @@ GOOD_ORIGINS = [
 
 @pytest.mark.parametrize("origin", GOOD_ORIGINS)
 def test_origins(origin: str) -> None:
-    assert Responses(cors=[origin]).cors == (origin,)
-    assert Responses(cors=origin).cors == (origin,)
+    assert ResponseSettings(cors=[origin]).cors == (origin,)
+    assert ResponseSettings(cors=origin).cors == (origin,)
 
 
 BAD = {
@@ -499,9 +501,9 @@ BAD = {
 @pytest.mark.parametrize(("settings", "message"), BAD.values(), ids=BAD)
 def test_bad_settings_say_what_would_be_right(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Responses(**settings)
+        ResponseSettings(**settings)
 
 
 def test_settings_of_the_same_values_are_equal() -> None:
-    assert Responses(cors=[APP]) == Responses(cors=(APP,))
-    assert hash(Responses(cors=[APP])) == hash(Responses(cors=(APP,)))
+    assert ResponseSettings(cors=[APP]) == ResponseSettings(cors=(APP,))
+    assert hash(ResponseSettings(cors=[APP])) == hash(ResponseSettings(cors=(APP,)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import Diagnostic
-from ..http.responder import Responses as ResponseSettings
+from ..http.settings import ResponseSettings
 from ..identity import ClientIP, Identity, Session
 from ..rules import lint
 from ..rules.model import Place, RuleSet

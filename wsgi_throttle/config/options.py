@@ -8,7 +8,7 @@ value. Defaults stand where the value is used, in the class that has it; a row r
 from __future__ import annotations
 
 from .. import limits as limit_strings
-from ..http.responder import Responses
+from ..http.settings import ResponseSettings
 from ..identity import IPV4_PREFIXES, IPV6_PREFIXES, ClientIP, Identity, Session
 from ..rules.model import MODES, ON_STORAGE_ERROR, RuleSet
 from .mapping import Option, Required, mapping
@@ -21,6 +21,7 @@ from .values import (
     LIFETIME_S,
     NAMESPACE,
     NETWORKS,
+    ORIGINS,
     SECRET_KEYS,
     SESSION_KIND,
     STORAGE_URI,
@@ -97,14 +98,14 @@ RESPONSES = (
     Option(
         "headers",
         HEADER_STYLE,
-        Responses.headers,
+        ResponseSettings.headers,
         f"`both`, `x-ratelimit`, `ietf` ([draft]({_DRAFT})) or `none`",
     ),
     *(
-        option._replace(default=getattr(Responses, option.name), shown_default="built in")
+        option._replace(default=getattr(ResponseSettings, option.name), shown_default="built in")
         for option in RESPONSE
     ),
-    Option("cors", one_or_more(TEXT), (), "the origins whose pages may read a 429"),
+    Option("cors", ORIGINS, (), "the origins whose pages may read a 429"),
 )
 
 # --- the top level --------------------------------------------------------------------------------

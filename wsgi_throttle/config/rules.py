@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from .. import limits as limit_strings
 from ..decision import Limit
-from ..http.responder import Responses as ResponseSettings
+from ..http.settings import ResponseSettings
 from ..identity import Identity, KeyFunction, key_function
 from ..rules.model import Place, Rule, RuleLimit
 from ..rules.patterns import Pattern

@@ -7,6 +7,8 @@ import re
 from .. import limits as limit_strings
 from ..hooks import Hook
 from ..http.headers import HEADER_STYLES
+from ..http.settings import check_origin
+from ..http.templates import compile_body
 from ..identity import KEY_TYPES, environ_name, is_token
 from ..identity.session import KINDS
 from ..networks import Network, Networks, parse_network, read_networks
@@ -257,16 +259,29 @@ STORAGE_URI = Reader(
 HEADER_STYLE = choice(HEADER_STYLES)
 
 
-def _body_file(at: Cursor) -> str:
-    path = at.source.folder / TEXT(at)
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise InvalidError(
-            f'"{path}" cannot be read: {reason}', "name a file beside the rule file"
-        ) from error
+def body_file(kind: str) -> Reader[str]:
+    """The template of a body of this kind: the text of a file, whose path is relative to the folder
+    of the configuration."""
+
+    def parse(at: Cursor) -> str:
+        path = at.source.folder / TEXT(at)
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise InvalidError(
+                f'"{path}" cannot be read: {reason}', "name a file beside the rule file"
+            ) from error
+        compile_body(kind, text)  # which keeps it for the answers
+        return text
+
+    return Reader(parse, ANY_TEXT)
 
 
-BODY_FILE = Reader(_body_file, ANY_TEXT)
-"""The text of a file, whose path is relative to the folder of the configuration."""
+def _origin(at: Cursor) -> str:
+    origin = TEXT(at)
+    check_origin(origin)
+    return origin
+
+
+ORIGINS = one_or_more(Reader(_origin, text_like(r"^\s*(\*|[a-z][a-z0-9+.-]*://[^/]+)\s*$")))

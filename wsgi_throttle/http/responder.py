@@ -1,266 +1,28 @@
 """The answers to requests that do not reach the application: 429, 503, 403 and 414.
 
 Each comes as a problem (RFC 9457), a page or a line of text, whichever the client would rather
-have. All templates are read, checked and taken apart at start.
+have. All templates are read and compiled at start.
 """
 
 from __future__ import annotations
 
-import json as json_format
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from html import escape
-from importlib.resources import files
-from string import Template
-from typing import Any, NamedTuple, TypeAlias
-
-from werkzeug.wrappers import Request
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 from ..cache import Bounded
 from ..decision import NEVER_MS, Charge, Decision, seconds_up
 from ..limits import describe
-from .headers import HEADER_STYLES, Header, LimitHeaders
+from .bodies import BUILT_IN, error_bodies, from_template, hint
+from .headers import Header, LimitHeaders
+from .negotiate import negotiate
+from .settings import ResponseSettings
+from .templates import KINDS
 
 Response: TypeAlias = tuple[str, list[Header], bytes]
 """Status line, headers and body, as WSGI wants them."""
 
-TEMPLATE_NAMES = ("retry_after", "limit", "rule")
-"""What a template may name: seconds to wait, the limit in words, and its name in headers and logs.
-Where no waiting helps, $retry_after is empty, in JSON null."""
-
 MAX_ACCEPT = 512
 """How many characters of an Accept header are read."""
-
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?")
-_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-
-_TYPE = "https://iana.org/assignments/http-problem-types#quota-exceeded"
-"""Defined by draft-ietf-httpapi-ratelimit-headers, with ``violated-policies``."""
-
-
-@dataclass(frozen=True)
-class Responses:
-    """How to answer.
-
-    :param headers: one of HEADER_STYLES.
-    :param html: a template of the 429's page; None for the built-in one. ``json`` and ``text``
-        likewise. ``$retry_after``, ``$limit`` and ``$rule`` stand for their values, ``$$`` for a
-        dollar sign.
-    :param cors: the origins whose pages may read our answers; ``*`` is any, without credentials.
-    :raises ValueError: with what is wrong, and what would be right.
-    """
-
-    headers: str = "both"
-    html: str | None = None
-    json: str | None = None
-    text: str | None = None
-    cors: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        if self.headers not in HEADER_STYLES:
-            known = ", ".join(HEADER_STYLES)
-            raise ValueError(f'headers: "{self.headers}" is not known: use one of {known}')
-        for kind in _KINDS:
-            template = getattr(self, kind)
-            if template is not None:
-                try:
-                    check_template(kind, template)
-                except ValueError as error:
-                    raise ValueError(f"{kind}: {error}") from None
-        origins = (self.cors,) if isinstance(self.cors, str) else tuple(self.cors)
-        for origin in origins:
-            _check_origin(origin, alone=len(origins) == 1)
-        object.__setattr__(self, "cors", origins)
-
-
-def check_template(kind: str, text: str) -> None:
-    """
-    :param kind: ``html``, ``json`` or ``text``.
-    :raises ValueError: the template names what is not known, or makes no JSON.
-    """
-    render = _compile(text, TEMPLATE_NAMES, _KINDS[kind].escape)
-    if kind == "json":
-        for retry_after in ("60", "null"):
-            try:
-                json_format.loads(render((retry_after, "5 per minute", "login")))
-            except ValueError as error:
-                raise ValueError(
-                    f"with $retry_after {retry_after} it is not JSON: {error}; "
-                    'write {"retry_after": $retry_after, "limit": "$limit"}'
-                ) from None
-
-
-def _check_origin(origin: str, *, alone: bool) -> None:
-    if origin == "*":
-        if not alone:
-            raise ValueError('cors: "*" is every origin: leave the others out')
-        return
-    right = origin.lower().rstrip("/")
-    scheme = right.partition(":")[0]
-    right = right.removesuffix(_DEFAULT_PORTS.get(scheme, "/"))
-    if right == origin and _ORIGIN.fullmatch(origin):
-        return
-    remedy = right if _ORIGIN.fullmatch(right) else "https://app.example.com"
-    raise ValueError(f'cors: "{origin}" is not an origin as browsers send it: write "{remedy}"')
-
-
-# --- which body -----------------------------------------------------------------------------------
-
-
-def negotiate(accept: str) -> str:
-    """``html``, ``json`` or ``text``: what an Accept header (RFC 9110, section 12.5.1) would rather
-    have. HTML has to be named, as browsers do; JSON goes first where nothing is preferred."""
-    if not accept.strip():
-        return "json"
-    qualities: dict[str, float] = {}
-    for value, quality in Request({"HTTP_ACCEPT": accept}, populate_request=False).accept_mimetypes:
-        media_range = value.partition(";")[0].strip().lower()
-        qualities[media_range] = max(quality, qualities.get(media_range, 0))
-    json = max(
-        _quality(qualities, "application/problem+json"), _quality(qualities, "application/json")
-    )
-    text = _quality(qualities, "text/plain")
-    html = qualities.get("text/html", 0)
-    if html and html >= max(json, text):
-        return "html"
-    return "json" if json and json >= text else "text"
-
-
-def _quality(qualities: dict[str, float], media_type: str) -> float:
-    """By the most specific range that names the type."""
-    for media_range in (media_type, f"{media_type.partition('/')[0]}/*", "*/*", "*"):
-        if media_range in qualities:
-            return qualities[media_range]
-    return 0
-
-
-# --- templates ------------------------------------------------------------------------------------
-
-
-def _compile(
-    text: str, names: Sequence[str], escaped: Callable[[str], str]
-) -> Callable[[Sequence[str]], str]:
-    """A function from the values of the names, in their order, to the filled template.
-
-    :raises ValueError: the template names something else.
-    """
-    pieces: list[str] = []
-    places: list[tuple[int, int]] = []
-    end = 0
-    for match in Template.pattern.finditer(text):
-        name = match["named"] or match["braced"]
-        if name and name not in names:
-            line = text.count("\n", 0, match.start()) + 1
-            known = ", ".join(f"${known}" for known in names)
-            raise ValueError(
-                f'line {line}: "{match[0]}" is not known: use {known}, or $$ for a dollar sign'
-            )
-        pieces.append(text[end : match.start()])
-        if name:
-            places.append((len(pieces), names.index(name)))
-        pieces.append("$" if match["escaped"] else match[0])
-        end = match.end()
-    pieces.append(text[end:])
-
-    def render(values: Sequence[str]) -> str:
-        filled = pieces.copy()
-        for place, index in places:
-            filled[place] = escaped(values[index])
-        return "".join(filled)
-
-    return render
-
-
-def _escape_json(text: str) -> str:
-    """As it stands between quotes."""
-    return json_format.dumps(text)[1:-1]
-
-
-def _packaged(name: str) -> str:
-    return (files(__package__) / "templates" / name).read_text("utf-8")
-
-
-class _Kind(NamedTuple):
-    """One form of body."""
-
-    content_type: str
-    escape: Callable[[str], str]
-
-
-_KINDS = {
-    "json": _Kind("application/problem+json", _escape_json),
-    "html": _Kind("text/html; charset=utf-8", escape),
-    "text": _Kind("text/plain; charset=utf-8", str),
-}
-
-
-# --- bodies ---------------------------------------------------------------------------------------
-
-_Render: TypeAlias = Callable[["int | None", str, str, Sequence[str]], str]
-"""(seconds to wait, None if that is no help; the tightest limit in words; its name; the names of
-all limits that refuse) -> the body of a 429."""
-
-
-def _hint(seconds: int | None) -> str:
-    if seconds is None:
-        return "Waiting will not help."
-    return f"Try again in {seconds} second{'' if seconds == 1 else 's'}."
-
-
-def _problem(seconds: int | None, limit: str, rule: str, violated: Sequence[str]) -> str:
-    # Nothing to escape: a limit is letters and digits, and names hold no quote and no backslash.
-    detail = f"The limit is {limit}. {_hint(seconds)}"
-    names = '","'.join(violated)
-    return (
-        f'{{"type":"{_TYPE}","title":"Too Many Requests","status":429,"detail":"{detail}",'
-        f'"retry_after":{"null" if seconds is None else seconds},"violated-policies":["{names}"],'
-        f'"error":"rate_limit_exceeded","message":"{detail}"}}\n'
-    )
-
-
-def _line(seconds: int | None, limit: str, rule: str, violated: Sequence[str]) -> str:
-    return f"Too many requests. The limit is {limit}. {_hint(seconds)}\n"
-
-
-def _filled(kind: str, template: str) -> _Render:
-    render = _compile(template, TEMPLATE_NAMES, _KINDS[kind].escape)
-    never = "null" if kind == "json" else ""
-
-    def fill(seconds: int | None, limit: str, rule: str, violated: Sequence[str]) -> str:
-        return render((never if seconds is None else str(seconds), limit, rule))
-
-    return fill
-
-
-_BUILT_IN: dict[str, _Render] = {
-    "json": _problem,
-    "html": _filled("html", _packaged("429.html")),
-    "text": _line,
-}
-
-_error_page = _compile(_packaged("error.html"), ("title", "detail"), escape)
-
-
-def _error_bodies(status: int, title: str, error: str, detail: str, **more: int) -> dict[str, str]:
-    """The bodies of an answer that tells of no limit, by kind."""
-    problem = {
-        "type": "about:blank",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        **more,
-        "error": error,
-        "message": detail,
-    }
-    return {
-        "json": json_format.dumps(problem, separators=(",", ":")) + "\n",
-        "html": _error_page((title, detail)),
-        "text": f"{title}. {detail}\n",
-    }
-
-
-# --- responses ------------------------------------------------------------------------------------
 
 _Ready: TypeAlias = tuple[tuple[Header, ...], bytes]
 """The headers that do not depend on the client, and the body."""
@@ -272,15 +34,15 @@ class Responder:
     What was answered is kept for a while, because who is refused once asks again at once.
     """
 
-    def __init__(self, settings: Responses) -> None:
+    def __init__(self, settings: ResponseSettings) -> None:
         self.limit_headers = LimitHeaders(settings.headers)
         """For the responses of the application, too."""
-        self._content_types = {kind: content_type for kind, (content_type, _) in _KINDS.items()}
-        self._renders = dict(_BUILT_IN)
-        for kind in _KINDS:
+        self._content_types = {kind: content_type for kind, (content_type, _) in KINDS.items()}
+        self._renders = dict(BUILT_IN)
+        for kind in KINDS:
             template = getattr(settings, kind)
             if template is not None:
-                self._renders[kind] = _filled(kind, template)
+                self._renders[kind] = from_template(kind, template)
         if settings.json is not None:
             # Nobody said that it is a problem.
             self._content_types["json"] = "application/json"
@@ -387,18 +149,17 @@ class Responder:
 
     def _error(self, status: int, title: str, error: str, detail: str) -> dict[str, _Ready]:
         """An answer that is always the same, by kind."""
-        bodies = _error_bodies(status, title, error, detail)
+        bodies = error_bodies(status, title, error, detail)
         return {
-            kind: self._ready(_KINDS[kind].content_type, None, text)
-            for kind, text in bodies.items()
+            kind: self._ready(KINDS[kind].content_type, None, text) for kind, text in bodies.items()
         }
 
     def _outage(self, kind: str, seconds: int) -> _Ready:
-        detail = f"The service cannot answer right now. {_hint(seconds)}"
-        bodies = _error_bodies(
+        detail = f"The service cannot answer right now. {hint(seconds)}"
+        bodies = error_bodies(
             503, "Service Unavailable", "service_unavailable", detail, retry_after=seconds
         )
-        return self._ready(_KINDS[kind].content_type, seconds, bodies[kind])
+        return self._ready(KINDS[kind].content_type, seconds, bodies[kind])
 
     def _ready(self, content_type: str, seconds: int | None, text: str) -> _Ready:
         body = text.encode()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ..decision import Limit
 from ..hooks import Hook
-from ..http.responder import Responses
+from ..http.settings import ResponseSettings
 from ..identity import Identity, KeyFunction
 from ..networks import Networks
 from .patterns import Pattern
@@ -67,7 +67,7 @@ class Rule:
     """(environ name, value) of all headers that the rule asks for."""
     allow: Networks | None = None
     block: Networks | None = None
-    responses: Responses | None = None
+    responses: ResponseSettings | None = None
     """Its own bodies, where it has any."""
     place: Place = field(default_factory=Place)
 

@@ -1,0 +1,32 @@
+"""Which kind of body a client would rather have."""
+
+from __future__ import annotations
+
+from werkzeug.wrappers import Request
+
+
+def negotiate(accept: str) -> str:
+    """``html``, ``json`` or ``text``: what an Accept header (RFC 9110, section 12.5.1) would rather
+    have. HTML has to be named, as browsers do; JSON goes first where nothing is preferred."""
+    if not accept.strip():
+        return "json"
+    qualities: dict[str, float] = {}
+    for value, quality in Request({"HTTP_ACCEPT": accept}, populate_request=False).accept_mimetypes:
+        media_range = value.partition(";")[0].strip().lower()
+        qualities[media_range] = max(quality, qualities.get(media_range, 0))
+    json = max(
+        _quality(qualities, "application/problem+json"), _quality(qualities, "application/json")
+    )
+    text = _quality(qualities, "text/plain")
+    html = qualities.get("text/html", 0)
+    if html and html >= max(json, text):
+        return "html"
+    return "json" if json and json >= text else "text"
+
+
+def _quality(qualities: dict[str, float], media_type: str) -> float:
+    """By the most specific range that names the type."""
+    for media_range in (media_type, f"{media_type.partition('/')[0]}/*", "*/*", "*"):
+        if media_range in qualities:
+            return qualities[media_range]
+    return 0

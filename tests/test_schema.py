@@ -132,6 +132,7 @@ BEYOND_A_SCHEMA = {
     # what has a grammar of its own
     *("a bad proxy", "a network with host bits", "an unknown storage option"),
     "a condition on what is no header",
+    "any origin, and another",
     # what YAML itself lets pass
     "a key twice",
 }

@@ -674,7 +674,7 @@ def test_what_is_built_to_be_checked_is_what_is_used(
     counted("wsgi_throttle.rules.table", "key_function")
     counted("wsgi_throttle.identity.keys", "user_reader")
     counted("wsgi_throttle.config.build", "open_storage")
-    counted("wsgi_throttle.http.templates", "compile_template")
+    counted("wsgi_throttle.http.bodies", "compile_template")
     counted("wsgi_throttle.rules.match", "read_pieces")
     (tmp_path / "429.html").write_text(f"{tmp_path} $limit")
     path = tmp_path / "throttle.yaml"

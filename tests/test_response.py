@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome
 from wsgi_throttle.http.headers import HEADER_STYLES
-from wsgi_throttle.http.negotiate import negotiate
-from wsgi_throttle.http.responder import MAX_ACCEPT, Responder, Response
+from wsgi_throttle.http.negotiate import MAX_ACCEPT, negotiate
+from wsgi_throttle.http.responder import Responder, Response
 from wsgi_throttle.http.settings import ResponseSettings
 
 NOW_S = 1_700_000_000.123

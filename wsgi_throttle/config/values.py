@@ -6,9 +6,9 @@ import re
 
 from .. import limits as limit_strings
 from ..hooks import Hook
+from ..http.bodies import fill
 from ..http.headers import HEADER_STYLES
 from ..http.settings import check_origin
-from ..http.templates import compile_body
 from ..identity import KEY_TYPES, environ_name, is_token
 from ..identity.session import KINDS
 from ..networks import Network, Networks, parse_network, read_networks
@@ -272,7 +272,7 @@ def body_file(kind: str) -> Reader[str]:
             raise InvalidError(
                 f'"{path}" cannot be read: {reason}', "name a file beside the rule file"
             ) from error
-        compile_body(kind, text)  # which keeps it for the answers
+        fill(kind, text)  # which keeps it for the answers
         return text
 
     return Reader(parse, ANY_TEXT)

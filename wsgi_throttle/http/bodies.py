@@ -1,16 +1,33 @@
-"""The bodies of our answers, by their kind."""
+"""The bodies of our answers: a problem (RFC 9457), a page, or a line of text."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from html import escape
-from typing import TypeAlias
+from importlib.resources import files
+from typing import NamedTuple, TypeAlias
 
-from .templates import compile_body, compile_template, packaged
+from .templates import NAMES, check_json, compile_template, escape_json
 
 _TYPE = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 """Defined by draft-ietf-httpapi-ratelimit-headers, with ``violated-policies``."""
+
+
+class Kind(NamedTuple):
+    """One form of body."""
+
+    content_type: str
+    escape: Callable[[str], str]
+
+
+KINDS = {
+    "json": Kind("application/problem+json", escape_json),
+    "html": Kind("text/html; charset=utf-8", escape),
+    "text": Kind("text/plain; charset=utf-8", str),
+}
+"""The forms of a body, by name."""
 
 Render: TypeAlias = Callable[["int | None", str, str, Sequence[str]], str]
 """(seconds to wait, None if that is no help; the tightest limit in words; its name; the names of
@@ -38,27 +55,36 @@ def _line(seconds: int | None, limit: str, rule: str, violated: Sequence[str]) -
     return f"Too many requests. The limit is {limit}. {hint(seconds)}\n"
 
 
-def from_template(kind: str, template: str) -> Render:
-    """The body that a template makes.
+@lru_cache(maxsize=256)
+def fill(kind: str, template: str) -> Render:
+    """The bodies that a template of this kind makes. Equal templates share one function, so that
+    the one that was made to check a configuration is also the one that answers.
 
     :raises ValueError: the template names what is not known, or makes no JSON.
     """
-    fill = compile_body(kind, template)
+    filled = compile_template(template, NAMES, KINDS[kind].escape)
+    if kind == "json":
+        check_json(filled)
     never = "null" if kind == "json" else ""
 
     def render(seconds: int | None, limit: str, rule: str, violated: Sequence[str]) -> str:
-        return fill((never if seconds is None else str(seconds), limit, rule))
+        retry_after = never if seconds is None else str(seconds)
+        return filled({"retry_after": retry_after, "limit": limit, "rule": rule})
 
     return render
 
 
+def _packaged(name: str) -> str:
+    return (files(__package__) / "templates" / name).read_text("utf-8")
+
+
 BUILT_IN: dict[str, Render] = {
     "json": _problem,
-    "html": from_template("html", packaged("429.html")),
+    "html": fill("html", _packaged("429.html")),
     "text": _line,
 }
 
-_error_page = compile_template(packaged("error.html"), ("title", "detail"), escape)
+_error_page = compile_template(_packaged("error.html"), ("title", "detail"), escape)
 
 
 def error_bodies(status: int, title: str, error: str, detail: str, **more: int) -> dict[str, str]:
@@ -74,6 +100,6 @@ def error_bodies(status: int, title: str, error: str, detail: str, **more: int) 
     }
     return {
         "json": json.dumps(problem, separators=(",", ":")) + "\n",
-        "html": _error_page((title, detail)),
+        "html": _error_page({"title": title, "detail": detail}),
         "text": f"{title}. {detail}\n",
     }

@@ -1,8 +1,11 @@
-"""Which kind of body a client would rather have."""
+"""Which form of body a client would rather have."""
 
 from __future__ import annotations
 
 from werkzeug.wrappers import Request
+
+MAX_ACCEPT = 512
+"""How many characters of an Accept header are read."""
 
 
 def negotiate(accept: str) -> str:

@@ -1,7 +1,7 @@
 """The answers to requests that do not reach the application: 429, 503, 403 and 414.
 
 Each comes as a problem (RFC 9457), a page or a line of text, whichever the client would rather
-have. All templates are read and compiled at start.
+have. All templates are read and checked at start.
 """
 
 from __future__ import annotations
@@ -12,17 +12,13 @@ from typing import Any, TypeAlias
 from ..cache import Bounded
 from ..decision import NEVER_MS, Charge, Decision, seconds_up
 from ..limits import describe
-from .bodies import BUILT_IN, error_bodies, from_template, hint
+from .bodies import BUILT_IN, KINDS, error_bodies, fill, hint
 from .headers import Header, LimitHeaders
-from .negotiate import negotiate
+from .negotiate import MAX_ACCEPT, negotiate
 from .settings import ResponseSettings
-from .templates import KINDS
 
 Response: TypeAlias = tuple[str, list[Header], bytes]
 """Status line, headers and body, as WSGI wants them."""
-
-MAX_ACCEPT = 512
-"""How many characters of an Accept header are read."""
 
 _Ready: TypeAlias = tuple[tuple[Header, ...], bytes]
 """The headers that do not depend on the client, and the body."""
@@ -42,7 +38,7 @@ class Responder:
         for kind in KINDS:
             template = getattr(settings, kind)
             if template is not None:
-                self._renders[kind] = from_template(kind, template)
+                self._renders[kind] = fill(kind, template)
         if settings.json is not None:
             # Nobody said that it is a problem.
             self._content_types["json"] = "application/json"

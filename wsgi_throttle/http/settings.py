@@ -1,4 +1,4 @@
-"""How to answer, as a configuration says."""
+"""What a configuration says of our answers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .bodies import KINDS, fill
 from .headers import HEADER_STYLES
-from .templates import KINDS, compile_body
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
@@ -39,7 +39,7 @@ class ResponseSettings:
             template = getattr(self, kind)
             if template is not None:
                 try:
-                    compile_body(kind, template)
+                    fill(kind, template)
                 except ValueError as error:
                     raise ValueError(f"{kind}: {error}") from None
         origins = (self.cors,) if isinstance(self.cors, str) else tuple(self.cors)

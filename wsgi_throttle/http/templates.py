@@ -1,50 +1,25 @@
-"""Templates of bodies: what they may name, and how they are filled.
-
-They are those of :class:`string.Template`, which leaves alone what is no name, so that a page may
-have dollar signs in its scripts and prices.
-"""
+"""The templates of a 429's body: ``string.Template`` with three names, checked at start."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from html import escape
-from importlib.resources import files
+from collections.abc import Callable, Mapping
 from string import Template
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
-Fill: TypeAlias = Callable[[Sequence[str]], str]
-"""From the values of a template's names, in their order, to the filled template."""
+NAMES = ("retry_after", "limit", "rule")
+"""What a template may name: the seconds to wait, the limit in words, and its name in headers and
+logs. Where no waiting helps, $retry_after is empty, in JSON null."""
 
-TEMPLATE_NAMES = ("retry_after", "limit", "rule")
-"""What a template may name: seconds to wait, the limit in words, and its name in headers and logs.
-Where no waiting helps, $retry_after is empty, in JSON null."""
-
-
-class Kind(NamedTuple):
-    """One kind of body."""
-
-    content_type: str
-    escape: Callable[[str], str]
-    """How a value is written in it."""
+Render: TypeAlias = Callable[[Mapping[str, str]], str]
+"""The value of each name -> the filled template."""
 
 
-def _escape_json(text: str) -> str:
-    """As it stands between quotes."""
-    return json.dumps(text)[1:-1]
+def compile_template(text: str, names: tuple[str, ...], escape: Callable[[str], str]) -> Render:
+    """A function that fills the template. A ``$`` that begins no name stays as it is.
 
-
-KINDS = {
-    "json": Kind("application/problem+json", _escape_json),
-    "html": Kind("text/html; charset=utf-8", escape),
-    "text": Kind("text/plain; charset=utf-8", str),
-}
-
-
-def compile_template(text: str, names: Sequence[str], escaped: Callable[[str], str]) -> Fill:
-    """
-    :raises ValueError: the template names something else.
+    :param escape: applied to each value, but not to the template.
+    :raises ValueError: the template names something else; the message has the line and the remedy.
     """
     for match in Template.pattern.finditer(text):
         name = match["named"] or match["braced"]
@@ -54,35 +29,29 @@ def compile_template(text: str, names: Sequence[str], escaped: Callable[[str], s
             raise ValueError(
                 f'line {line}: "{match[0]}" is not known: use {known}, or $$ for a dollar sign'
             )
-    template = Template(text)
+    fill = Template(text).safe_substitute
 
-    def fill(values: Sequence[str]) -> str:
-        return template.safe_substitute(dict(zip(names, map(escaped, values), strict=True)))
+    def render(values: Mapping[str, str]) -> str:
+        return fill({name: escape(value) for name, value in values.items()})
 
-    return fill
+    return render
 
 
-@lru_cache(maxsize=256)
-def compile_body(kind: str, text: str) -> Fill:
-    """The template of a 429's body, with TEMPLATE_NAMES. Equal ones share one, so that what is
-    checked at start is also what is used.
-
-    :param kind: one of KINDS.
-    :raises ValueError: the template names what is not known, or makes no JSON.
+def check_json(render: Render) -> None:
     """
-    fill = compile_template(text, TEMPLATE_NAMES, KINDS[kind].escape)
-    if kind == "json":
-        for retry_after in ("60", "null"):
-            try:
-                json.loads(fill((retry_after, "5 per minute", "login")))
-            except ValueError as error:
-                raise ValueError(
-                    f"with $retry_after {retry_after} it is not JSON: {error}; "
-                    'write {"retry_after": $retry_after, "limit": "$limit"}'
-                ) from None
-    return fill
+    :raises ValueError: what the template makes is not JSON, with or without a time to wait.
+    """
+    for retry_after in ("60", "null"):
+        values = {"retry_after": retry_after, "limit": "5 per minute", "rule": "login"}
+        try:
+            json.loads(render(values))
+        except ValueError as error:
+            raise ValueError(
+                f"with $retry_after {retry_after} it is not JSON: {error}; "
+                'write {"retry_after": $retry_after, "limit": "$limit"}'
+            ) from None
 
 
-def packaged(name: str) -> str:
-    """The text of a template of our own."""
-    return (files(__package__) / "templates" / name).read_text("utf-8")
+def escape_json(text: str) -> str:
+    """The text as it stands between the quotes of a JSON string."""
+    return json.dumps(text)[1:-1]

@@ -142,7 +142,7 @@ def _visible(path: str) -> str:
 
 
 def _line(rule: Rule) -> str:
-    return f" (line {rule.place.line})" if rule.place.line else ""
+    return f" (line {rule.location.line})" if rule.location.line else ""
 
 
 COMMAND = Command("explain", "which rule a request falls under, and why", _add_arguments, _run)

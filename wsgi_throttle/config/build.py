@@ -11,7 +11,7 @@ from ..errors import Diagnostic
 from ..http.settings import ResponseSettings
 from ..identity import ClientIP, Identity, Session
 from ..rules import lint
-from ..rules.model import Place, RuleSet
+from ..rules.model import Location, RuleSet
 from ..storage import Storage, open_storage
 from .mapping import Options
 from .options import TOP_LEVEL
@@ -101,7 +101,9 @@ def build_config(top: Options, path: Path | None) -> Config:
         block=top["block"],
         responses=responses,
         start_options={option.name: top[option.name] for option in TOP_LEVEL if not option.live},
-        places={name: Place(name, at.node.line, at.node.column) for name, at in top.given.items()},
+        locations={
+            name: Location(name, at.node.line, at.node.column) for name, at in top.given.items()
+        },
     )
     top.at.source.mistakes += lint.errors(_comparable(config, top))
     return config
@@ -111,7 +113,7 @@ def _comparable(config: Config, top: Options) -> Config:
     """The configuration without the rules of which it is not known which requests they are for, so
     that none is said to clash because of a mistake in another option."""
     unknown = {rule.at.path for rule in top["rules"] if rule.mistaken & {"path", "methods", "mode"}}
-    rules = tuple(rule for rule in config.rules if rule.place.where not in unknown)
+    rules = tuple(rule for rule in config.rules if rule.location.where not in unknown)
     return replace(config, rules=rules)
 
 

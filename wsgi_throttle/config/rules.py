@@ -11,7 +11,7 @@ from .. import limits as limit_strings
 from ..decision import Limit
 from ..http.settings import ResponseSettings
 from ..identity import Identity, KeyFunction, key_function
-from ..rules.model import Place, Rule, RuleLimit
+from ..rules.model import Location, Rule, RuleLimit
 from ..rules.patterns import Pattern
 from .mapping import Options
 from .reader import Cursor, InvalidError
@@ -165,7 +165,7 @@ class RuleBuilder:
         for options in all_options:
             rule = self._rule(options.inherit(inherited), inherited, responses, default_limits)
             if "name" in options and rule.name in names:
-                line = names[rule.name].place.line
+                line = names[rule.name].location.line
                 where = "above" if line is None else f"in line {line}"
                 options.given["name"].mistake(
                     f'another rule is called "{rule.name}" {where}: give each a name of its own',
@@ -206,7 +206,7 @@ class RuleBuilder:
             methods=methods,
             limits=self.limits(options, "limits", owner, default_limits),
             responses=own_responses and with_bodies(responses, own_responses),
-            place=_place(options),
+            location=_location(options),
             **{each: options[each] for each in _AS_THEY_ARE},
         )
 
@@ -223,10 +223,10 @@ def with_bodies(settings: ResponseSettings, options: Options) -> ResponseSetting
     return replace(settings, **options.inherit(bodies).values())
 
 
-def _place(options: Options) -> Place:
+def _location(options: Options) -> Location:
     at = options.at
     named_by = [options.given[name] for name in ("name", "methods", "path") if name in options]
-    return Place(
+    return Location(
         where=at.path,
         line=at.node.line,
         column=at.node.column,

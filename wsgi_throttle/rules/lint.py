@@ -15,7 +15,7 @@ from ..decision import Limit
 from ..errors import Diagnostic
 from ..identity import chosen_freely
 from ..limits import describe
-from .model import Place, Rule, RuleLimit, RuleSet
+from .model import Location, Rule, RuleLimit, RuleSet
 from .patterns import Pattern, too_many
 
 MAX_LIMITS = 255
@@ -70,17 +70,17 @@ def _found(
 ) -> list[Diagnostic]:
     checked = Checked(config, tuple(rule for rule in config.rules if rule.mode != "off"), reach)
     return [
-        Diagnostic(severity, code, config.source, place.line, place.column, place.where, message)
+        Diagnostic(severity, code, config.source, at.line, at.column, at.where, message)
         for code, check in checks.items()
         for subject, message in check(checked)
-        for place in [_place(config, subject)]
+        for at in (_location(config, subject),)
     ]
 
 
-def _place(config: RuleSet, subject: Rule | str) -> Place:
+def _location(config: RuleSet, subject: Rule | str) -> Location:
     if isinstance(subject, Rule):
-        return subject.place
-    return config.places.get(subject, Place(subject))
+        return subject.location
+    return config.locations.get(subject, Location(subject))
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def _pairs(
 
 def _known_as(rule: Rule) -> str:
     """By its line or, in a mapping, by its name; never by a name from the environment."""
-    place = rule.place
-    if place.line:
-        return f"in line {place.line}"
-    return place.where if place.has_secret_name else f'"{rule.name}"'
+    at = rule.location
+    if at.line:
+        return f"in line {at.line}"
+    return at.where if at.has_secret_name else f'"{rule.name}"'

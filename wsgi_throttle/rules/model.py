@@ -20,7 +20,7 @@ MODES = ("enforce", "shadow", "off")
 ON_STORAGE_ERROR = ("local", "allow", "deny")
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where something stands in a configuration, for messages."""
 
     where: str = ""
@@ -69,7 +69,7 @@ class Rule:
     block: Networks | None = None
     responses: ResponseSettings | None = None
     """Its own bodies, where it has any."""
-    place: Place = field(default_factory=Place)
+    location: Location = field(default_factory=Location)
 
 
 @dataclass(frozen=True)
@@ -92,5 +92,5 @@ class RuleSet:
     block: Networks | None = None
     source: str = "<mapping>"
     """Where the rules are from, for messages."""
-    places: Mapping[str, Place] = field(default_factory=dict)
+    locations: Mapping[str, Location] = field(default_factory=dict)
     """Of the options of the top level that were given, by their names."""

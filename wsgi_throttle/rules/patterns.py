@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 from .converters import CONVERTERS, VARIABLE, read_pieces
@@ -79,7 +80,7 @@ class Pattern:
             raise ValueError(f'"{text}" is not a path pattern: {error}') from error
         return cls(text, rules, tuple(variables), routes)
 
-    @property
+    @cached_property
     def signatures(self) -> tuple[str, ...]:
         """The rules without the names of their variables: equal if they can't be told apart."""
         return tuple(VARIABLE.sub(_nameless, rule) for rule in self.rules)

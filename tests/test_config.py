@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wsgi_throttle import ConfigError, Diagnostic, Throttle
 from wsgi_throttle.config import Config, load
-from wsgi_throttle.errors import ConfigError
 from wsgi_throttle.limits import describe
 from wsgi_throttle.rules.table import RuleTable
 
@@ -349,6 +350,14 @@ BROKEN = {
     "a list that is not there": ('block: ["file:nowhere.txt"]', "nowhere.txt"),
     "a body that is not there": ("responses: {html: nowhere.html}", "nowhere.html"),
     "an unknown header style": ("responses: {headers: github}", "x-ratelimit"),
+    "an origin with a path": (
+        "responses: {cors: [https://a.example, https://b.example/]}",
+        'responses.cors[1]: "https://b.example/" is not an origin as browsers send it',
+    ),
+    "any origin, and another": (
+        'responses: {cors: ["*", "https://a.example"]}',
+        "leave the others",
+    ),
     "a skip that is no function": ("rules: [{path: /a, limits: 1/s, skip: internal}]", "python:"),
     "a skip that is not there": (
         'rules: [{path: /a, limits: 1/s, skip: "python:os:nowhere"}]',
@@ -531,11 +540,164 @@ def test_the_variables_may_be_unset_where_that_is_asked_for(write: Any) -> None:
     assert load(path, variables={}, allow_unset=True).storage == "shared://"
 
 
-def test_a_mistake_is_data(write: Any) -> None:
+CODES = {
+    "mode: of": "invalid-value",
+    "mod: off": "unknown-option",
+    "rules: [{limits: 1/s}]": "missing-option",
+    "rules: [{path: /a}]": "missing-option",
+    "mode: enforce\nmode: enforce": "yaml",
+    "mode: [": "yaml",
+    'namespace: "${UNSET}"': "unset-variable",
+    "rules: [{path: /a, exempt: true, cost: 2}]": "exempt-rule",
+    "rules: [{path: /a, name: x, limits: 1/s}, {path: /b, name: x, limits: 1/s}]": "duplicate-name",
+    "rules: [{path: /a, limits: 1/s}, {path: /a, limits: 1/s}]": "rules-clash",
+    "storage: redis": "invalid-value",
+}
+
+
+@pytest.mark.parametrize(("text", "code"), CODES.items())
+def test_a_mistake_is_data(write: Any, text: str, code: str) -> None:
+    path = write(text)
     with pytest.raises(ConfigError) as caught:
-        load(write("mode: of"))
+        load(path, variables={})
     (mistake,) = caught.value.mistakes
-    assert (mistake.line, mistake.column, mistake.where) == (1, 7, "mode")
+    assert isinstance(mistake, Diagnostic)
+    assert (mistake.severity, mistake.code, mistake.source) == ("error", code, str(path))
+    assert mistake.line
+    assert mistake.column
+
+
+def test_a_template_s_mistake_is_told_where_the_template_is_named(
+    write: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "429.html").write_text("<p>\n$retry")
+    (tmp_path / "429.json").write_text("{")
+    found = mistakes(
+        write(
+            "responses:\n  html: 429.html\n"
+            "rules:\n- {path: /a, limits: 1/s, response: {json: 429.json}}"
+        )
+    )
+    assert [one.split(": ", 2)[:2] for one in found] == [
+        [f"{tmp_path}/throttle.yaml:2:9", "responses.html"],
+        [f"{tmp_path}/throttle.yaml:4:44", "rules[0].response.json"],
+    ]
+    assert 'line 2: "$retry" is not known' in found[0]
+    assert "it is not JSON" in found[1]
+
+
+# --- all in one pass ----------------------------------------------------------------------------
+
+
+def test_rules_that_clash_are_told_with_all_other_mistakes_and_with_their_place(write: Any) -> None:
+    found = mistakes(
+        write(
+            """
+mode: off
+rules:
+  - {path: /a, limits: 1/s}
+  - {path: /b, limits: 5 per minutee}
+  -   {path: /a, limits: 2/s}
+  - {path: /b, limits: 2/s}
+storage: nowhere
+default_limits: {limit: 1/s, cost: 2}
+"""
+        )
+    )
+    assert [one.split("throttle.yaml:")[1].split(": ")[0:2] for one in found] == [
+        ["5:24", "rules[1].limits"],
+        ["6:7", "rules[2]"],
+        ["7:5", "rules[3]"],
+        ["8:10", "storage"],
+        ["9:25", "default_limits.limit"],
+    ]
+    assert "can never be told from the rule in line 4" in found[1]
+    assert "can never be told from the rule in line 5" in found[2]
+
+
+@pytest.mark.parametrize(
+    "option", ["methods: [FETCH]", "mode: shadwo", 'methods: "${UNSET}"', "methods: [GET, FETCH]"]
+)
+def test_no_rule_clashes_for_a_mistake_in_what_it_is_for(write: Any, option: str) -> None:
+    path = write(f"rules: [{{path: /a, limits: 1/s}}, {{path: /a, limits: 1/s, {option}}}]")
+    (found,) = mistakes(path, variables={})
+    assert "told from" not in found
+
+
+def test_what_may_be_unset_makes_no_rules_clash(write: Any) -> None:
+    path = write('rules: [{path: /a, limits: 1/s}, {path: /a, limits: 1/s, methods: "${UNSET}"}]')
+    assert len(load(path, variables={}, allow_unset=True).rules) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'session: {kind: "${UNSET}", secret_key: x}\nkey: session-user',
+        'rules: [{path: "${UNSET}", limits: 1/s}]',
+        'rules: [{path: /a, limits: {limit: "${UNSET}"}}]',
+        'rules: [{path: /a, limits: ["${UNSET}", 1/s]}]',
+        'default_limits: "${UNSET}"',
+        'client_ip: {header: "${UNSET}", trusted_proxies: "${UNSET}"}',
+        'responses: {cors: "${UNSET}", html: "${UNSET}"}',
+        'storage: "${UNSET}"\nstorage_timeout: "${UNSET}"\nreload: "${UNSET}"\nmode: "${UNSET}"',
+        'allow: ["${UNSET}"]\nblock: "${UNSET}"',
+    ],
+)
+def test_any_value_may_be_unset_where_that_is_asked_for(write: Any, text: str) -> None:
+    path = write(text)
+    RuleTable(load(path, variables={}, allow_unset=True))
+    assert all("UNSET is not set" in one for one in mistakes(path, variables={}))
+
+
+def test_a_name_from_the_environment_is_not_shown_of_a_mapping_either() -> None:
+    rules = [{"path": "/a", "name": "${SECRET}", "limits": "1/s"}, {"path": "/a", "limits": "1/s"}]
+    (found,) = mistakes({"rules": rules}, variables={"SECRET": "hunter2"})
+    assert "from the rule rules[0]" in found
+    assert "hunter2" not in found
+
+
+def test_what_is_built_to_be_checked_is_what_is_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made: list[str] = []
+
+    def counted(module: str, name: str) -> None:
+        function = getattr(importlib.import_module(module), name)
+
+        def count(*given: Any, **options: Any) -> Any:
+            made.append(name)
+            return function(*given, **options)
+
+        monkeypatch.setattr(f"{module}.{name}", count)
+
+    counted("wsgi_throttle.config.rules", "key_function")
+    counted("wsgi_throttle.rules.table", "key_function")
+    counted("wsgi_throttle.identity.settings", "user_reader")
+    counted("wsgi_throttle.config.build", "open_storage")
+    counted("wsgi_throttle.http.bodies", "compile_template")
+    counted("wsgi_throttle.rules.match", "read_pieces")
+    (tmp_path / "429.html").write_text(f"{tmp_path} $limit")
+    path = tmp_path / "throttle.yaml"
+    path.write_text(
+        """
+storage: memory://
+session: {kind: environ}
+responses: {html: 429.html}
+rules:
+- {path: /a, limits: 5/s; 9/m, key: session-user}
+- {path: /b, limits: [5/s, {limit: 9/m, key: all}], key: session-user}
+- {path: /c, limits: 5/s, key: all, response: {html: 429.html}}
+- {path: /d, limits: 5/s, key: all, response: {}}
+"""
+    )
+    Throttle(lambda environ, start_response: [b""], path).close()
+    assert {name: made.count(name) for name in made} == {
+        "key_function": 3,  # by ip too, for preflights
+        "user_reader": 1,
+        "open_storage": 1,
+        "compile_template": 1,
+        "read_pieces": 4,
+    }
 
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.yaml"

@@ -12,9 +12,20 @@ import pytest
 import yaml
 
 from servers import ROOT, gunicorn
-from wsgi_throttle import ConfigError
+from wsgi_throttle import ConfigError, config
 from wsgi_throttle.cli import main
-from wsgi_throttle.config import build as config
+from wsgi_throttle.config.mapping import Option
+from wsgi_throttle.config.options import (
+    CLIENT_IP,
+    LIMIT,
+    RESPONSE,
+    RESPONSES,
+    RULE,
+    SESSION,
+    TABLES,
+    TOP_LEVEL,
+    WHEN,
+)
 
 README = ROOT / "README.md"
 TEXT = README.read_text()
@@ -143,47 +154,40 @@ def test_the_page_of_ones_own_is_served(tmp_path: Path, monkeypatch: pytest.Monk
 # --- the reference -------------------------------------------------------------------------------
 
 
-EVERY_SECTION = {
-    "client_ip": {"header": "Forwarded"},
-    "session": {"kind": "flask", "secret_key": "s"},
-    "responses": {"headers": "both"},
-    "rules": [{"path": "/x", "limits": {"limit": "5 per minute"}, "response": {}}],
-}
-
-
-def keys_that_are_read() -> set[str]:
-    """Every key that the loader looks for, in any section."""
-    found = set()
-    take = config.Section.take
-
-    def noting(self: config.Section, key: str, *rest: Any) -> Any:
-        found.add(key)
-        return take(self, key, *rest)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config.Section, "take", noting)
-        config.load(EVERY_SECTION)
-    return found
-
-
-READ = keys_that_are_read()
-
-IN_TABLES = {
-    key
-    for table in re.findall(
-        r"^\| (?:key|`\w+`) \| \| default \|\n\|.*\n((?:\|.*\n)+)", TEXT, re.MULTILINE
+def reference(first_cell: str) -> dict[str, tuple[str, str]]:
+    """The rows of the table of README.md that begins with this cell: what it says of each option,
+    and of its default."""
+    (table,) = re.findall(
+        rf"^\| {re.escape(first_cell)} \| \| default \|\n\|[-|]+\n((?:\|.*\n)+)", TEXT, re.MULTILINE
     )
-    for row in table.splitlines()
-    for key in re.findall(r"`(\w+)`", row.split("|")[1])
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()]
+    return {name: (doc, default) for (cell, doc, default) in rows for name in [cell.strip("`")]}
+
+
+REFERENCE = {
+    "a top-level option": TOP_LEVEL,
+    "an option of a rule": RULE,
+    "an option of a limit": LIMIT,
+    "`client_ip`": CLIENT_IP,
+    "`session`": SESSION,
+    "`responses`": RESPONSES,
 }
 
 
-IN_TEXT = {"limit", "burst"}  # of a limit that is a mapping, below the table of a rule's keys
+@pytest.mark.parametrize(("first_cell", "table"), REFERENCE.items(), ids=REFERENCE)
+def test_the_reference_says_what_the_rows_of_the_options_say(
+    first_cell: str, table: tuple[Option, ...]
+) -> None:
+    expected = {option.name: (option.doc, option.reference_default) for option in table}
+    assert reference(first_cell) == expected
+    assert list(reference(first_cell)) == list(expected)
 
 
-def test_the_reference_has_every_key_and_no_other() -> None:
-    assert IN_TABLES | IN_TEXT == READ
-    assert all(f"`{key}`" in TEXT for key in IN_TEXT)
+def test_every_table_of_options_is_in_the_reference() -> None:
+    # Those two are told of in the rows of a rule that have them.
+    assert {id(table) for table in TABLES.values()} - {id(RESPONSE), id(WHEN)} == {
+        id(table) for table in REFERENCE.values()
+    }
 
 
 def flask_limiter_rows() -> list[str]:

@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter, Map, Rule
 
 from wsgi_throttle.rules.converters import CONVERTERS
-from wsgi_throttle.rules.match import Matcher
+from wsgi_throttle.rules.match import Matcher, Route
 from wsgi_throttle.rules.parts import compile_part
 
 TEXTS = ("a", "a", "b", "-", "1", "a-", "-1", ".", "aa", "1-1", "(+", "ü", "\\\n")
@@ -206,7 +206,9 @@ def test_what_wins_and_its_variables_are_what_werkzeug_finds(seed: int) -> None:
     pairs = hits = splits = 0
     while pairs < PAIRS:
         table = random_table(rng)
-        ours = Matcher((one.rule, one.methods, index) for index, one in enumerate(table))
+        ours = Matcher(
+            (Route.parse(one.rule), one.methods, index) for index, one in enumerate(table)
+        )
         theirs = oracle(table).bind("")
         for _ in range(PATHS_PER_TABLE):
             path, method = random_path(rng, table), rng.choice(METHODS)
@@ -249,7 +251,7 @@ def test_what_wins_and_its_variables_are_what_werkzeug_finds(seed: int) -> None:
     ],
 )
 def test_every_short_text_is_split_as_werkzeug_splits_it(rule: str, alphabet: str) -> None:
-    ours = Matcher([(rule, (), 0)])
+    ours = Matcher([(Route.parse(rule), (), 0)])
     tree = Map(converters=AS_TEXT, strict_slashes=False, merge_slashes=False)
     tree.add(Rule(rule, endpoint=0))
     theirs = tree.bind("")
@@ -315,7 +317,7 @@ def test_a_long_path_takes_no_more_steps_than_a_short_one(separator: str) -> Non
     """The next test is about what is done in C in one step."""
     for first, second in PAIRS_OF_CONVERTERS:
         rules = [f"/<{first}:p>{separator}<{second}:q>" + "y" * k for k in range(1, SIBLINGS + 1)]
-        found = Matcher((rule, (), index) for index, rule in enumerate(rules))
+        found = Matcher((Route.parse(rule), (), index) for index, rule in enumerate(rules))
         for path in long_paths(first, separator, second):
             taken = steps(partial(found.match, "GET", path))
             # less than one for sixteen characters
@@ -338,7 +340,7 @@ def test_no_regular_expression_can_match_a_text_in_two_ways(
     compile_part.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(re, "compile", recording)
-        Matcher((rule, (), index) for index, rule in enumerate(rules))
+        Matcher((Route.parse(rule), (), index) for index, rule in enumerate(rules))
     one_way = re.compile(r"\[\^/\]\{\d*,?\}|\\d\+(\\\.\\d\+)?")
     for regex in compiled - {CONVERTERS["uuid"].regex, "(?s:[^/].*)"}:
         shortest, longest = re.fullmatch(r"(?:\(\?=\((.*)\?\)\))?(.*)", regex).groups()  # type: ignore[union-attr]

@@ -14,6 +14,7 @@ from werkzeug.test import Client
 
 from wsgi_throttle import ConfigError, Throttle
 from wsgi_throttle import reload as reload_module
+from wsgi_throttle.config.options import TOP_LEVEL
 from wsgi_throttle.reload import Watch
 
 LIMIT = "storage: memory://\nrules: [{{name: r, path: /, limits: {} per hour}}]\n"
@@ -93,13 +94,61 @@ def test_the_counters_of_unchanged_limits_survive(served: tuple[Path, Client]) -
     assert int(client.get("/").headers["X-RateLimit-Remaining"]) == 989
 
 
-def test_a_changed_storage_says_that_it_needs_a_restart(
+CHANGED = {
+    "storage": "memory://?max_clients=5",
+    "default_limits": "9 per day",
+    "application_limits": "9 per day",
+    "key": "all",
+    "strategy": "fixed-window",
+    "mode": "shadow",
+    "allow": "192.0.2.1",
+    "block": "192.0.2.1",
+    "client_ip": "{ipv6_prefix: 56}",
+    "session": "{kind: environ}",
+    "form_max_bytes": "1000",
+    "responses": "{headers: x-ratelimit}",
+    "on_storage_error": "deny",
+    "storage_timeout": "0.2",
+    "namespace": "other",
+    "reload": "false",
+}
+"""Another value than the default for each option of the top level; rules change in every test."""
+
+
+@pytest.mark.parametrize("name", [option.name for option in TOP_LEVEL if option.name != "rules"])
+def test_what_is_read_at_the_start_alone_says_that_it_needs_a_restart(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "throttle.yaml"
+    before = {"storage": "memory://", "rules": "[{path: /, limits: 5/h}]"}
+
+    def written(options: dict[str, str]) -> str:
+        return "".join(f"{key}: {value}\n" for key, value in options.items())
+
+    path.write_text(written(before))
+    throttle = Throttle(app, path)
+    client = Client(throttle)
+    with caplog.at_level(logging.INFO, "wsgi_throttle"):
+        path.write_text(written({**before, name: CHANGED[name]}))
+        until(lambda: client.get("/") is not None and "are in force" in caplog.text)
+    throttle.close()
+    told = [record.getMessage() for record in caplog.records if "restart" in record.getMessage()]
+    is_live = {option.name: option.live for option in TOP_LEVEL}[name]
+    assert told == ([] if is_live else [f"changed, but not in force before a restart: {name}"])
+    assert is_live == (name not in ("storage", "storage_timeout", "reload"))
+
+
+def test_an_option_that_is_changed_back_needs_no_restart(
     served: tuple[Path, Client], caplog: pytest.LogCaptureFixture
 ) -> None:
     path, client = served
-    path.write_text(LIMIT.format(50).replace("memory://", "memory://?max_clients=5"))
+    path.write_text(LIMIT.format(50) + "storage_timeout: 2\nreload: false")
     until(lambda: limit_of(client) == "50")
-    assert "restart" in caplog.text
+    assert "before a restart: storage_timeout, reload" in caplog.text
+    caplog.clear()
+    path.write_text(LIMIT.format(51) + "storage_timeout: 100 ms")
+    until(lambda: limit_of(client) == "51")
+    assert "restart" not in caplog.text
 
 
 def test_an_error_that_nobody_foresaw_is_logged_once_and_the_next_change_is_picked_up(
@@ -107,7 +156,7 @@ def test_an_error_that_nobody_foresaw_is_logged_once_and_the_next_change_is_pick
 ) -> None:
     path, client = served
     with monkeypatch.context() as patched:
-        patched.setattr("wsgi_throttle.middleware.load", lambda source: 1 / 0)
+        patched.setattr("wsgi_throttle.middleware.load", lambda *_, **__: 1 / 0)
         path.write_text(LIMIT.format(7))
         until(lambda: client.get("/") is not None and "could not be read" in caplog.text)
         for _ in range(20):

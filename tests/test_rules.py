@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsgi_throttle.config import load
+from wsgi_throttle.decision import Limit
 from wsgi_throttle.errors import ConfigError
-from wsgi_throttle.rules.lint import warnings
+from wsgi_throttle.identity import Identity, key_function
+from wsgi_throttle.rules.lint import WARNINGS, errors, warnings
+from wsgi_throttle.rules.model import Rule, RuleLimit, RuleSet
+from wsgi_throttle.rules.patterns import Pattern
 from wsgi_throttle.rules.table import MAX_CACHED_CHARACTERS, RuleTable
 
 
@@ -376,12 +382,56 @@ def test_an_enforced_rule_and_its_shadow_may_have_one_path() -> None:
         ([], {"application_limits": "9/h", "key": "header:A"}, "application_limits: nothing is"),
         ([rule("/a")], {"mode": "shadow"}, "the mode is shadow"),
         ([rule("/a")], {"storage": "redis://127.0.0.1"}, "a namespace of its own"),
+        ([rule("/a")], {"storage": "rediss://127.0.0.1"}, "a namespace of its own"),
+        ([rule("/a")], {"storage": "unix:///run/redis.sock"}, "a namespace of its own"),
+        ([rule("/a")], {"storage": "redis+sentinel://h:1/s"}, "a namespace of its own"),
     ],
 )
 def test_what_is_doubtful_is_warned_of(rules: list[Any], top: dict[str, Any], told: str) -> None:
     config = load({"storage": "memory://", "rules": rules, **top})
-    found = warnings(config, is_networked=config.storage.startswith("redis"))
+    found = warnings(config, reach=config.reach)
     assert any(told in str(warning) for warning in found), found
+
+
+def test_every_check_has_a_code_and_every_finding_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "throttle.yaml"
+    path.write_text(
+        """\
+storage: redis://127.0.0.1
+namespace: throttle
+mode: shadow
+client_ip: {trusted_proxies: [0.0.0.0/0]}
+default_limits: [9 per second, 9 per hour, {limit: 2/s, key: query:q}]
+rules:
+- {path: /u/<name>, limits: 1/s}
+-  {path: /u/<uuid:id>, limits: 1/s}
+- {path: /a, limits: 5/s, key: cookie:c}
+"""
+    )
+    config = load(path)
+    found = warnings(config, reach=config.reach)
+    nothing = warnings(load({}))
+    assert {one.code for one in (*found, *nothing)} == set(WARNINGS)
+    assert {one.severity for one in found} == {"warning"}
+    assert {(one.code, one.line, one.column, one.where) for one in found} == {
+        ("rules-overlap", 8, 4, "rules[1]"),
+        ("client-controlled-key", 9, 3, "rules[2]"),
+        ("limit-unreachable", 5, 17, "default_limits"),
+        ("client-ip", 4, 12, "client_ip"),
+        ("not-enforced", 3, 7, "mode"),
+        ("shared-namespace", 2, 12, "namespace"),
+    }
+
+
+def test_a_rule_set_needs_no_file() -> None:
+    """As one that a program built."""
+    pattern, find = Pattern.parse("/a"), key_function("ip", Identity())
+    limit = RuleLimit(Limit("fixed-window", 0, 1000, 0), ("ip",), find, "rule=a", 1, "a")
+    rules = RuleSet(rules=(Rule("a", (pattern,), limits=(limit,)),) * 2)
+    assert [one.code for one in errors(rules)] == ["rules-clash"]
+    assert warnings(rules)[0].line is None
+    table = RuleTable(replace(rules, rules=rules.rules[:1]))
+    assert charged(table, "GET /a") == ["a"]
 
 
 def test_a_sound_configuration_has_no_warnings() -> None:

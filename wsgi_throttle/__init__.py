@@ -7,8 +7,8 @@ from __future__ import annotations
 from .decision import Charge, Decision, Limit, Outcome
 from .errors import (
     ConfigError,
+    Diagnostic,
     LimitError,
-    Mistake,
     StorageError,
     StorageURIError,
     ThrottleError,
@@ -19,9 +19,9 @@ __all__ = [
     "Charge",
     "ConfigError",
     "Decision",
+    "Diagnostic",
     "Limit",
     "LimitError",
-    "Mistake",
     "Outcome",
     "StorageError",
     "StorageURIError",

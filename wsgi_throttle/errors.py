@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 
 class ThrottleError(Exception):
@@ -22,17 +23,23 @@ class LimitError(ThrottleError, ValueError):
         self.reason = reason
 
 
-class Mistake(NamedTuple):
-    """One thing that is wrong, or doubtful, in a configuration."""
+class Diagnostic(NamedTuple):
+    """One thing that is wrong, or doubtful, in a configuration. Its text is one line."""
 
+    severity: Literal["error", "warning"]
+    """The configuration of an error cannot be used; that of a warning can."""
+    code: str
+    """What kind of thing it is, in words that stay the same: ``unknown-option``."""
     source: str
     """The file, or ``<mapping>``."""
     line: int | None
-    """Counted from 1; None where the configuration was a mapping."""
+    """Counted from 1; None where the configuration was a mapping, or the whole file is meant."""
     column: int | None
+    """Counted from 1, as the line."""
     where: str
-    """The place as a dotted path: ``rules[3].limits``."""
+    """The option as a dotted path: ``rules[3].limits``."""
     message: str
+    """What is wrong, and what would be right."""
 
     def __str__(self) -> str:
         position = "" if self.line is None else f":{self.line}:{self.column}"
@@ -46,9 +53,9 @@ class ConfigError(ThrottleError, ValueError):
     :ivar mistakes: all of them, in the order of the file.
     """
 
-    def __init__(self, mistakes: list[Mistake]) -> None:
+    def __init__(self, mistakes: Sequence[Diagnostic]) -> None:
         super().__init__("\n".join(map(str, mistakes)))
-        self.mistakes = mistakes
+        self.mistakes = list(mistakes)
 
 
 class StorageError(ThrottleError):

@@ -10,6 +10,7 @@ from .decision import Limit
 from .errors import LimitError
 from .strategies import LARGEST, STRATEGIES
 
+DEFAULT_STRATEGY = "sliding-window"
 MAX_QUOTA = 10**12
 MAX_WINDOW_MS = 100 * 365 * 86_400_000
 
@@ -33,7 +34,7 @@ _LIMIT = re.compile(
 _EXAMPLE = 'write it as "5 per minute", "100/hour" or "10 per 15 minutes"'
 
 
-def parse(text: str, *, strategy: str = "sliding-window", burst: int | None = None) -> list[Limit]:
+def parse(text: str, *, strategy: str = DEFAULT_STRATEGY, burst: int | None = None) -> list[Limit]:
     """The limits of one line, separated by ``;``, ``,`` or ``|``.
 
     Letter case and white space do not matter. A quota of 0 refuses always.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from time import monotonic, time
 from typing import Any, TypeAlias
 
@@ -19,7 +19,6 @@ from .identity import Environ
 from .observers import RefusalLog
 from .reload import Watch
 from .rules.table import Plan, RuleTable
-from .storage import open_storage
 from .storage.breaker import Resilient
 from .storage.memory import MemoryStorage
 from .storage.refusal_cache import BlockedClients
@@ -81,19 +80,14 @@ class Throttle:
         self._source = config
         # Before the file is read, so that no change is missed.
         watch = None if isinstance(config, Mapping) else Watch(Path(config), self._reload)
-        loaded = load(config)
+        loaded = load(config, lenient_when_off=True)
         self._serving = _Serving(loaded)
         self._watch = watch if loaded.reload else None
-        storage = open_storage(
-            loaded.storage,
-            identity=loaded.storage_identity,
-            timeout_s=loaded.storage_timeout_ms / 1000,
-        )
-        self._breaker = Resilient(storage, on_change=self._storage_changed)
-        self._storage = BlockedClients(self._breaker)
         self._local = MemoryStorage()
         self._log_refusal = RefusalLog()
-        self._counts_alone = loaded.storage.startswith("memory:")
+        self._counts_alone = False
+        self._use_storage(loaded)
+        _log_mistakes(loaded)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         watch, serving, app = self._watch, self._serving, self._app
@@ -194,13 +188,21 @@ class Throttle:
         response = responder.too_many_requests(environ, decision, time())
         return _answer(start_response, response)
 
+    def _use_storage(self, config: Config) -> None:
+        self._started_with = config
+        # Without a storage the mode is off, and nothing is counted.
+        self._breaker = Resilient(
+            config.opened_storage or self._local, on_change=self._storage_changed
+        )
+        self._storage = BlockedClients(self._breaker)
+        self._counts_alone = config.reach == "process"
+
     def _storage_changed(self) -> None:
         self._storage.clear()
 
     def _reload(self) -> None:
-        old = self._serving.config
         try:
-            serving = _Serving(load(self._source))
+            serving = _Serving(load(self._source, lenient_when_off=True))
         except ConfigError as error:
             _log.error(
                 "the old rules stay in force, since the changed file has mistakes:\n%s", error
@@ -209,8 +211,13 @@ class Throttle:
         except Exception:  # noqa: BLE001 - nothing may end the thread before it has said so
             _log.exception("the old rules stay in force: the changed file could not be read")
             return
-        if serving.config.storage != old.storage:
-            _log.warning("a changed storage: takes effect at the next restart")
+        changed = self._started_with.needs_restart(serving.config)
+        if self._started_with.opened_storage is None:  # which nothing was counted on
+            self._use_storage(serving.config)
+            changed = [name for name in changed if name not in ("storage", "storage_timeout")]
+        if changed:
+            _log.warning("changed, but not in force before a restart: %s", ", ".join(changed))
+        _log_mistakes(serving.config)
         self._serving = serving
         self._storage.clear()
         _log.info("the rules of %s are in force", serving.config.source)
@@ -223,12 +230,20 @@ def wrap(app: str, config: str | None = None) -> Throttle:
     :raises ConfigError: with every mistake in the configuration.
     :raises ImportError: there is no such module.
     :raises AttributeError: the module has no such name.
+    :raises ValueError: this is no name.
     """
     module, _, name = app.partition(":")
-    found: Any = import_module(module)
-    for part in (name or "application").split("."):
-        found = getattr(found, part)
-    return Throttle(found, config)
+    return Throttle(resolve_name(f"{module}:{name or 'application'}"), config)
+
+
+def _log_mistakes(config: Config) -> None:
+    """Say why nothing of a file is in force but ``mode: off``."""
+    if config.diagnostics:
+        _log.error(
+            "the mode is off and every request is passed on, although the file has mistakes, which "
+            "will keep it from being turned on:\n%s",
+            "\n".join(map(str, config.diagnostics)),
+        )
 
 
 def _is_preflight(environ: Environ) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 Address: TypeAlias = IPv4Address | IPv6Address
+Network: TypeAlias = IPv4Network | IPv6Network
 
 _MAPPED = int(IPv6Address("::ffff:0:0"))
 _NAT64 = int(IPv6Address("64:ff9b::"))
@@ -27,12 +28,14 @@ class Networks:
     Kept as sorted disjoint ranges, so that the time of a look-up hardly grows with their number. A
     set of none is false.
 
-    :param texts: as :func:`parse_network` reads them.
+    :param networks: as text, which :func:`parse_network` reads, or parsed.
     :raises ValueError: a text that is neither an address nor a network; the message has the remedy.
     """
 
-    def __init__(self, texts: Iterable[str] = ()) -> None:
-        networks = [parse_network(text) for text in texts]
+    def __init__(self, networks: Iterable[str | Network] = ()) -> None:
+        networks = [
+            parse_network(network) if isinstance(network, str) else network for network in networks
+        ]
         self._count = len(networks)
         self._ranges = {
             4: _ranges(net for net in networks if isinstance(net, IPv4Network)),
@@ -53,7 +56,7 @@ class Networks:
         return self._count > 0
 
 
-def _ranges(networks: Iterable[IPv4Network | IPv6Network]) -> tuple[list[int], list[int]]:
+def _ranges(networks: Iterable[Network]) -> tuple[list[int], list[int]]:
     """The first and the last address of each range, as numbers, in ascending order."""
     merged = sorted(collapse_addresses(networks))  # type: ignore[type-var]
     return (
@@ -62,7 +65,7 @@ def _ranges(networks: Iterable[IPv4Network | IPv6Network]) -> tuple[list[int], l
     )
 
 
-def parse_network(text: str) -> IPv4Network | IPv6Network:
+def parse_network(text: str) -> Network:
     """Read one address, or one network in CIDR notation, from a configuration. One that is mapped
     or translated into IPv6, as :func:`canonical_address` says, is the IPv4 one.
 
@@ -102,7 +105,7 @@ def canonical_address(address: Address) -> Address:
     return address
 
 
-def read_networks(path: str | Path) -> list[str]:
+def read_networks(path: str | Path) -> list[Network]:
     """The addresses and networks in a UTF-8 file, which has one on a line. Empty lines, and what
     follows a ``#``, are skipped.
 
@@ -113,13 +116,12 @@ def read_networks(path: str | Path) -> list[str]:
         lines = Path(path).read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the list of networks {path}: {error}") from error
-    texts = []
+    networks = []
     for number, line in enumerate(lines, 1):
         text = line.partition("#")[0].strip()
         if text:
             try:
-                parse_network(text)
+                networks.append(parse_network(text))
             except ValueError as error:
                 raise ValueError(f"{path}:{number}: {error}") from None
-            texts.append(text)
-    return texts
+    return networks

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from ..errors import ConfigError, Mistake
+from ..errors import ConfigError, Diagnostic
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 200_000
@@ -48,6 +48,8 @@ class Node:
     """It names a variable that is not set, which the reader of the file allowed."""
     keys: dict[str, tuple[int | None, int | None]] = field(default_factory=dict)
     """Where the keys of a mapping stand."""
+    repeated: set[str] = field(default_factory=set)
+    """The keys of a mapping that it has more than once, which is a mistake."""
 
     @property
     def secret(self) -> str:
@@ -61,19 +63,39 @@ class Node:
 
 
 class Source:
-    """One configuration on its way in, and the mistakes found in it."""
+    """A configuration that is being read, and the mistakes that were found in it so far.
 
-    def __init__(self, name: str, variables: Mapping[str, str], *, allow_unset: bool) -> None:
+    :param name: what messages call it: the path of the file, or ``<mapping>``.
+    :param folder: where the files are that it names by a relative path.
+    :param variables: what ``${NAME}`` is taken from.
+    :param allow_unset: a variable that is not set is no mistake.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        variables: Mapping[str, str],
+        *,
+        allow_unset: bool,
+    ) -> None:
         self.name = name
-        self.mistakes: list[Mistake] = []
+        self.folder = folder
+        self.mistakes: list[Diagnostic] = []
         self._variables = variables
         self._allow_unset = allow_unset
         self._nodes = 0
 
     def mistake(
-        self, message: str, line: int | None = None, column: int | None = None, where: str = ""
+        self,
+        message: str,
+        line: int | None = None,
+        column: int | None = None,
+        where: str = "",
+        code: str = "yaml",
     ) -> None:
-        self.mistakes.append(Mistake(self.name, line, column, where, message))
+        """Put a mistake on the list."""
+        self.mistakes.append(Diagnostic("error", code, self.name, line, column, where, message))
 
     def fail(self, message: str, line: int | None = None, column: int | None = None) -> ConfigError:
         """The mistake after which nothing else can be read."""
@@ -178,6 +200,7 @@ class Source:
                 self.mistake(
                     f'the key "{key}" is here twice, first in line {first}: merge the two', *place
                 )
+                made.repeated.add(key)
                 continue
             made.keys[key] = place
             result[key] = self._from_yaml(value_node, depth + 1)
@@ -216,6 +239,7 @@ class Source:
                     f"${{{name}:-value}}",
                     line,
                     column,
+                    code="unset-variable",
                 )
             return ""
 

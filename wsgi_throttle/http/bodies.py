@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from html import escape
 from importlib.resources import files
 from typing import NamedTuple, TypeAlias
@@ -54,8 +55,10 @@ def _line(seconds: int | None, limit: str, rule: str, violated: Sequence[str]) -
     return f"Too many requests. The limit is {limit}. {hint(seconds)}\n"
 
 
+@lru_cache(maxsize=256)
 def fill(kind: str, template: str) -> Render:
-    """The bodies that a template of this kind makes.
+    """The bodies that a template of this kind makes. Equal templates share one function, so that
+    the one that was made to check a configuration is also the one that answers.
 
     :raises ValueError: the template names what is not known, or makes no JSON.
     """

@@ -43,20 +43,24 @@ class ResponseSettings:
                 except ValueError as error:
                     raise ValueError(f"{kind}: {error}") from None
         origins = (self.cors,) if isinstance(self.cors, str) else tuple(self.cors)
+        if "*" in origins and len(origins) > 1:
+            raise ValueError('cors: "*" is every origin: leave the others out')
         for origin in origins:
-            _check_origin(origin, alone=len(origins) == 1)
+            try:
+                check_origin(origin)
+            except ValueError as error:
+                raise ValueError(f"cors: {error}") from None
         object.__setattr__(self, "cors", origins)
 
 
-def _check_origin(origin: str, *, alone: bool) -> None:
-    if origin == "*":
-        if not alone:
-            raise ValueError('cors: "*" is every origin: leave the others out')
-        return
+def check_origin(origin: str) -> None:
+    """
+    :raises ValueError: it is neither ``*`` nor an origin as browsers send it (RFC 6454, section 7).
+    """
     right = origin.lower().rstrip("/")
     scheme = right.partition(":")[0]
     right = right.removesuffix(_DEFAULT_PORTS.get(scheme, "/"))
-    if right == origin and _ORIGIN.fullmatch(origin):
+    if origin == "*" or (right == origin and _ORIGIN.fullmatch(origin)):
         return
     remedy = right if _ORIGIN.fullmatch(right) else "https://app.example.com"
-    raise ValueError(f'cors: "{origin}" is not an origin as browsers send it: write "{remedy}"')
+    raise ValueError(f'"{origin}" is not an origin as browsers send it: write "{remedy}"')

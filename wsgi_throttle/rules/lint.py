@@ -1,149 +1,234 @@
-"""What can be seen of a rule set before it serves: mistakes, and what is doubtful."""
+"""What can be seen of a rule set before it serves: mistakes, and what is doubtful.
+
+Each check is a function of the rule set that yields where something is wrong and what. A new one
+is such a function and its row in ERRORS or WARNINGS, by the code that its diagnostics have.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal, NamedTuple, TypeAlias
 
 from ..decision import Limit
-from ..errors import ConfigError, Mistake
+from ..errors import Diagnostic
 from ..identity import is_client_controlled
 from ..limits import describe
-from .model import Rule, RuleLimit, RuleSet
+from .model import Location, Rule, RuleLimit, RuleSet
 from .patterns import Pattern, too_many
 
 MAX_LIMITS = 255
-"""Different ones of one scope and key."""
+"""Different ones of one scope and key, which is what a record of every storage can hold."""
 
 
-def check(config: RuleSet, rules: Sequence[Rule]) -> None:
+@dataclass(frozen=True)
+class Checked:
+    """What the checks look at."""
+
+    config: RuleSet
+    rules: tuple[Rule, ...]
+    """Those that are not off by themselves."""
+    reach: str
+    """Who counts together in the storage: ``process``, ``host`` or ``network``."""
+
+
+class Finding(NamedTuple):
+    """What a check found."""
+
+    subject: Rule | str
+    """The rule that is meant, or the name of an option of the top level."""
+    message: str
+    """What is wrong, and what would be right."""
+
+
+Check: TypeAlias = Callable[[Checked], Iterator[Finding]]
+
+
+def errors(config: RuleSet) -> list[Diagnostic]:
+    """What keeps a configuration from being used: rules that can never be told apart, that would be
+    slow to match, or that would count by too many limits.
+
+    The mode of the whole configuration does not matter: what is off may be turned on.
     """
-    :param rules: those of the rule set that are not off.
-    :raises ConfigError: rules that can never be told apart, or that would be slow to match.
+    return _found("error", ERRORS, config, "process")
+
+
+def warnings(config: RuleSet, *, reach: str = "process") -> list[Diagnostic]:
+    """What is doubtful in a configuration that can be used.
+
+    :param reach: who counts together in the storage: ``process``, ``host`` or ``network``.
     """
-    mistakes = []
-    for first, second in _pairs(rules, lambda pattern: pattern.signatures):
+    return _found("warning", WARNINGS, config, reach)
+
+
+def _found(
+    severity: Literal["error", "warning"],
+    checks: Mapping[str, Check],
+    config: RuleSet,
+    reach: str,
+) -> list[Diagnostic]:
+    checked = Checked(config, tuple(rule for rule in config.rules if rule.mode != "off"), reach)
+    return [
+        Diagnostic(severity, code, config.source, at.line, at.column, at.where, message)
+        for code, check in checks.items()
+        for subject, message in check(checked)
+        for at in (_location(config, subject),)
+    ]
+
+
+def _location(config: RuleSet, subject: Rule | str) -> Location:
+    if isinstance(subject, Rule):
+        return subject.location
+    return config.locations.get(subject, Location(subject))
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+def _clashes(checked: Checked) -> Iterator[Finding]:
+    for first, second in _pairs(checked.rules, lambda pattern: pattern.signatures):
         if set(first.methods) == set(second.methods) and first.mode == second.mode:
-            mistakes.append(
-                _mistake(
-                    config,
-                    second,
-                    f"it can never be told from the rule {_known_as(first)}: "
-                    "same path, same methods; merge them, or take one out",
-                )
+            yield Finding(
+                second,
+                f"it can never be told from the rule {_known_as(first)}: "
+                "same path, same methods; merge them, or take one out",
             )
-    mistakes += _too_many_limits(config, rules)
-    reason = too_many(pattern for rule in rules for pattern in rule.patterns)
-    if reason:
-        mistakes.append(Mistake(config.source, None, None, "rules", reason))
-    if mistakes:
-        raise ConfigError(mistakes)
 
 
-def _too_many_limits(config: RuleSet, rules: Sequence[Rule]) -> Iterator[Mistake]:
-    """Where a counter gets more limits than one record of every storage can hold."""
-    told = f"its scope counts by more than {MAX_LIMITS} limits: leave some out, or take another"
+def _too_many_limits(checked: Checked) -> Iterator[Finding]:
     counted: dict[tuple[str, tuple[str, ...]], set[Limit]] = {}
-
-    def crowd(limits: Iterable[RuleLimit]) -> bool:
-        """Whether a counter has too many with these and had not before."""
+    for subject, limits in _all_limits(checked):
         crowded = False
         for one in limits:
             counter = counted.setdefault((one.scope, one.key), set())
             if one.limit not in counter:
                 counter.add(one.limit)
                 crowded = crowded or len(counter) == MAX_LIMITS + 1
-        return crowded
-
-    for name, limits in (
-        ("default_limits", config.default_limits),
-        ("application_limits", config.application_limits),
-    ):
-        if crowd(limits):
-            yield Mistake(config.source, None, None, name, told)
-    for rule in rules:
-        if crowd(rule.limits):
-            yield _mistake(config, rule, told)
+        if crowded:  # with these, and was not before
+            yield Finding(
+                subject,
+                f"its scope counts by more than {MAX_LIMITS} limits: leave some out, or take "
+                "another",
+            )
 
 
-def warnings(config: RuleSet, *, is_networked: bool = False) -> list[Mistake]:
-    """What is doubtful in a configuration that can be used.
+def _slow_to_match(checked: Checked) -> Iterator[Finding]:
+    reason = too_many(pattern for rule in checked.rules for pattern in rule.patterns)
+    if reason:
+        yield Finding("rules", reason)
 
-    :param is_networked: other hosts may count in the same storage.
-    """
-    rules = [rule for rule in config.rules if rule.mode != "off"]
-    found = []
-    for first, second in _pairs(rules, lambda pattern: pattern.shapes[-1:]):
+
+ERRORS: dict[str, Check] = {
+    "rules-clash": _clashes,
+    "too-many-limits": _too_many_limits,
+    "slow-to-match": _slow_to_match,
+}
+
+# --- warnings -------------------------------------------------------------------------------------
+
+
+def _overlaps(checked: Checked) -> Iterator[Finding]:
+    for first, second in _pairs(checked.rules, lambda pattern: pattern.shapes[-1:]):
         if first.mode == second.mode:
-            found.append(
-                _mistake(
-                    config,
-                    second,
-                    f"some requests fit this rule and {_known_as(first)} alike, "
-                    "and the first one takes them",
-                )
+            yield Finding(
+                second,
+                f"some requests fit this rule and {_known_as(first)} alike, "
+                "and the first one takes them",
             )
-    for rule in rules:
-        for loose, tight in _unreachable(rule.limits):
-            found.append(
-                _mistake(
-                    config, rule, f"{describe(loose)} can never be reached beside {describe(tight)}"
-                )
-            )
-        chosen = _chosen_freely(rule.limits, config.application_limits)
-        if chosen:
-            found.append(_mistake(config, rule, chosen))
-    for name, limits in (
-        ("default_limits", config.default_limits),
-        ("application_limits", config.application_limits),
-    ):
-        for loose, tight in _unreachable(limits):
-            found.append(
-                Mistake(
-                    config.source,
-                    None,
-                    None,
-                    name,
-                    f"{describe(loose)} can never be reached beside {describe(tight)}",
-                )
-            )
-    name = "default_limits" if config.default_limits else "application_limits"
-    chosen = _chosen_freely(
-        config.default_limits or config.application_limits, config.application_limits
-    )
-    if chosen:
-        found.append(Mistake(config.source, None, None, name, chosen))
-    if not (rules or config.default_limits or config.application_limits):
-        found.append(
-            Mistake(
-                config.source, None, None, "", "nothing is limited: add rules or default_limits"
-            )
-        )
-    found += [
-        Mistake(config.source, None, None, "client_ip", doubt)
-        for doubt in config.identity.client_ip.doubts
+
+
+def _unreachable(checked: Checked) -> Iterator[Finding]:
+    for subject, limits in _all_limits(checked):
+        for loose in limits:
+            for tight in limits:
+                if (
+                    loose is not tight
+                    and (loose.key, loose.cost) == (tight.key, tight.cost)
+                    and loose.limit.quota >= tight.limit.quota
+                    and loose.limit.window_ms <= tight.limit.window_ms
+                ):
+                    yield Finding(
+                        subject,
+                        f"{describe(loose.limit)} can never be reached beside "
+                        f"{describe(tight.limit)}",
+                    )
+
+
+def _client_controlled(checked: Checked) -> Iterator[Finding]:
+    """Where these limits, and those of the application, hold nobody back who sends another value
+    each time."""
+    config = checked.config
+    subjects: list[tuple[Rule | str, Sequence[RuleLimit]]] = [
+        (rule, rule.limits) for rule in checked.rules
     ]
-    if config.mode != "enforce":
-        found.append(
-            Mistake(
-                config.source, None, None, "mode", f"the mode is {config.mode}: nothing is refused"
+    # Where there are no default limits, those of the application are all that other requests have.
+    if config.default_limits:
+        subjects.append(("default_limits", config.default_limits))
+    else:
+        subjects.append(("application_limits", config.application_limits))
+    for subject, limits in subjects:
+        parts = [
+            [part for part in limit.key if is_client_controlled(part)]
+            for limit in (*limits, *config.application_limits)
+        ]
+        if limits and all(parts):
+            names = ", ".join(dict.fromkeys(part for chosen in parts for part in chosen))
+            yield Finding(
+                subject,
+                f"nothing is counted but by what the client chooses ({names}), so that each new "
+                "value has a new allowance: add a limit by ip beside it, "
+                "{limit: 100 per minute, key: ip}",
             )
+
+
+def _nothing_limited(checked: Checked) -> Iterator[Finding]:
+    config = checked.config
+    if not (checked.rules or config.default_limits or config.application_limits):
+        yield Finding("", "nothing is limited: add rules or default_limits")
+
+
+def _client_ip(checked: Checked) -> Iterator[Finding]:
+    for doubt in checked.config.identity.client_ip.doubts:
+        yield Finding("client_ip", doubt)
+
+
+def _not_enforced(checked: Checked) -> Iterator[Finding]:
+    if checked.config.mode != "enforce":
+        yield Finding("mode", f"the mode is {checked.config.mode}: nothing is refused")
+
+
+def _shared_namespace(checked: Checked) -> Iterator[Finding]:
+    if checked.reach == "network" and checked.config.namespace == RuleSet.namespace:
+        yield Finding(
+            "namespace",
+            "where several applications share this Redis, give each a namespace of its own",
         )
-    if is_networked and config.namespace == "throttle":
-        found.append(
-            Mistake(
-                config.source,
-                None,
-                None,
-                "namespace",
-                "where several applications share this Redis, give each a namespace of its own",
-            )
-        )
-    return found
+
+
+WARNINGS: dict[str, Check] = {
+    "rules-overlap": _overlaps,
+    "limit-unreachable": _unreachable,
+    "client-controlled-key": _client_controlled,
+    "nothing-limited": _nothing_limited,
+    "client-ip": _client_ip,
+    "not-enforced": _not_enforced,
+    "shared-namespace": _shared_namespace,
+}
+
+# --- what checks have in common -------------------------------------------------------------------
+
+
+def _all_limits(checked: Checked) -> Iterator[tuple[Rule | str, Sequence[RuleLimit]]]:
+    """All limits, by the rule or the option that has them."""
+    yield "default_limits", checked.config.default_limits
+    yield "application_limits", checked.config.application_limits
+    for rule in checked.rules:
+        yield rule, rule.limits
 
 
 def _pairs(
-    rules: Sequence[Rule], view: Callable[[Pattern], tuple[str, ...]]
+    rules: Iterable[Rule], view: Callable[[Pattern], tuple[str, ...]]
 ) -> list[tuple[Rule, Rule]]:
     """The pairs of rules that look alike in this view, and have a method in common."""
     alike: dict[tuple[str, ...], list[Rule]] = {}
@@ -160,39 +245,9 @@ def _pairs(
     return list(found.values())
 
 
-def _unreachable(limits: Sequence[RuleLimit]) -> list[tuple[Limit, Limit]]:
-    return [
-        (loose.limit, tight.limit)
-        for loose in limits
-        for tight in limits
-        if loose is not tight
-        and (loose.key, loose.cost) == (tight.key, tight.cost)
-        and loose.limit.quota >= tight.limit.quota
-        and loose.limit.window_ms <= tight.limit.window_ms
-    ]
-
-
-def _chosen_freely(limits: Sequence[RuleLimit], application: Sequence[RuleLimit]) -> str:
-    """What is wrong where these limits, and those of the application, hold nobody back who sends
-    another value each time; nothing where one of them does."""
-    parts = [
-        [part for part in limit.key if is_client_controlled(part)]
-        for limit in (*limits, *application)
-    ]
-    if not limits or not all(parts):
-        return ""
-    names = ", ".join(dict.fromkeys(part for chosen in parts for part in chosen))
-    return (
-        f"nothing is counted but by what the client chooses ({names}), so that each new value has "
-        "a new allowance: add a limit by ip beside it, {limit: 100 per minute, key: ip}"
-    )
-
-
-def _mistake(config: RuleSet, rule: Rule, message: str) -> Mistake:
-    index = config.rules.index(rule)
-    return Mistake(config.source, rule.line, 1 if rule.line else None, f"rules[{index}]", message)
-
-
 def _known_as(rule: Rule) -> str:
-    """By its line, since its name may have come from the environment, which is not shown."""
-    return f"in line {rule.line}" if rule.line else f'"{rule.name}"'
+    """By its line or, in a mapping, by its name; never by a name from the environment."""
+    at = rule.location
+    if at.line:
+        return f"in line {at.line}"
+    return at.where if at.has_secret_name else f'"{rule.name}"'

@@ -7,14 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from sys import intern
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from .converters import VARIABLE, Piece, Variable, read_pieces, whole
 from .parts import Values, compile_part
 
 
+class Route(NamedTuple):
+    """A rule in Werkzeug's syntax, taken apart."""
+
+    text: str
+    parts: tuple[str | tuple[Piece, ...], ...]
+    """The text of those without variables, the pieces of the others."""
+    names: tuple[str, ...]
+    """Of its variables."""
+
+    @classmethod
+    def parse(cls, text: str) -> Route:
+        """
+        :param text: without repeated slashes.
+        :raises ValueError, LookupError, TypeError, OverflowError, re.error: it is wrong.
+        """
+        parts = tuple(_parts(text))
+        for part in parts:
+            if not isinstance(part, str):
+                compile_part(part)  # which keeps it for the matcher
+        return cls(text, parts, tuple(intern(match["name"]) for match in VARIABLE.finditer(text)))
+
+
 def _parts(rule: str) -> Iterator[str | tuple[Piece, ...]]:
-    """A rule's parts: the text of those without variables, the pieces of the others."""
     segments = rule.removeprefix("/").split("/")
     for index, segment in enumerate(segments):
         pieces = read_pieces(segment)
@@ -171,20 +192,18 @@ def _step(pieces: tuple[Piece, ...], start: int, below: _Node) -> _Step:
 class Matcher:
     """Finds the most specific of many patterns. Immutable; any thread may call it.
 
-    :param rules: (a rule in Werkzeug's syntax without repeated slashes, its methods or none for
-        all, what to return). Of equally specific ones the first is taken.
-    :raises ValueError, LookupError, TypeError, OverflowError, re.error: a rule is wrong.
+    :param routes: (a route, its methods or none for all, what to return). Of equally specific ones
+        the first is taken.
     """
 
-    def __init__(self, rules: Iterable[tuple[str, Collection[str], int]]) -> None:
+    def __init__(self, routes: Iterable[tuple[Route, Collection[str], int]]) -> None:
         self._exact: dict[str, tuple[_End, ...]] = {}
         self._root = _Node()
-        for text, methods, endpoint in rules:
-            names = tuple(intern(match["name"]) for match in VARIABLE.finditer(text))
-            end = (frozenset(methods) or None, endpoint, names)
-            self._root.add(_parts(text), end)
-            if not names:
-                self._exact[text] = (*self._exact.get(text, ()), end)
+        for route, methods, endpoint in routes:
+            end = (frozenset(methods) or None, endpoint, route.names)
+            self._root.add(route.parts, end)
+            if not route.names:
+                self._exact[route.text] = (*self._exact.get(route.text, ()), end)
         self._root.finish()
 
     def match(self, method: str, path: str) -> tuple[int, Mapping[str, str]] | None:

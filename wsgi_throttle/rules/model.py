@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..decision import Limit
 from ..hooks import Hook
 from ..http.settings import ResponseSettings
-from ..identity import Identity
+from ..identity import Identity, KeyFunction
 from ..networks import Networks
 from .patterns import Pattern
 
@@ -15,7 +17,20 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE"
 """RFC 9110 section 9 and RFC 5789 (PATCH); every other method counts as OTHER."""
 
 MODES = ("enforce", "shadow", "off")
-POLICIES = ("local", "allow", "deny")
+ON_STORAGE_ERROR = ("local", "allow", "deny")
+
+
+class Location(NamedTuple):
+    """Where something stands in a configuration, for messages."""
+
+    where: str = ""
+    """A dotted path: ``rules[3]``."""
+    line: int | None = None
+    """Counted from 1; None where the configuration was a mapping."""
+    column: int | None = None
+    """Counted from 1."""
+    has_secret_name: bool = False
+    """Whether the name of the rule came from the environment, so that no message may show it."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +40,8 @@ class RuleLimit:
     limit: Limit
     key: tuple[str, ...]
     """Key types; several count each combination."""
+    find_key: KeyFunction = field(compare=False, repr=False)
+    """What these key types mean: finds the key of a request."""
     scope: str
     """What the counter belongs to: ``rule=login``, ``scope=api``, ``default``."""
     cost: int
@@ -52,7 +69,7 @@ class Rule:
     block: Networks | None = None
     responses: ResponseSettings | None = None
     """Its own bodies, where it has any."""
-    line: int | None = None
+    location: Location = field(default_factory=Location)
 
 
 @dataclass(frozen=True)
@@ -75,3 +92,5 @@ class RuleSet:
     block: Networks | None = None
     source: str = "<mapping>"
     """Where the rules are from, for messages."""
+    locations: Mapping[str, Location] = field(default_factory=dict)
+    """Of the options of the top level that were given, by their names."""

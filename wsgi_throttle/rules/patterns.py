@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 from .converters import CONVERTERS, VARIABLE, read_pieces
-from .match import Matcher
+from .match import Matcher, Route
 from .parts import MAX_COMBINATIONS, MAX_UNBOUNDED, count_searches
 
 MAX_SIBLINGS = 64
@@ -39,6 +40,8 @@ class Pattern:
     """In Werkzeug's syntax; the second is everything below a folder (``**``)."""
     variables: tuple[str, ...]
     """Their names."""
+    routes: tuple[Route, ...] = field(compare=False, repr=False)
+    """What a matcher takes, one for each of the rules."""
 
     FOLDER: ClassVar[str] = "**"
 
@@ -72,12 +75,12 @@ class Pattern:
         _check_cost(text, f"{base}/<path:{_REST}>" if folder else base)
         rules = (base, f"{base.rstrip('/')}/<path:{_REST}>") if folder else (base,)
         try:
-            Matcher([(rule, (), 0) for rule in rules])
+            routes = tuple(map(Route.parse, rules))
         except (ValueError, LookupError, TypeError, OverflowError, re.error) as error:
             raise ValueError(f'"{text}" is not a path pattern: {error}') from error
-        return cls(text, rules, tuple(variables))
+        return cls(text, rules, tuple(variables), routes)
 
-    @property
+    @cached_property
     def signatures(self) -> tuple[str, ...]:
         """The rules without the names of their variables: equal if they can't be told apart."""
         return tuple(VARIABLE.sub(_nameless, rule) for rule in self.rules)
@@ -173,13 +176,13 @@ def matcher(entries: Sequence[tuple[Pattern, Sequence[str], int]]) -> Matcher:
     ordered = []
     for index, (pattern, methods, endpoint) in enumerate(entries):
         folder = len(pattern.rules) > 1
-        for rule, signature in zip(pattern.rules, pattern.signatures, strict=True):
+        for route, signature in zip(pattern.routes, pattern.signatures, strict=True):
             place = first.setdefault(signature, index)
-            ordered.append(((place, folder, 0 if methods else 2, index), rule, methods, endpoint))
+            ordered.append(((place, folder, 0 if methods else 2, index), route, methods, endpoint))
             if "GET" in methods and "HEAD" not in methods:
-                ordered.append(((place, folder, 1, index), rule, ("HEAD",), endpoint))
+                ordered.append(((place, folder, 1, index), route, ("HEAD",), endpoint))
     ordered.sort(key=lambda entry: entry[0])
-    return Matcher((rule, methods, endpoint) for _, rule, methods, endpoint in ordered)
+    return Matcher((route, methods, endpoint) for _, route, methods, endpoint in ordered)
 
 
 def too_many(patterns: Iterable[Pattern]) -> str | None:

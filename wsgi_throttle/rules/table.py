@@ -23,7 +23,6 @@ from ..identity import (
     preflight_key,
 )
 from ..limits import multiplied
-from .lint import check
 from .match import Matcher
 from .model import METHODS, Rule, RuleLimit, RuleSet
 from .patterns import matcher
@@ -173,7 +172,7 @@ _NONE = _Found(None, ())
 class RuleTable:
     """Finds what is to be done for a request. Immutable but for its caches; any thread may use it.
 
-    :raises ConfigError: rules that can never be told apart, or too many for Werkzeug's matcher.
+    :param config: a rule set in which :func:`.lint.errors` finds nothing.
     """
 
     def __init__(self, config: RuleSet) -> None:
@@ -181,9 +180,8 @@ class RuleTable:
         self._made: Bounded[tuple[Any, ...], Charges] = Bounded(MAX_MADE)
         is_on = config.mode != "off"
         self.rules = tuple(rule for rule in config.rules if is_on and rule.mode != "off")
-        check(config, self.rules)
-        keys = {
-            limit.key
+        self._keys = {
+            limit.key: limit.find_key
             for limits in (
                 config.application_limits,
                 config.default_limits,
@@ -191,8 +189,8 @@ class RuleTable:
             )
             for limit in limits
         }
-        keys |= {preflight_key(key)[0] for key in keys}
-        self._keys = {key: key_function(key, config.identity) for key in keys}
+        for key in {preflight_key(key)[0] for key in self._keys} - self._keys.keys():
+            self._keys[key] = key_function(key, config.identity)
         # Shadow rules stand first: of two equal ones the shadow rule would replace the other.
         self._entries = [
             (rule, pattern)

@@ -1,0 +1,287 @@
+"""Readers of the values that only this package has: paths, keys, limits, times, networks."""
+
+from __future__ import annotations
+
+import re
+
+from .. import limits as limit_strings
+from ..hooks import Hook
+from ..http.bodies import fill
+from ..http.headers import HEADER_STYLES
+from ..http.settings import check_origin
+from ..identity import KEY_TYPES, environ_name, is_header_name
+from ..identity.session import KINDS
+from ..networks import Network, Networks, parse_network, read_networks
+from ..rules.model import METHODS
+from ..rules.patterns import Pattern
+from ..storage import SCHEMES
+from ..strategies import ALIASES, STRATEGIES
+from .reader import (
+    ANY_TEXT,
+    EXACT_TEXT,
+    TEXT,
+    Cursor,
+    InvalidError,
+    Reader,
+    ReportedError,
+    any_case,
+    choice,
+    definition,
+    list_schema,
+    one_or_more,
+    scalar,
+    text_like,
+)
+
+# --- limits ---------------------------------------------------------------------------------------
+
+_UNIT = any_case(sorted(limit_strings.UNITS_MS, key=len, reverse=True))
+_RATE = rf"[0-9]+\s*(/|{any_case(['per'])})\s*[0-9]*\s*({_UNIT})"
+_LIMITS = rf"^\s*{_RATE}(\s*[;,|]\s*{_RATE})*\s*$"
+
+LIMIT_TEXT = Reader(TEXT.parse, definition("limit-text", text_like(_LIMITS)))
+"""One line of limits, not yet parsed: what it means depends on the strategy and the burst."""
+
+_strategy_name = choice([*STRATEGIES, *ALIASES])
+
+
+def _strategy(at: Cursor) -> str:
+    name = _strategy_name(at)
+    return ALIASES.get(name, name)
+
+
+STRATEGY = Reader(_strategy, definition("strategy", _strategy_name.schema))
+
+
+_DURATION = r"([0-9]{1,9})(?:\.([0-9]{1,3}))?\s*"
+_DURATION_PATTERN = rf"^\s*{_DURATION}({'|'.join(limit_strings.UNITS_MS)})?\s*$"
+
+
+def _duration_ms(at: Cursor) -> int:
+    text = TEXT(at)
+    match = re.fullmatch(rf"{_DURATION}([a-z]*)", text)
+    unit_ms = limit_strings.UNITS_MS.get(match[3] or "s") if match else None
+    if not match or unit_ms is None:
+        raise InvalidError(f'"{text}" is not a time', 'write it as "0.1 s", "100 ms" or "31 days"')
+    thousandths = int(match[1]) * 1000 + int((match[2] or "0").ljust(3, "0"))
+    duration = thousandths * unit_ms // 1000
+    if not 0 < duration <= limit_strings.MAX_WINDOW_MS:
+        raise InvalidError(f'"{text}" is out of bounds', "write a time above zero")
+    return duration
+
+
+DURATION_MS = Reader(
+    _duration_ms,
+    scalar(
+        {
+            "type": ["string", "number"],
+            "exclusiveMinimum": 0,
+            "pattern": _DURATION_PATTERN,
+        }
+    ),
+)
+"""A time, in milliseconds. A number without a unit is seconds."""
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+_RESERVED = ("application", "default")
+_NAME = r"[ !#-\[\]-~]{1,100}"
+_NAMESPACE = r"[A-Za-z0-9_.-]{1,40}"
+
+
+def _name(at: Cursor) -> str:
+    text = TEXT(at)
+    if not re.fullmatch(_NAME, text):
+        raise InvalidError(
+            f'"{text}" is not a name',
+            "use up to 100 printable ASCII characters, without quotes and backslashes",
+        )
+    if text in _RESERVED:
+        raise InvalidError(f'"{text}" is the name of the {text}_limits', "choose another")
+    return text
+
+
+_NAME_SCHEMA = scalar(
+    {
+        "type": ["string", "number", "boolean"],
+        "pattern": rf"^\s*{_NAME}\s*$",
+        "not": {"enum": list(_RESERVED)},
+    }
+)
+NAME = Reader(_name, _NAME_SCHEMA)
+SCOPE = Reader(lambda at: f"scope={_name(at)}", _NAME_SCHEMA)
+"""What the counters of a named scope belong to."""
+
+
+def _namespace(at: Cursor) -> str:
+    text = TEXT(at)
+    if not re.fullmatch(_NAMESPACE, text):
+        raise InvalidError(
+            f'"{text}" is not a namespace',
+            "use up to 40 letters, digits, dots, dashes and underscores",
+        )
+    return text
+
+
+NAMESPACE = Reader(_namespace, scalar({**ANY_TEXT, "pattern": rf"^\s*{_NAMESPACE}\s*$"}))
+
+
+# --- which requests -------------------------------------------------------------------------------
+
+
+def _paths(at: Cursor) -> tuple[Pattern, ...]:
+    items = at.items()
+    if not items:
+        raise InvalidError("the list is empty", "name a path")
+    found: list[Pattern] = []
+    for item in items:
+        pattern = item.attempt(lambda each: Pattern.parse(TEXT(each)), None)
+        if pattern and pattern.signatures in [one.signatures for one in found]:
+            item.mistake("this path is in the rule twice: leave one out")
+        elif pattern:
+            found.append(pattern)
+    return tuple(found)
+
+
+PATHS = Reader(_paths, list_schema(text_like(r"^\s*/")))
+"""The patterns of a rule. What is left of a list without its mistaken items is read."""
+
+
+def _method(at: Cursor) -> str:
+    text = TEXT(at).upper()
+    if text not in METHODS:
+        raise InvalidError(
+            f'"{text}" is not a method',
+            f"use {', '.join(METHODS)}; OTHER is every method that is not listed here",
+        )
+    return text
+
+
+_methods = one_or_more(
+    Reader(
+        _method,
+        scalar(
+            {
+                "anyOf": [
+                    {"enum": list(METHODS)},
+                    {"type": "string", "pattern": rf"^\s*({any_case(METHODS)})\s*$"},
+                ]
+            }
+        ),
+    ),
+    remedy="leave methods out for all of them",
+)
+METHOD_NAMES = Reader(lambda at: tuple(dict.fromkeys(_methods(at))), _methods.schema)
+
+
+def _headers(at: Cursor) -> tuple[tuple[str, str], ...]:
+    found = []
+    for name, value in at.mapping().items():
+        if not is_header_name(name):
+            value.mistake(f'"{name}" is not a header name: write X-Internal')
+        found.append((environ_name(name), value.attempt(TEXT, "")))
+    return tuple(found)
+
+
+HEADERS = Reader(
+    _headers,
+    {"type": "object", "minProperties": 1, "additionalProperties": ANY_TEXT},
+)
+"""(name in the environ, value) of all headers of a mapping."""
+
+
+def _hook(at: Cursor) -> Hook:
+    text = TEXT(at)
+    if not text.startswith("python:"):
+        raise InvalidError(f'"{text}" is not a function', "write python:package.module:function")
+    return Hook(text.removeprefix("python:"), bool)
+
+
+CONDITION_HOOK = Reader(_hook, text_like(r"^\s*python:[^:]+:[^:]+$"))
+"""A function of the application's own that returns whether something holds, imported."""
+
+
+# --- who ------------------------------------------------------------------------------------------
+
+KEY = one_or_more(
+    Reader(TEXT.parse, definition("key", text_like(rf"^\s*({'|'.join(KEY_TYPES)})(:.*)?$")))
+)
+"""The types of key whose combination is counted."""
+
+
+def _network(at: Cursor) -> list[Network]:
+    text = TEXT(at)
+    if text.startswith("file:"):
+        return read_networks(at.source.folder / text.removeprefix("file:"))
+    return [parse_network(text)]
+
+
+def _networks(at: Cursor) -> Networks:
+    found: list[Network] = []
+    for item in at.items():
+        found += item.attempt(_network, [])
+    return Networks(found)
+
+
+NETWORKS = Reader(
+    _networks, list_schema(text_like(r"^\s*(file:|[0-9A-Fa-f:.]+(/[0-9.]+)?\s*$)"), 0)
+)
+
+SESSION_KIND = Reader(TEXT.parse, text_like(rf"^\s*(({'|'.join(KINDS)})\s*$|python:)"))
+
+
+def _secret_keys(at: Cursor) -> tuple[str, ...]:
+    found = [
+        UNSET_SECRET if item.node.unset else item.attempt(EXACT_TEXT, None) for item in at.items()
+    ]
+    if None in found:
+        raise ReportedError
+    return tuple(filter(None, found))
+
+
+UNSET_SECRET = "unset"  # noqa: S105 - it stands for a secret
+"""In place of a secret whose variable is not set, so that the file can be checked without it."""
+
+SECRET_KEYS = Reader(_secret_keys, list_schema(ANY_TEXT))
+
+LIFETIME_S = Reader(lambda at: -(-_duration_ms(at) // 1000), DURATION_MS.schema)
+"""A time, rounded up to whole seconds."""
+
+
+# --- where it is counted, and what is answered ----------------------------------------------------
+
+STORAGE_URI = Reader(
+    TEXT.parse, text_like(rf"^\s*({'|'.join(re.escape(name) for name in SCHEMES)})://")
+)
+"""A URI, not yet opened: its storage depends on the other options."""
+
+HEADER_STYLE = choice(HEADER_STYLES)
+
+
+def body_file(kind: str) -> Reader[str]:
+    """The template of a body of this kind: the text of a file, whose path is relative to the folder
+    of the configuration."""
+
+    def parse(at: Cursor) -> str:
+        path = at.source.folder / TEXT(at)
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise InvalidError(
+                f'"{path}" cannot be read: {reason}', "name a file beside the rule file"
+            ) from error
+        fill(kind, text)  # which keeps it for the answers
+        return text
+
+    return Reader(parse, ANY_TEXT)
+
+
+def _origin(at: Cursor) -> str:
+    origin = TEXT(at)
+    check_origin(origin)
+    return origin
+
+
+ORIGINS = one_or_more(Reader(_origin, text_like(r"^\s*(\*|[a-z][a-z0-9+.-]*://[^/]+)\s*$")))

@@ -18,7 +18,7 @@ import redis
 from wsgi_throttle.decision import Charge
 from wsgi_throttle.limits import parse
 from wsgi_throttle.storage.redis.storage import SCRIPT
-from wsgi_throttle.strategies import STRATEGIES, State, spend_by
+from wsgi_throttle.strategies import STRATEGIES, State, step_of
 
 from .apps import LIMITS, Application, Environ, caller, clients, null, ours, requests
 from .timing import Contender
@@ -94,7 +94,7 @@ def _transaction(folder: Path) -> Callable[[bytes], None]:
 def one_function(app: Application) -> Application:
     """The application, limited by two sliding windows in one function which can do that alone: no
     rules, keys or storages, no refusal, nothing to configure and nothing that may go wrong."""
-    first, second = map(spend_by, parse(LIMITS[2]))
+    first, second = map(step_of, parse(LIMITS[2]))
     lock = Lock()
     cells: dict[str, list[State]] = {}
 
@@ -102,8 +102,8 @@ def one_function(app: Application) -> Application:
         states = cells.setdefault(environ["REMOTE_ADDR"], [(), ()])
         with lock:
             now = monotonic_ns() // 1_000_000
-            _, left, due_ms, states[0] = first(states[0], now, 1)
-            _, other_left, other_due_ms, states[1] = second(states[1], now, 1)
+            (_, left, due_ms), states[0] = first(states[0], now, 1)
+            (_, other_left, other_due_ms), states[1] = second(states[1], now, 1)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             least = (left, due_ms) if left < other_left else (other_left, other_due_ms)

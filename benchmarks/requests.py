@@ -9,7 +9,7 @@ from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
 
 from wsgi_throttle import Throttle
-from wsgi_throttle.storage.clock import monotonic_ms
+from wsgi_throttle.clock import MONOTONIC, MS
 
 from . import floor
 from .apps import LIMITS, SPENT, caller, clients, flask, flask_limiter, null, ours, requests
@@ -114,18 +114,31 @@ def _admitted(places: Places) -> Iterator[Row]:
 def _fill_windows(app: Throttle) -> None:
     """Let each client send a request in every grain of both windows, by the storage's clock, which
     then goes on from there."""
-    storage: Any = app._breaker._storage
-    end_ms = storage._clock() + WINDOWS_MS[0]
+    clock = _Clock()
+    storage: Any = app._engine._breaker._storage
+    storage._clock = clock  # before the first request, for which it is prepared
+    end_ms = MONOTONIC() // MS + WINDOWS_MS[0]
     grains = {
         at_ms
         for window_ms in WINDOWS_MS
         for at_ms in range(end_ms - window_ms, end_ms, window_ms // 60)
     }
     for at_ms in sorted(grains):
-        storage._clock = lambda now_ms=at_ms: now_ms
+        clock.stopped_at_ns = at_ms * MS
         for environ in requests(clients())(len(clients())):
             caller(app)(environ)
-    storage._clock = lambda: monotonic_ms() + WINDOWS_MS[0]
+    clock.stopped_at_ns = None
+
+
+class _Clock:
+    """Stops where it is told, and then goes on ahead of the monotonic clock by a window."""
+
+    stopped_at_ns: int | None = None
+
+    def __call__(self) -> int:
+        if self.stopped_at_ns is not None:
+            return self.stopped_at_ns
+        return MONOTONIC() + WINDOWS_MS[0] * MS
 
 
 def _many_limits(places: Places) -> Iterator[Row]:

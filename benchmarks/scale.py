@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from wsgi_throttle.decision import Charges
+from wsgi_throttle.decision import Term, Terms
 from wsgi_throttle.identity import Networks
 from wsgi_throttle.limits import parse
 from wsgi_throttle.storage import Storage, open_storage
@@ -224,11 +224,11 @@ def _bytes_a_client(places: Places, number: int) -> dict[tuple[str, str], tuple[
 def _hit(storage: Storage, strategy: str, numbers: Iterable[int], times: int) -> None:
     """Have these clients ask so often each."""
     (limit,) = parse("5 per minute", strategy=strategy)
-    lines = ((0, limit, 1, True, "login"),)
+    take = storage.prepare(Terms([Term(0, limit, 1, True, "login")]))
     for client in numbers:
-        charges = Charges(lines, (f"throttle:1:login:ip:{{ip:{address(client)}}}",))
+        buckets = (f"throttle:1:login:ip:{{ip:{address(client)}}}",)
         for _ in range(times):
-            assert storage.take(charges).granted
+            assert take(buckets).granted
 
 
 def _in_memory(places: Places, strategy: str, number: int) -> tuple[float, float]:

@@ -53,9 +53,11 @@ EQUIVALENT = {
         "the length of a log is odd, and what is kept of it even"
     ),
     "while kept and state[kept - 1] >= now:": _MERGES,
-    "_spends: Bounded[str, Spend] = Bounded(4097)": _MARGIN,
-    "_spends: Bounded[str, Spend] = Bounded(4095)": _MARGIN,
-    "for (spend, cost, _), state in zip(spendings, states, strict=False):": "they are as many",
+    "_steps: Bounded[str, Step] = Bounded(4097)": _MARGIN,
+    "_steps: Bounded[str, Step] = Bounded(4095)": _MARGIN,
+    "for (step, cost, _), state in zip(compiled, states, strict=False):": "they are as many",
+    "return [(step, cost, enforce) for (step, _, enforce), cost in "
+    "zip(compiled, costs, strict=False)]": "they are as many",
     "return -(-capacity // flow) if flow else 2": _NEVER_KEPT,
     "return -(-capacity // flow) if flow else 0": _NEVER_KEPT,
     "local GRACE_MS = 101" + _GRACE: _MARGIN,

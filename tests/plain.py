@@ -1,6 +1,6 @@
 """A small application behind the throttle.yaml of the working directory, for tests under load.
 
-LOOK_EVERY_S in the environment: how often the file is looked at.
+LOOK_EVERY_MS in the environment: how often the file is looked at.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import logging
 import os
 
 from wsgi_throttle import Throttle, reload
+from wsgi_throttle.clock import MS
 
 logging.basicConfig(level=logging.INFO, format="%(process)d %(name)s %(message)s")
-reload.LOOK_EVERY_S = float(os.environ.get("LOOK_EVERY_S", reload.LOOK_EVERY_S))
+reload.LOOK_EVERY_NS = int(os.environ.get("LOOK_EVERY_MS", "500")) * MS
 
 
 def hello(environ, start_response):

@@ -14,14 +14,16 @@ from struct import unpack
 
 import pytest
 import redis
-from redis.connection import AbstractConnection
 
 from redis_server import Server, programs
-from wsgi_throttle.decision import Charge, Charges, Decision, Limit
+from support.charges import take as take_of
+from support.clock import FakeClock
+from wsgi_throttle.decision import Charge, Decision, Limit, Terms
 from wsgi_throttle.storage.memory import MemoryStorage
-from wsgi_throttle.storage.redis.storage import SCRIPT, RedisStorage, _decision
+from wsgi_throttle.storage.redis.resp import Script, TakeCommand, decision
+from wsgi_throttle.storage.redis.storage import SCRIPT
 from wsgi_throttle.storage.shared.storage import SharedStorage
-from wsgi_throttle.strategies import LARGEST, STRATEGIES, State, spendings_of, take
+from wsgi_throttle.strategies import LARGEST, STRATEGIES, State, compile_terms, take
 
 REQUESTS = 60_000
 SEEDS = range(12)
@@ -80,9 +82,10 @@ class World:
     def take(self, charges: Sequence[Charge], now: int) -> Decision:
         places = [(bucket, limit.tag) for bucket, limit, *_ in charges]
         states = [self.states.get(place, ()) for place in places]
-        decision = take(charges, spendings_of(Charges.of(charges).lines), states, now)
-        self.states.update(zip(places, [spent[3] for spent in decision.measured], strict=True))
-        return decision._replace(measured=[spent[:3] for spent in decision.measured])
+        terms, buckets = Terms.of(charges)
+        granted, measured, after = take(compile_terms(terms), states, now)
+        self.states.update(zip(places, after, strict=True))
+        return Decision(granted, terms, buckets, measured)
 
 
 def _cost(limit: Limit, chance: random.Random) -> int:
@@ -144,15 +147,20 @@ def pipeline(redis_server: Server) -> Iterator[Pipeline]:
     pipeline.close()
 
 
-def storage_with(prelude: bytes, server: Server) -> RedisStorage:
-    """For its commands only: a storage whose script has something before it."""
-    script = prelude + SCRIPT
-    server.client.script_load(script)
-    return RedisStorage(_no_connection, timeout_s=1, script=script)
+class Commands:
+    """The commands of RedisStorage and what their replies say, for a script that has something
+    before it."""
 
+    def __init__(self, prelude: bytes, server: Server) -> None:
+        server.client.script_load(prelude + SCRIPT)
+        self._script = Script(prelude + SCRIPT)
 
-def _no_connection() -> AbstractConnection:
-    raise AssertionError("the commands go through a pipeline")
+    def take(self, charges: Sequence[Charge]) -> bytes:
+        terms, buckets = Terms.of(charges)
+        return TakeCommand(terms).of(self._script.evalsha, buckets)
+
+    def decision(self, charges: Sequence[Charge], reply: bytes) -> Decision:
+        return decision(reply, *Terms.of(charges))
 
 
 def set_now(now: int) -> bytes:
@@ -174,7 +182,7 @@ def test_the_script_answers_and_saves_as_the_strategies_do(
     seed: int, redis_server: Server, pipeline: Pipeline
 ) -> None:
     chance = random.Random(seed)
-    storage = storage_with(AT_THE_TESTS_TIME, redis_server)
+    commands_of = Commands(AT_THE_TESTS_TIME, redis_server)
     verdicts = set()
     for _ in range(REQUESTS // len(SEEDS) // IN_A_WORLD):
         world = World([*{_limit(chance): None for _ in range(chance.randint(2, 4))}])
@@ -184,11 +192,11 @@ def test_the_script_answers_and_saves_as_the_strategies_do(
             now = max(1, now + _step(world, chance))
             charges = world.charges(chance)
             asked.append((now, charges))
-            commands += [set_now(now), storage._take_commands(charges)[0]]
+            commands += [set_now(now), commands_of.take(charges)]
         replies = pipeline.send(commands)[1::2]
         for (now, charges), reply in zip(asked, replies, strict=True):
             expected = world.take(charges, now)
-            assert _decision(charges, reply) == expected, (seed, now)
+            assert commands_of.decision(charges, reply) == expected, (seed, now)
             verdicts.add((expected.granted, any(charge.enforce for charge in charges)))
         assert saved_states(world, redis_server.client) == world.states, seed
     assert verdicts >= {(True, True), (False, True), (True, False)}
@@ -201,26 +209,20 @@ def test_any_mix_of_limits_and_clients_is_counted_as_by_itself(
 ) -> None:
     """Which limits share a record, and which of them were charged last, changes nothing."""
     chance = random.Random(seed)
-    now = 1_000
-
-    def clock() -> int:
-        return now
-
+    clock = FakeClock(1_000)
     storage: MemoryStorage | SharedStorage = (
         MemoryStorage(clock=clock) if engine == "memory" else SharedStorage(tmp_path, clock=clock)
     )
     verdicts = set()
     for _ in range(20):
         world = World([*{_limit(chance): None for _ in range(chance.randint(2, 4))}])
-        mixes = [Charges.of(world.charges(chance)) for _ in range(6)]
+        mixes = [world.charges(chance) for _ in range(6)]
         for _ in range(IN_A_WORLD):
-            now += max(0, _step(world, chance))
+            clock.now_ms += max(0, _step(world, chance))
             charges = chance.choice(mixes)
-            expected = world.take(charges, now)
-            found = storage.take(charges)
-            told = [one[:3] for one in found.measured]
-            assert found._replace(measured=told) == expected, (seed, now)
-            verdicts.add((expected.granted, len(charges.buckets)))
+            expected = world.take(charges, clock.now_ms)
+            assert take_of(storage, charges) == expected, (seed, clock.now_ms)
+            verdicts.add((expected.granted, len(expected.buckets)))
     storage.close()
     assert len(verdicts) == 4
 
@@ -230,17 +232,17 @@ def test_they_agree_on_the_servers_own_time_with_keys_that_expire(
     strategy: str, redis_server: Server, pipeline: Pipeline
 ) -> None:
     chance = random.Random(strategy)
-    storage = storage_with(AT_THE_SERVERS_TIME, redis_server)
+    commands_of = Commands(AT_THE_SERVERS_TIME, redis_server)
     world = World([Limit(strategy, 5, 2, 5), Limit(strategy, 90, 30, 90)])
     refused = 0
     for _ in range(40):
         asked = [world.charges(chance) for _ in range(50)]
-        replies = pipeline.send([storage._take_commands(charges)[0] for charges in asked])
+        replies = pipeline.send([commands_of.take(charges) for charges in asked])
         times = redis_server.client.lrange("agreement:times", 0, -1)
         redis_server.client.delete("agreement:times")
         for charges, reply, now in zip(asked, replies, times, strict=True):
             expected = world.take(charges, int(now))
-            assert _decision(charges, reply) == expected
+            assert commands_of.decision(charges, reply) == expected
             refused += not expected.granted
     assert refused
 
@@ -249,14 +251,14 @@ def test_they_agree_on_the_servers_own_time_with_keys_that_expire(
 def test_a_clock_set_back_an_hour_is_forgiven_even_by_a_refusal(
     strategy: str, redis_server: Server, pipeline: Pipeline
 ) -> None:
-    storage = storage_with(AT_THE_TESTS_TIME, redis_server)
+    commands_of = Commands(AT_THE_TESTS_TIME, redis_server)
     limit = Limit(strategy, 2, 10_000, 2)
     bucket = f"agreement:back:{{{strategy}}}"
     charges = [Charge(bucket, limit, 1, True, "rule")]
 
     def granted(now: int) -> bool:
-        command = storage._take_commands(charges)[0]
-        return _decision(charges, pipeline.send([set_now(now), command])[1]).granted
+        command = commands_of.take(charges)
+        return commands_of.decision(charges, pipeline.send([set_now(now), command])[1]).granted
 
     noon = 1_700_000_000_000
     assert [granted(noon) for _ in range(3)] == [True, True, False]

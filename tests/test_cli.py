@@ -207,7 +207,7 @@ def test_it_runs_as_a_module() -> None:
     assert "login" in found.stdout
 
 
-@pytest.mark.parametrize(("key", "told"), [("block", "  block  "), ("allow", "  allow  ")])
+@pytest.mark.parametrize(("key", "told"), [("block", "  blocked  "), ("allow", "  allowed  ")])
 def test_explain_tells_of_lists_of_addresses(run, tmp_path: Path, key: str, told: str) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "throttle.yaml"
     path.write_text(f"{key}: [192.0.2.0/24]\ndefault_limits: 1/s")

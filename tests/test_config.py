@@ -178,15 +178,14 @@ def test_a_list_of_networks_may_be_a_file_beside_the_rules(write: Any, tmp_path:
     (tmp_path / "office.txt").write_text("# the office\n192.0.2.0/24\n")
     config = load(write('allow: [10.0.0.0/8, "file:office.txt"]'))
     assert config.allow is not None
-    assert (
-        RuleTable(config).verdict(RuleTable(config).match("GET", "/"), {"REMOTE_ADDR": "192.0.2.9"})
-        == "allow"
-    )
+    assert RuleTable(config).prejudge(
+        RuleTable(config).match("GET", "/"), {"REMOTE_ADDR": "192.0.2.9"}
+    ) == ("allowed", None)
 
 
 def test_a_body_may_be_a_file_beside_the_rules(write: Any, tmp_path: Path) -> None:
     (tmp_path / "429.html").write_text("<p>$retry_after")
-    assert load(write("responses: {html: 429.html}")).responses.html == "<p>$retry_after"
+    assert load(write("responses: {html: 429.html}")).responder.settings.html == "<p>$retry_after"
 
 
 # --- what is wrong ------------------------------------------------------------------------------

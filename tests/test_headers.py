@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 
 import pytest
@@ -9,8 +10,10 @@ from http_sf import parse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome, seconds_up
-from wsgi_throttle.http.headers import HEADER_STYLES, MAX_PREPARED, LimitHeaders
+from support.charges import decision_on
+from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome, Terms, seconds_up
+from wsgi_throttle.http import headers as http_headers
+from wsgi_throttle.http.headers import HEADER_STYLES, HeaderStyle, LimitHeaders, Writer
 
 NOW_S = 1_700_000_000.123
 PER_MINUTE = Limit("sliding-window", 5, 60_000, 5)
@@ -22,7 +25,7 @@ def charge(limit: Limit = PER_MINUTE, policy: str = "login", enforce: bool = Tru
 
 
 def judged(granted: bool, *pairs: tuple[Charge, Outcome]) -> Decision:
-    return Decision(granted, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+    return decision_on(granted, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 
 def told(decision: Decision, style: str = "both") -> dict[str, str]:
@@ -255,26 +258,53 @@ def test_a_limit_that_was_edited_is_told_as_it_is_now() -> None:
     assert dict(headers.pairs(edited, NOW_S))["RateLimit-Policy"] == '"login";q=20;w=3600'
 
 
-def test_what_is_prepared_is_bounded() -> None:
+def test_the_names_that_applications_set_are_remembered_up_to_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_headers, "MAX_UNRELATED", 100)
     headers = LimitHeaders("both")
-    for number in range(MAX_PREPARED + 10):
-        decision = judged(True, (charge(policy=f"rule-{number}"), Outcome(0, 3, 41_000)))
-        assert dict(headers.pairs(decision, NOW_S))["RateLimit"] == f'"rule-{number}";r=3;t=41'
-    assert len(headers._prepared) <= MAX_PREPARED
+    for number in range(200):
+        assert len(headers.pairs(ADMITTED, NOW_S, [(f"X-{number}", "1")])) == 5
+        ours = (f"X-RateLimit-{number}", "1")
+        assert len(headers.pairs(ADMITTED, NOW_S, [(f"X-{number}", "1"), ours])) == 2
+    assert len(headers._unrelated) == 100
 
 
-def test_what_is_prepared_of_charges_is_not_told_of_others_in_their_place() -> None:
-    headers = LimitHeaders("both")
-    for number in range(100):
-        charges = (charge(policy=f"rule-{number}"),)
-        decision = Decision(True, charges, [(0, 3, 41_000)])
-        assert dict(headers.pairs(decision, NOW_S))["RateLimit"] == f'"rule-{number}";r=3;t=41'
-        del charges, decision
-    changing = [charge()]
-    for policy in ("a", "b"):
-        changing[0] = charge(policy=policy)
-        decision = Decision(True, changing, [(0, 3, 41_000)])
-        assert dict(headers.pairs(decision, NOW_S))["RateLimit"] == f'"{policy}";r=3;t=41'
+def compile_toy(terms: Terms) -> Writer:
+    quotas = [term.limit.quota for term in terms]
+
+    def write(
+        pairs: list[tuple[str, str]],
+        granted: bool,
+        measured: Sequence[tuple[int, int, int]],
+        tightest: int,
+        now_s: float,
+    ) -> None:
+        value = f"{measured[tightest][1]} of {quotas[tightest]}, {granted}, {now_s}"
+        pairs.append(("Toy-Left", value))
+
+    return write
+
+
+def test_a_row_of_the_table_is_all_that_a_new_style_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    toy = HeaderStyle("toy-", ("Toy-Left",), compile_toy)
+    monkeypatch.setitem(HEADER_STYLES, "toys", (toy, http_headers.IETF))
+    headers = LimitHeaders("toys")
+    assert headers.names == ("Toy-Left", "RateLimit-Policy", "RateLimit")
+    assert dict(headers.pairs(ADMITTED, NOW_S)) == {
+        "Toy-Left": f"3 of 5, True, {NOW_S}",
+        "RateLimit-Policy": '"login";q=5;w=60, "login-2";q=20;w=3600',
+        "RateLimit": '"login";r=3;t=41, "login-2";r=18;t=3541',
+    }
+    assert headers.pairs(REFUSED, NOW_S)[0] == ("Toy-Left", f"0 of 5, False, {NOW_S}")
+    # An application that sets one of the family has its own idea of all of them.
+    assert len(headers.pairs(ADMITTED, NOW_S, [("TOY-Used", "1")])) == 2
+    assert len(headers.pairs(ADMITTED, NOW_S, [("X-RateLimit-Limit", "1")])) == 3
+    assert dict(LimitHeaders("both").pairs(ADMITTED, NOW_S)).keys() == set(
+        LimitHeaders("both").names
+    )
 
 
 def test_nothing_is_told_of_a_shadow_rule_that_counts_several_keys() -> None:
@@ -314,7 +344,7 @@ def decisions(draw: st.DrawFn) -> Decision:
     outcomes = [
         Outcome(wait, draw(st.integers(0, 3)), draw(st.integers(0, 3_000))) for wait in waits
     ]
-    return Decision(granted, charges, outcomes)
+    return decision_on(granted, charges, outcomes)
 
 
 @given(decisions())

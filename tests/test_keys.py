@@ -16,6 +16,7 @@ from itsdangerous import NoneAlgorithm, URLSafeTimedSerializer
 
 import identity_hooks
 from wsgi_throttle import hooks as hooks_module
+from wsgi_throttle.clock import SECOND
 from wsgi_throttle.identity import (
     KEY_TYPES,
     ClientIP,
@@ -549,7 +550,7 @@ class TestHooks:
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         now = 1000.0
-        settings = replace(SETTINGS, clock=lambda: now)
+        settings = replace(SETTINGS, clock=lambda: int(now * SECOND))
         find = key_function("python:identity_hooks:raises", settings)
         for _ in range(3):
             assert find({"REMOTE_ADDR": ATTACKER}, {}) == BY_IP

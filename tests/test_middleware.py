@@ -188,14 +188,19 @@ def test_a_path_that_is_too_long_to_be_matched_gets_414(accept: str, content_typ
 
 @pytest.mark.parametrize("mode", ["shadow", "off"])
 def test_a_path_that_is_too_long_is_passed_on_unmatched_where_nothing_is_enforced(
-    mode: str, monkeypatch: pytest.MonkeyPatch
+    mode: str, tmp_path: Path
 ) -> None:
     app = App()
-    throttle = throttled({"path": "/**", "limits": "1 per hour"}, app=app, mode=mode)
-    monkeypatch.setattr(throttle, "_storage", None)
+    throttle = throttled(
+        {"path": "/**", "limits": "1 per hour"},
+        app=app,
+        mode=mode,
+        storage=f"shared://{tmp_path}",
+    )
     path = "/" + "a" * LONGEST
     assert [Client(throttle).get(path).status_code for _ in range(2)] == [200] * 2
     assert "wsgi_throttle.decision" not in app.environ
+    assert list(tmp_path.iterdir()) == [], "the storage was asked"
 
 
 PREFLIGHT = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
@@ -497,30 +502,15 @@ def test_what_a_shadow_rule_would_refuse_is_logged(
     assert (line.__dict__["rule"], line.__dict__["shadow"]) == ("r", True)
 
 
-def test_a_request_without_charges_does_not_ask_the_storage(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    throttle = throttled({**LIMITED, "skip": "python:tests.test_middleware:always"})
-    monkeypatch.setattr(throttle, "_storage", None)
+def test_a_request_without_charges_does_not_ask_the_storage(tmp_path: Path) -> None:
+    rule = {**LIMITED, "skip": "python:tests.test_middleware:always"}
+    throttle = throttled(rule, storage=f"shared://{tmp_path}")
     assert Client(throttle).get("/limited").status_code == 200
+    assert list(tmp_path.iterdir()) == []
 
 
 def always(environ: dict[str, Any]) -> bool:
     return True
-
-
-def test_the_next_line_of_a_client_says_how_many_were_left_out(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    times = iter((0.0, 1.0, 59.0, 60.0))
-    monkeypatch.setattr("wsgi_throttle.observers.monotonic", lambda: next(times))
-    user = client({"name": "r", "path": "/a", "limits": "0 per hour"})
-    with caplog.at_level(logging.INFO, "wsgi_throttle"):
-        for _ in range(4):
-            user.get("/a")
-    assert [
-        record.__dict__["left_out"] for record in caplog.records if "left_out" in record.__dict__
-    ] == [0, 2]
 
 
 def test_nothing_a_client_sends_forges_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,6 +14,7 @@ from werkzeug.test import Client
 from wsgi_throttle import ConfigError, Throttle
 from wsgi_throttle import reload as reload_module
 from wsgi_throttle.cli import main
+from wsgi_throttle.clock import MS
 from wsgi_throttle.config import load
 
 MISTAKES = {
@@ -42,7 +43,7 @@ def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 @pytest.fixture(autouse=True)
 def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reload_module, "LOOK_EVERY_S", 0.005)
+    monkeypatch.setattr(reload_module, "LOOK_EVERY_NS", 5 * MS)
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -23,6 +23,7 @@ from redis_server import (
     free_port,
     programs,
 )
+from support.charges import take
 from wsgi_throttle.decision import Charge, Limit
 from wsgi_throttle.errors import StorageError, StorageURIError
 from wsgi_throttle.storage import open_storage
@@ -64,7 +65,7 @@ def server(redis_program: str, redis_folder: Path) -> Iterator[Server]:
 
 
 def storage_of(server: Server, query: str = "", timeout_s: float = PATIENCE_S) -> RedisStorage:
-    """With the patience of a test; what a timeout does is in test_resilient.py."""
+    """With the patience of a test; what a timeout does is in test_breaker.py."""
     return RedisStorage.from_uri(server.uri + query, timeout_s=timeout_s)
 
 
@@ -85,7 +86,7 @@ def test_every_key_has_a_ttl_of_its_limits_lifetime(
     server.client.flushall()
     limit, other = Limit(strategy, 3, 60_000, 6), hourly(2, strategy)
     charges = charges_of(limit, other)
-    assert [storage.take(charges).granted for _ in range(4)] == [True, True, False, False]
+    assert [take(storage, charges).granted for _ in range(4)] == [True, True, False, False]
     for charge in charges:
         lifetime_ms = STRATEGIES[strategy].lifetime_ms(charge.limit)
         assert lifetime_ms - 10_000 < server.client.pttl(key_of(charge)) <= lifetime_ms + 100
@@ -97,13 +98,13 @@ def test_nothing_is_left_behind_once_the_window_is_over(
 ) -> None:
     limits = [hourly(5, strategy, window_ms) for strategy in STRATEGIES for window_ms in (1, 50)]
     charges = charges_of(*limits)
-    storage.take(charges)
+    take(storage, charges)
     eventually(lambda: not server.client.exists(*map(key_of, charges)))
 
 
 def test_looking_leaves_nothing(server: Server, storage: RedisStorage) -> None:
     looks = [charge._replace(cost=0) for charge in charges_of(hourly(5), hourly(9))]
-    decision = storage.take(looks)
+    decision = take(storage, looks)
     assert decision.granted
     assert [outcome.remaining for outcome in decision.outcomes] == [5, 9]
     assert not server.client.exists(*map(key_of, looks))
@@ -114,9 +115,9 @@ def test_a_refusal_by_one_limit_leaves_the_others_as_they_were(
 ) -> None:
     bucket = charges_of(hourly(1))[0].bucket
     narrow, wide = charges_of(hourly(1), hourly(100), bucket=bucket)
-    assert storage.take([wide, narrow]).granted
+    assert take(storage, [wide, narrow]).granted
     before = server.client.get(key_of(wide))
-    decision = storage.take([wide, narrow])
+    decision = take(storage, [wide, narrow])
     assert not decision.granted
     assert [outcome.remaining for outcome in decision.outcomes] == [99, 0]
     assert server.client.get(key_of(wide)) == before
@@ -125,7 +126,7 @@ def test_a_refusal_by_one_limit_leaves_the_others_as_they_were(
 def test_a_shadow_charge_counts_where_it_fits_and_never_refuses(storage: RedisStorage) -> None:
     (shadow,) = charges_of(hourly(1), enforce=False)
     (charge,) = charges_of(hourly(3))
-    decisions = [storage.take([charge, shadow]) for _ in range(4)]
+    decisions = [take(storage, [charge, shadow]) for _ in range(4)]
     assert [decision.granted for decision in decisions] == [True, True, True, False]
     assert [decision.outcomes[1].wait_ms > 0 for decision in decisions] == [
         False,
@@ -137,25 +138,25 @@ def test_a_shadow_charge_counts_where_it_fits_and_never_refuses(storage: RedisSt
 
 def test_reset_forgets_these_charges_and_no_others(storage: RedisStorage) -> None:
     mine, others = charges_of(hourly(1), hourly(2)), charges_of(hourly(1))
-    storage.take(mine)
-    storage.take(others)
+    take(storage, mine)
+    take(storage, others)
     storage.reset(mine)
     storage.reset([])
-    assert storage.take(mine).granted
-    assert not storage.take(others).granted
+    assert take(storage, mine).granted
+    assert not take(storage, others).granted
 
 
 def test_another_strategy_for_the_same_bucket_starts_afresh(storage: RedisStorage) -> None:
     bucket = charges_of(hourly(1))[0].bucket
     for strategy in [*STRATEGIES, *STRATEGIES]:
-        decision = storage.take(charges_of(hourly(2, strategy), bucket=bucket))
+        decision = take(storage, charges_of(hourly(2, strategy), bucket=bucket))
         assert decision.granted
 
 
 def test_a_key_of_another_type_is_overwritten(server: Server, storage: RedisStorage) -> None:
     charges = charges_of(hourly(1))
     server.client.rpush(key_of(charges[0]), "somebody else's")
-    assert [storage.take(charges).granted for _ in range(2)] == [True, False]
+    assert [take(storage, charges).granted for _ in range(2)] == [True, False]
     assert server.client.pttl(key_of(charges[0])) > 0
 
 
@@ -169,7 +170,7 @@ def test_a_take_is_one_command_and_a_connect_one_round_trip(
     storage = storage_of(server)
     charges = charges_of(hourly(100), hourly(200))
     for _ in range(10):
-        storage.take(charges)
+        take(storage, charges)
     stats = server.client.info("commandstats")
     calls = {name.removeprefix("cmdstat_"): stats[name]["calls"] for name in stats}
     by_the_script = {"time", "mget", "set"}
@@ -186,12 +187,17 @@ def test_a_script_that_the_server_forgot_is_sent_again_and_charges_once(
     remaining = []
     for _ in range(5):
         server.client.script_flush()
-        remaining.append(storage.take(charges).outcomes[0].remaining)
+        remaining.append(take(storage, charges).outcomes[0].remaining)
     assert remaining == [9, 8, 7, 6, 5]
 
 
-def test_a_take_without_charges_asks_whether_the_server_answers(storage: RedisStorage) -> None:
-    assert storage.take(()) == (True, (), [])
+def test_a_ping_is_one_command_and_counts_nothing(server: Server, storage: RedisStorage) -> None:
+    storage.ping()
+    server.client.flushall()
+    server.client.config_resetstat()
+    storage.ping()
+    assert server.client.info("commandstats")["cmdstat_ping"]["calls"] == 1
+    assert server.client.dbsize() == 0
 
 
 def names_of_clients(server: Server) -> list[str]:
@@ -201,7 +207,7 @@ def names_of_clients(server: Server) -> list[str]:
 def test_one_thread_uses_one_connection_and_close_gives_it_back(server: Server) -> None:
     storage = storage_of(server, "?client_name=closing")
     for _ in range(20):
-        storage.take(charges_of(hourly(1)))
+        take(storage, charges_of(hourly(1)))
     assert names_of_clients(server).count("closing") == 1
     storage.close()
     storage.close()
@@ -214,10 +220,10 @@ def test_a_connection_in_use_at_close_is_closed_after_use(
     server = new_redis()
     storage = storage_of(server, "?client_name=in_use")
     charges = charges_of(hourly(10))
-    storage.take(charges)
+    take(storage, charges)
     with ThreadPoolExecutor(1) as pool:
         with server.stopped():
-            in_use = pool.submit(storage.take, charges)
+            in_use = pool.submit(take, storage, charges)
             eventually(lambda: not storage._connections._idle)  # it is lent
             storage.close()
         assert in_use.result(PATIENCE_S).granted
@@ -228,11 +234,11 @@ def test_threads_share_as_many_connections_as_allowed(server: Server) -> None:
     storage = storage_of(server, "?client_name=few&max_connections=2")
     charges = charges_of(hourly(1000))
 
-    def take(_: int) -> int:
-        return storage.take(charges).outcomes[0].remaining
+    def left(_: int) -> int:
+        return take(storage, charges).outcomes[0].remaining
 
     with ThreadPoolExecutor(16) as pool:
-        remaining = list(pool.map(take, range(400)))
+        remaining = list(pool.map(left, range(400)))
     assert sorted(remaining) == list(range(600, 1000))
     assert names_of_clients(server).count("few") <= 2
     storage.close()
@@ -242,9 +248,9 @@ def test_connections_that_the_server_closed_are_no_failure(server: Server) -> No
     storage = storage_of(server)
     charges = charges_of(hourly(100))
     for _ in range(5):
-        assert storage.take(charges).granted
+        assert take(storage, charges).granted
         server.client.client_kill_filter(_type="normal", skipme=True)
-    assert storage.take(charges).outcomes[0].remaining == 94
+    assert take(storage, charges).outcomes[0].remaining == 94
     storage.close()
 
 
@@ -254,13 +260,13 @@ def test_connections_that_the_server_found_idle_are_no_failure(
     server = new_redis(timeout="1")
     storage = storage_of(server, "?client_name=idle")
     charges = charges_of(hourly(100))
-    storage.take(charges)
+    take(storage, charges)
 
     def closed() -> bool:
         return "idle" not in names_of_clients(server)
 
     eventually(closed)
-    assert storage.take(charges).outcomes[0].remaining == 98
+    assert take(storage, charges).outcomes[0].remaining == 98
     storage.close()
 
 
@@ -268,12 +274,12 @@ def test_a_restarted_server_is_found_again(new_redis: Callable[..., Server]) -> 
     server = new_redis()
     storage = storage_of(server)
     charges = charges_of(hourly(1))
-    assert storage.take(charges).granted
+    assert take(storage, charges).granted
     server.kill()
     with pytest.raises(StorageError, match="cannot connect"):
-        storage.take(charges)
+        take(storage, charges)
     server.start()
-    assert storage.take(charges).granted
+    assert take(storage, charges).granted
     storage.close()
 
 
@@ -285,7 +291,7 @@ def test_a_forked_child_and_its_parent_read_their_own_replies(busy: bool, server
     parents, childs = charges_of(hourly(1000)), charges_of(hourly(500))
 
     def counts_down(charges: list[Charge], first: int) -> bool:
-        seen = [storage.take(charges).outcomes[0].remaining for _ in range(200)]
+        seen = [take(storage, charges).outcomes[0].remaining for _ in range(200)]
         return seen == list(range(first, first - 200, -1))
 
     assert counts_down(parents, 999)
@@ -306,18 +312,19 @@ def test_a_forked_child_and_its_parent_read_their_own_replies(busy: bool, server
 HAMMER = textwrap.dedent("""
     import sys
     from concurrent.futures import ThreadPoolExecutor
-    from wsgi_throttle.decision import Charge, Limit
+    from wsgi_throttle.decision import Charge, Limit, Terms
     from wsgi_throttle.storage import open_storage
 
     storage = open_storage(sys.argv[1], timeout_s=10)
-    charges = [
+    terms, buckets = Terms.of(
         Charge(sys.argv[2], Limit(strategy, quota, 3_600_000, quota), 1, True, "rule")
         for strategy, quota in [("sliding-window", 150), ("fixed-window", 10_000)]
-    ]
+    )
+    take = storage.prepare(terms)
     print("ready", flush=True)
     sys.stdin.readline()
     with ThreadPoolExecutor(4) as pool:
-        print(sum(pool.map(lambda _: storage.take(charges).granted, range(40))), flush=True)
+        print(sum(pool.map(lambda _: take(buckets).granted, range(40))), flush=True)
 """)
 
 
@@ -345,7 +352,7 @@ def test_eight_processes_of_four_threads_admit_exactly_the_quota(server: Server)
             process.communicate()
     assert sum(admitted) == 150
     (fixed,) = charges_of(hourly(10_000, "fixed-window"), bucket=bucket)
-    look = storage_of(server).take([fixed._replace(cost=0)])
+    look = take(storage_of(server), [fixed._replace(cost=0)])
     assert look.outcomes[0].remaining == 10_000 - 150
 
 
@@ -355,7 +362,7 @@ def test_eight_processes_of_four_threads_admit_exactly_the_quota(server: Server)
 def test_a_unix_socket_and_a_database(server: Server) -> None:
     storage = open_storage(f"unix://{server.socket}?db=3", timeout_s=PATIENCE_S)
     charges = charges_of(hourly(1))
-    storage.take(charges)
+    take(storage, charges)
     with redis.Redis(port=server.port, db=3) as third:
         assert third.exists(key_of(charges[0]))
     assert not server.client.exists(key_of(charges[0]))
@@ -377,10 +384,10 @@ def test_a_password(user: str, works: bool, new_redis: Callable[..., Server]) ->
     server.start()
     storage = open_storage(f"redis://{user}127.0.0.1:{server.port}", timeout_s=PATIENCE_S)
     if works:
-        assert storage.take(charges_of(hourly(1))).granted
+        assert take(storage, charges_of(hourly(1))).granted
     else:
         with pytest.raises(StorageError, match=r"(?i)auth|password"):
-            storage.take(charges_of(hourly(1)))
+            take(storage, charges_of(hourly(1)))
     storage.close()
 
 
@@ -417,14 +424,14 @@ def test_tls(
     storage = open_storage(f"{uri}?ssl_ca_certs={certificate}", timeout_s=PATIENCE_S)
     charges = charges_of(hourly(100))
     for remaining in (99, 98):
-        assert storage.take(charges).outcomes[0].remaining == remaining
+        assert take(storage, charges).outcomes[0].remaining == remaining
     server.client.client_kill_filter(_type="normal", skipme=True)
-    assert storage.take(charges).outcomes[0].remaining == 97
+    assert take(storage, charges).outcomes[0].remaining == 97
     storage.close()
 
     stranger = open_storage(uri, timeout_s=PATIENCE_S)
     with pytest.raises(StorageError, match="CERTIFICATE_VERIFY_FAILED"):
-        stranger.take(charges)
+        take(stranger, charges)
     stranger.close()
 
 

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from werkzeug.test import Client
 
+from support.clock import FakeClock
 from wsgi_throttle import ConfigError, Throttle
 from wsgi_throttle import reload as reload_module
+from wsgi_throttle.clock import MS
 from wsgi_throttle.config.options import TOP_LEVEL
-from wsgi_throttle.reload import Watch
+from wsgi_throttle.reload import FileWatcher
 
 LIMIT = "storage: memory://\nrules: [{{name: r, path: /, limits: {} per hour}}]\n"
 
@@ -27,7 +29,7 @@ def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 @pytest.fixture(autouse=True)
 def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reload_module, "LOOK_EVERY_S", 0.005)
+    monkeypatch.setattr(reload_module, "LOOK_EVERY_NS", 5 * MS)
 
 
 @pytest.fixture
@@ -156,7 +158,7 @@ def test_an_error_that_nobody_foresaw_is_logged_once_and_the_next_change_is_pick
 ) -> None:
     path, client = served
     with monkeypatch.context() as patched:
-        patched.setattr("wsgi_throttle.middleware.load", lambda *_, **__: 1 / 0)
+        patched.setattr("wsgi_throttle.engine.load", lambda *_, **__: 1 / 0)
         path.write_text(LIMIT.format(7))
         until(lambda: client.get("/") is not None and "could not be read" in caplog.text)
         for _ in range(20):
@@ -185,44 +187,58 @@ def test_a_bad_file_stops_the_start(tmp_path: Path) -> None:
         Throttle(app, path)
 
 
-def test_a_version_counts_once_two_looks_have_seen_it_alike(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_version_counts_once_two_looks_have_seen_it_alike(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("a")
     called = threading.Event()
-    now = 1000.0
-    monkeypatch.setattr(reload_module, "monotonic", lambda: now)
-    watch = Watch(path, called.set)
+    clock = FakeClock()
+    watcher = FileWatcher(path, called.set, clock=clock)
 
-    def look(later_s: float = reload_module.LOOK_EVERY_S) -> None:
-        nonlocal now
-        now += later_s
-        watch._next_look = 0
-        watch.poll()
+    def look(later_ns: int = reload_module.LOOK_EVERY_NS) -> None:
+        clock.now_ns += later_ns
+        watcher.poll()
 
     for growing in ("ab", "abc", "abcd"):
         path.write_text(growing)
         look()
-    look(later_s=0)  # as of another thread at the same time
+    look(later_ns=0)  # as of another thread at the same time
     assert not called.wait(0.02)
     look()
     assert called.wait(10)
     called.clear()
     look()
-    assert not called.is_set()
+    assert not called.wait(0.02)
+
+
+def test_two_threads_that_look_at_once_are_one_look(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("a")
+    called = threading.Event()
+    clock = FakeClock()
+    watcher = FileWatcher(path, called.set, clock=clock)
+    path.write_text("half of")
+    clock.now_ns = watcher.look_at_ns
+    watcher.poll()
+    # The other thread has seen that it was time, and comes to look a moment later.
+    watcher.look_at_ns = clock.now_ns
+    watcher.poll()
+    assert not called.wait(0.02)
 
 
 def test_no_more_than_one_look_in_the_interval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reload_module, "LOOK_EVERY_S", 3600)
     looks: list[Path] = []
-    watch = Watch(tmp_path / "file", lambda: None)
+    clock = FakeClock()
+    watcher = FileWatcher(tmp_path / "file", lambda: None, clock=clock)
     monkeypatch.setattr(reload_module, "version", looks.append)
     for _ in range(1000):
-        watch.poll()
+        watcher.poll()
     assert not looks
+    clock.now_ns += reload_module.LOOK_EVERY_NS
+    for _ in range(1000):
+        watcher.poll()
+    assert len(looks) == 1
 
 
 def test_every_request_is_judged_by_one_table_through_20_reloads(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.charges import decision_on
 from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome
 from wsgi_throttle.http.headers import HEADER_STYLES
 from wsgi_throttle.http.negotiate import MAX_ACCEPT, negotiate
@@ -35,7 +36,7 @@ def refused(wait_ms: int = 40_001, limit: Limit = PER_MINUTE, policy: str = "log
         Charge("b", PER_HOUR, 1, False, "shadow"),
     ]
     outcomes = [Outcome(wait_ms, 0, wait_ms), Outcome(0, 15, 3_541_000), Outcome(1 << 40, 0, 0)]
-    return Decision(False, charges, outcomes)
+    return decision_on(False, charges, outcomes)
 
 
 def environ(accept: str | None = None, **more: Any) -> dict[str, Any]:
@@ -156,8 +157,8 @@ def test_what_clients_send_is_kept_bounded() -> None:
 def test_a_client_that_sends_many_keys_makes_no_answer_larger() -> None:
     charges = [Charge(f"b{number}", PER_MINUTE, 1, True, "login") for number in range(5_000)]
     responder = Responder(ResponseSettings())
-    many = Decision(False, charges, [Outcome(40_001, 0, 40_001)] * 5_000)
-    one = Decision(False, charges[:1], many.outcomes[:1])
+    many = decision_on(False, charges, [Outcome(40_001, 0, 40_001)] * 5_000)
+    one = decision_on(False, charges[:1], many.outcomes[:1])
     given = [responder.too_many_requests(environ(), decision, NOW_S) for decision in (many, one)]
     assert given[0] == given[1]
     assert len(responder._refusals) == 1
@@ -187,7 +188,9 @@ def test_a_problem_names_all_limits_that_refuse_and_speaks_of_the_longest_wait()
         Charge("b", PER_HOUR, 1, True, "login-2"),
         Charge("c", PER_MINUTE, 1, True, "login"),
     ]
-    decision = Decision(False, charges, [Outcome(1, 0, 1), Outcome(2_000, 0, 2), Outcome(3, 0, 3)])
+    decision = decision_on(
+        False, charges, [Outcome(1, 0, 1), Outcome(2_000, 0, 2), Outcome(3, 0, 3)]
+    )
     headers, body = answer(JSON, decision)[1:]
     problem = json.loads(body)
     assert problem["violated-policies"] == ["login", "login-2"]

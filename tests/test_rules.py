@@ -11,31 +11,39 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsgi_throttle.config import load
-from wsgi_throttle.decision import Limit
+from wsgi_throttle.decision import Charge, Decision, Limit, Take, Terms
 from wsgi_throttle.errors import ConfigError
 from wsgi_throttle.identity import Identity, key_function
 from wsgi_throttle.rules.lint import WARNINGS, errors, warnings
 from wsgi_throttle.rules.model import Rule, RuleLimit, RuleSet
 from wsgi_throttle.rules.patterns import Pattern
+from wsgi_throttle.rules.plan import Plan
 from wsgi_throttle.rules.table import MAX_CACHED_CHARACTERS, RuleTable
+from wsgi_throttle.storage.memory import MemoryStorage
 
 
 def table(*rules: dict[str, Any], **top: Any) -> RuleTable:
     return RuleTable(load({"storage": "memory://", "rules": list(rules), **top}))
 
 
+def charges(plan: Plan, environ: dict[str, Any]) -> list[Charge]:
+    """What a request by this plan is charged."""
+    statement, buckets = plan.statement_for(environ)
+    return Decision(True, statement.terms, buckets, ()).charges
+
+
 def charged(rules: RuleTable, request: str, **environ: Any) -> list[str]:
     """What ``METHOD /path`` is charged: ``policy`` or ``policy (shadow)``."""
     method, _, path = request.partition(" ")
     plan = rules.match(method, path)
-    found = plan.charges({"REMOTE_ADDR": "192.0.2.1", "REQUEST_METHOD": method, **environ})
+    found = charges(plan, {"REMOTE_ADDR": "192.0.2.1", "REQUEST_METHOD": method, **environ})
     return [charge.policy + ("" if charge.enforce else " (shadow)") for charge in found]
 
 
 def buckets(rules: RuleTable, request: str, **environ: Any) -> list[str]:
     method, _, path = request.partition(" ")
     plan = rules.match(method, path)
-    return [charge.bucket for charge in plan.charges({"REMOTE_ADDR": "192.0.2.1", **environ})]
+    return [charge.bucket for charge in charges(plan, {"REMOTE_ADDR": "192.0.2.1", **environ})]
 
 
 def rule(path: str, name: str = "", limits: Any = "5 per minute", **more: Any) -> dict[str, Any]:
@@ -204,7 +212,7 @@ def test_a_path_with_dots_is_exempt_only_if_both_its_forms_are() -> None:
 def test_one_limit_that_two_rules_share_is_charged_once_at_the_higher_cost() -> None:
     rules = table(rule("/a/**", "a", scope="s"), rule("/b", "b", scope="s", cost=3))
     plan = rules.match("GET", "/a/../b")
-    assert [charge.cost for charge in plan.charges({"REMOTE_ADDR": "192.0.2.1"})] == [3]
+    assert [charge.cost for charge in charges(plan, {"REMOTE_ADDR": "192.0.2.1"})] == [3]
 
 
 def test_skip_leaves_the_limits_of_the_application_in_force() -> None:
@@ -243,8 +251,8 @@ def test_the_variables_of_two_rules_that_a_path_may_mean_are_not_mixed() -> None
 def test_what_a_rule_allows_is_not_allowed_where_the_path_may_mean_no_rule() -> None:
     rules = table(rule("/in/**", allow=["192.0.2.0/24"]), default_limits="1 per hour")
     environ = {"REMOTE_ADDR": "192.0.2.1"}
-    assert rules.verdict(rules.match("GET", "/in/x"), environ) == "allow"
-    assert rules.verdict(rules.match("GET", "/in/../x"), environ) == ""
+    assert rules.prejudge(rules.match("GET", "/in/x"), environ) == ("allowed", None)
+    assert rules.prejudge(rules.match("GET", "/in/../x"), environ) is None
 
 
 def test_the_buckets_of_one_request_stand_side_by_side_and_no_limit_twice() -> None:
@@ -254,7 +262,7 @@ def test_the_buckets_of_one_request_stand_side_by_side_and_no_limit_twice() -> N
         default_limits="9 per hour",
     )
     plan = rules.match("GET", "/a/../b")
-    found = [(c.bucket, c.limit.quota, c.cost) for c in plan.charges({"REMOTE_ADDR": "192.0.2.1"})]
+    found = [(c.bucket, c.limit.quota, c.cost) for c in charges(plan, {"REMOTE_ADDR": "192.0.2.1"})]
     assert [quota for _, quota, _ in found] == [5, 7, 9]
     assert [cost for _, _, cost in found] == [2, 2, 1]
 
@@ -275,11 +283,13 @@ def failing(environ: dict[str, Any]) -> bool:
 def test_clients_of_the_same_rules_share_all_but_their_buckets() -> None:
     rules = table(rule("/a", "a", "5 per minute; 20 per hour"), application_limits="1000 per hour")
     plan = rules.match("GET", "/a")
-    one, other = (plan.charges({"REMOTE_ADDR": f"192.0.2.{number}"}) for number in (1, 2))
-    assert one.lines is other.lines
-    assert one.buckets != other.buckets
-    assert [charge.policy for charge in one] == ["a-1", "a-2", "application"]
-    assert plan.charges({"REMOTE_ADDR": "192.0.2.1"}) is one
+    (one, mine), (other, theirs) = (
+        plan.statement_for({"REMOTE_ADDR": f"192.0.2.{number}"}) for number in (1, 2)
+    )
+    assert one is other
+    assert mine != theirs
+    assert [term.policy for term in one.terms] == ["a-1", "a-2", "application"]
+    assert [term.bucket for term in one.terms] == [0, 0, 1]
 
 
 def test_so_do_those_of_a_rule_with_a_condition_or_several_keys() -> None:
@@ -287,20 +297,83 @@ def test_so_do_those_of_a_rule_with_a_condition_or_several_keys() -> None:
         rule("/a", skip="python:tests.test_rules:is_internal"), rule("/b", key="query:id")
     )
     plan = rules.match("GET", "/a")
-    one, other = (plan.charges({"REMOTE_ADDR": f"192.0.2.{number}"}) for number in (1, 2))
-    assert one.lines is other.lines
-    assert plan.charges({"REMOTE_ADDR": "192.0.2.1", "HTTP_X_INTERNAL": "1"}) == []
+    (one, _), (other, _) = (
+        plan.statement_for({"REMOTE_ADDR": f"192.0.2.{number}"}) for number in (1, 2)
+    )
+    assert one is other
+    assert charges(plan, {"REMOTE_ADDR": "192.0.2.1", "HTTP_X_INTERNAL": "1"}) == []
     plan = rules.match("GET", "/b")
-    one, other = (plan.charges({"QUERY_STRING": f"id={n}&id=5"}) for n in (1, 2))
-    assert one.lines is other.lines
-    assert len(one.buckets) == 2
+    (one, mine), (other, theirs) = (
+        plan.statement_for({"QUERY_STRING": f"id={n}&id=5"}) for n in (1, 2)
+    )
+    assert one is other
+    assert mine != theirs
+    assert len(mine) == 2
 
 
 def test_so_do_those_of_a_rule_that_counts_by_its_path() -> None:
     rules = table(rule("/<user>/**", key="path:user"))
-    one, other = (rules.match("GET", f"/{user}/x").charges({}) for user in ("ann", "bob"))
-    assert one.lines is other.lines
-    assert one.buckets != other.buckets
+    (one, mine), (other, theirs) = (
+        rules.match("GET", f"/{user}/x").statement_for({}) for user in ("ann", "bob")
+    )
+    assert one is other
+    assert mine != theirs
+
+
+def test_each_key_of_a_request_is_asked_for_once_wherever_another_has_several_values() -> None:
+    """A key may be a function of the application's own, and costly."""
+    keys = ["python:tests.test_rules:counted", "query:id", "python:tests.test_rules:counted"]
+    limits = [
+        {"limit": f"{number} per minute", "key": key, "scope": f"s{number}"}
+        for number, key in enumerate(keys, start=1)
+    ]
+    rules = table({"path": "/a", "limits": limits})
+    environ: dict[str, Any] = {"QUERY_STRING": "id=1&id=2&id=3", "asked": []}
+    found = charges(rules.match("GET", "/a"), environ)
+    assert len(environ["asked"]) == 2
+    assert [charge.limit.quota for charge in found] == [1, 2, 2, 2, 3]
+    assert len({charge.bucket for charge in found}) == 5
+
+
+def counted(environ: dict[str, Any]) -> str:
+    environ["asked"].append("a key")
+    return "somebody"
+
+
+def test_the_storage_prepares_each_combination_of_counters_once() -> None:
+    prepared: list[Terms] = []
+
+    def prepare(terms: Terms) -> Take:
+        prepared.append(terms)
+        return MemoryStorage().prepare(terms)
+
+    config = load(
+        {
+            "storage": "memory://",
+            "rules": [
+                rule("/<user>/**", "user", key="path:user"),
+                rule("/when", "when", when={"header": {"X-Bot": "1"}}),
+                rule("/b", "b", key="query:id"),
+            ],
+            "default_limits": "5 per hour",
+        }
+    )
+    rules = RuleTable(config, prepare)
+    for _ in range(3):
+        for number in range(20):
+            rules.match("GET", f"/{number}/x").statement_for({})
+            rules.match("GET", "/when").statement_for({"HTTP_X_BOT": "1"})
+            rules.match("GET", "/when").statement_for({})
+            rules.match("GET", "/other").statement_for({})
+            rules.match("GET", "/b").statement_for({"QUERY_STRING": f"id={number}"})
+            rules.match("GET", "/b").statement_for({"QUERY_STRING": f"id={number}&id=x"})
+    assert [[term.policy for term in terms] for terms in prepared] == [
+        ["user"],
+        ["when"],
+        ["default"],
+        ["b"],
+        ["b", "b"],
+    ]
 
 
 def test_path_variables_reach_the_plan_in_their_canonical_text() -> None:
@@ -477,7 +550,8 @@ def test_as_many_paths_as_a_client_likes_do_not_make_the_table_grow() -> None:
     for index in range(10_000):
         rules.match("GET", f"/{index % 100}/{index}/../../{index * 7 % 100}")
     assert len(rules._paths) <= rules._paths.most
-    assert len(rules._made) <= rules._made.most
+    assert len(rules._plans) <= rules._plans.most
+    assert len(rules._statements._known) <= rules._statements._known.most
 
 
 @given(st.text(max_size=20), st.text(max_size=50))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from redis_server import Server, eventually, programs
+from support.charges import take
 from wsgi_throttle.decision import Charge, Limit
 from wsgi_throttle.errors import StorageError
 from wsgi_throttle.storage import open_storage
@@ -60,7 +61,7 @@ def group(new_redis: Callable[..., Server]) -> Group:
 
 def test_it_counts_on_the_master_and_follows_a_failover(group: Group) -> None:
     storage = open_storage(group.uri, timeout_s=5)
-    assert storage.take(CHARGES).outcomes[0].remaining == 999
+    assert take(storage, CHARGES).outcomes[0].remaining == 999
     assert group.master.client.dbsize() == 1
     eventually(lambda: group.replica.client.dbsize() == 1)
 
@@ -69,7 +70,7 @@ def test_it_counts_on_the_master_and_follows_a_failover(group: Group) -> None:
 
     def counts_again() -> bool:
         try:
-            return storage.take(CHARGES).outcomes[0].remaining < 999
+            return take(storage, CHARGES).outcomes[0].remaining < 999
         except StorageError:
             return False
 
@@ -81,7 +82,7 @@ def test_it_counts_on_the_master_and_follows_a_failover(group: Group) -> None:
 def test_it_leaves_a_master_that_was_demoted(group: Group) -> None:
     storage = open_storage(group.uri, timeout_s=5)
     with ThreadPoolExecutor(8) as pool:  # so that there are several connections to leave
-        list(pool.map(lambda _: storage.take(CHARGES), range(100)))
+        list(pool.map(lambda _: take(storage, CHARGES), range(100)))
     eventually(lambda: group.replica.client.dbsize() == 1)
     sentinel = group.sentinel.client
     eventually(lambda: sentinel.execute_command("SENTINEL", "FAILOVER", SERVICE), patience_s=30)
@@ -93,7 +94,7 @@ def test_it_leaves_a_master_that_was_demoted(group: Group) -> None:
 
     def counts_again() -> bool:
         try:
-            return storage.take(CHARGES).granted
+            return take(storage, CHARGES).granted
         except StorageError as error:
             refusals.append(str(error))
             return False
@@ -107,5 +108,5 @@ def test_it_leaves_a_master_that_was_demoted(group: Group) -> None:
 def test_a_service_that_sentinel_does_not_know_is_a_storage_error(group: Group) -> None:
     storage = open_storage(group.uri.replace(SERVICE, "another"), timeout_s=5)
     with pytest.raises(StorageError, match="another"):
-        storage.take(CHARGES)
+        take(storage, CHARGES)
     storage.close()

@@ -31,6 +31,7 @@ from werkzeug.wrappers import Request
 
 from wsgi_throttle import Throttle
 from wsgi_throttle.cli import main
+from wsgi_throttle.clock import SECOND
 from wsgi_throttle.identity import Identity, Session, key_function
 from wsgi_throttle.identity.cookies import cookie_reader, django_cookie_reader
 from wsgi_throttle.identity.signed_cookie import (
@@ -635,7 +636,7 @@ class TestLog:
     ) -> None:
         now = 1000.0
         session = Session("environ", user=("beaker.session.user_id",))
-        settings = Identity(session=session, clock=lambda: now)
+        settings = Identity(session=session, clock=lambda: int(now * SECOND))
         for spec in ("session-user", "environ:beaker.session.user_id"):
             caplog.clear()
             find = key_function(spec, settings)

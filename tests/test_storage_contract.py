@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from redis_server import programs
-from wsgi_throttle.decision import NEVER_MS, Charge, Charges, Limit
+from support.charges import take
+from wsgi_throttle.decision import NEVER_MS, Charge, Limit, Term, Terms
 from wsgi_throttle.storage import Storage, open_storage
 from wsgi_throttle.strategies import STRATEGIES
 
@@ -90,7 +91,7 @@ def charge(bucket: str, limit: Limit, cost: int = 1, enforce: bool = True) -> Ch
 
 
 def used(storage: Storage, bucket: str, limit: Limit) -> int:
-    (outcome,) = storage.take([charge(bucket, limit, cost=0)]).outcomes
+    (outcome,) = take(storage, [charge(bucket, limit, cost=0)]).outcomes
     return limit.burst - outcome.remaining
 
 
@@ -106,7 +107,7 @@ every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 @every_strategy
 def test_as_many_fit_as_the_limit_says(storage: Storage, bucket: str, strategy: str) -> None:
     charges = [charge(bucket, limit(3, strategy=strategy))]
-    decisions = [storage.take(charges) for _ in range(5)]
+    decisions = [take(storage, charges) for _ in range(5)]
     assert [decision.granted for decision in decisions] == [True, True, True, False, False]
     assert [decision.outcomes[0].remaining for decision in decisions] == [2, 1, 0, 0, 0]
     assert all(decision.outcomes[0].wait_ms == 0 for decision in decisions[:3])
@@ -114,31 +115,78 @@ def test_as_many_fit_as_the_limit_says(storage: Storage, bucket: str, strategy: 
 
 
 @every_strategy
-def test_clients_of_the_same_lines_are_counted_apart(storage: Storage, strategy: str) -> None:
-    """As the rules have them charged: all clients share the lines, each has its own buckets."""
+def test_clients_of_the_same_terms_are_counted_apart(storage: Storage, strategy: str) -> None:
+    """As the rules have them charged: all clients share the terms, each has its own buckets."""
     both = [limit(2, strategy=strategy), limit(5, strategy=strategy)]
-    lines = ((0, both[0], 1, True, "a-1"), (0, both[1], 1, True, "a-2"), (1, both[1], 2, True, "b"))
-    clients = [Charges(lines, (new_bucket(), new_bucket("all"))) for _ in range(3)]
+    terms = Terms(
+        [
+            Term(0, both[0], 1, True, "a-1"),
+            Term(0, both[1], 1, True, "a-2"),
+            Term(1, both[1], 2, True, "b"),
+        ]
+    )
+    charging = storage.prepare(terms)
+    clients = [(new_bucket(), new_bucket("all")) for _ in range(3)]
     for remaining in ((1, 4, 3), (0, 3, 1)):
-        for charges in clients:
-            decision = storage.take(charges)
+        for buckets in clients:
+            decision = charging(buckets)
             assert decision.granted
             assert tuple(outcome.remaining for outcome in decision.outcomes) == remaining
-    for charges in clients:
-        assert not storage.take(charges).granted
-        assert used(storage, charges.buckets[0], both[0]) == 2
-        assert used(storage, charges.buckets[0], both[1]) == 2
-        assert used(storage, charges.buckets[1], both[1]) == 4
-    storage.reset(clients[0])
-    assert [storage.take(charges).granted for charges in clients] == [True, False, False]
+    for buckets in clients:
+        refused = charging(buckets)
+        assert not refused.granted
+        assert used(storage, buckets[0], both[0]) == 2
+        assert used(storage, buckets[0], both[1]) == 2
+        assert used(storage, buckets[1], both[1]) == 4
+        assert [one.bucket for one in refused.charges] == [buckets[0], buckets[0], buckets[1]]
+    storage.reset(charging(clients[0]).charges)
+    assert [charging(buckets).granted for buckets in clients] == [True, False, False]
+
+
+@every_strategy
+@pytest.mark.parametrize("buckets", [1, 2])
+def test_costs_stand_in_for_those_of_the_terms(
+    storage: Storage, strategy: str, buckets: int
+) -> None:
+    ten = limit(10, strategy=strategy)
+    charges = [charge(new_bucket(), ten, cost=3) for _ in range(buckets)]
+    terms, names = Terms.of(charges)
+    charging = storage.prepare(terms)
+    dear = [5] * buckets
+    for costs, granted, left in [(dear, True, 5), (None, True, 2), (dear, False, 2)]:
+        decision = charging(names, costs)
+        assert decision.granted is granted
+        assert [outcome.remaining for outcome in decision.outcomes] == [left] * buckets
+        assert [one.cost for one in decision.charges] == (costs or [3] * buckets)
+    assert charging(names, [0] * buckets).granted
+    assert charging(names, [2] * buckets).outcomes[0].remaining == 0
+
+
+@every_strategy
+@pytest.mark.parametrize("buckets", [1, 2])
+def test_a_look_counts_nothing_whatever_the_costs(
+    storage: Storage, strategy: str, buckets: int
+) -> None:
+    charges = [charge(new_bucket(), limit(2, strategy=strategy)) for _ in range(buckets)]
+    terms, names = Terms.of(charges)
+    charging = storage.prepare(terms)
+    charging(names)
+    for costs in (None, [1] * buckets):
+        looked = charging(names, costs, look=True)
+        assert looked.granted
+        assert [outcome.remaining for outcome in looked.outcomes] == [1] * buckets
+        assert [one.cost for one in looked.charges] == [0] * buckets
+    charging(names)
+    assert charging(names, look=True).granted
+    assert not charging(names).granted
 
 
 @every_strategy
 def test_a_refusal_says_when_it_would_fit(storage: Storage, bucket: str, strategy: str) -> None:
     hour = limit(1, strategy=strategy)
     started = time.monotonic()
-    storage.take([charge(bucket, hour)])
-    outcome = storage.take([charge(bucket, hour)]).outcomes[0]
+    take(storage, [charge(bucket, hour)])
+    outcome = take(storage, [charge(bucket, hour)]).outcomes[0]
     passed_ms = (time.monotonic() - started) * 1000 + 2
     assert HOUR_MS - passed_ms <= outcome.wait_ms <= HOUR_MS
     assert outcome.reset_ms == outcome.wait_ms
@@ -150,12 +198,12 @@ def test_it_fits_after_the_wait_and_not_before(
 ) -> None:
     charges = [charge(bucket, limit(2, SHORT_MS, strategy))]
     deadline = time.monotonic() + PATIENCE_S
-    while (decision := storage.take(charges)).granted:
+    while (decision := take(storage, charges)).granted:
         assert time.monotonic() < deadline
     told = time.monotonic() + decision.outcomes[0].wait_ms / 1000
     # The storage's clock has whole milliseconds, and another one may run a little apart.
     asked = time.monotonic()
-    while not storage.take(charges).granted:
+    while not take(storage, charges).granted:
         assert asked < told + 0.003
         asked = time.monotonic()
     assert time.monotonic() >= told - 0.003
@@ -168,14 +216,14 @@ def test_windows_under_a_second_count(
 ) -> None:
     charges = [charge(bucket, limit(5, window_ms, strategy))]
     started = time.monotonic()
-    granted = sum(storage.take(charges).granted for _ in range(200))
+    granted = sum(take(storage, charges).granted for _ in range(200))
     windows = (time.monotonic() - started) * 1000 / window_ms
     assert 5 <= granted <= 5 * (windows + 2)
 
 
 @every_strategy
 def test_a_quota_of_0_refuses_for_ever(storage: Storage, bucket: str, strategy: str) -> None:
-    decision = storage.take([charge(bucket, limit(0, strategy=strategy))])
+    decision = take(storage, [charge(bucket, limit(0, strategy=strategy))])
     assert not decision.granted
     assert decision.outcomes[0].wait_ms == NEVER_MS
     assert decision.outcomes[0].remaining == 0
@@ -184,13 +232,13 @@ def test_a_quota_of_0_refuses_for_ever(storage: Storage, bucket: str, strategy: 
 @every_strategy
 def test_a_cost_counts_that_many_times(storage: Storage, bucket: str, strategy: str) -> None:
     ten = limit(10, strategy=strategy)
-    taken = [storage.take([charge(bucket, ten, cost)]).granted for cost in (4, 7, 6, 1)]
+    taken = [take(storage, [charge(bucket, ten, cost)]).granted for cost in (4, 7, 6, 1)]
     assert taken == [True, False, True, False]
 
 
 @every_strategy
 def test_a_cost_above_the_limit_never_fits(storage: Storage, bucket: str, strategy: str) -> None:
-    decision = storage.take([charge(bucket, limit(3, strategy=strategy), cost=4)])
+    decision = take(storage, [charge(bucket, limit(3, strategy=strategy), cost=4)])
     assert not decision.granted
     assert decision.outcomes[0].wait_ms == NEVER_MS
 
@@ -199,17 +247,17 @@ def test_a_cost_above_the_limit_never_fits(storage: Storage, bucket: str, strate
 def test_looking_counts_nothing(storage: Storage, bucket: str, strategy: str) -> None:
     two = limit(2, strategy=strategy)
     assert [used(storage, bucket, two) for _ in range(3)] == [0, 0, 0]
-    storage.take([charge(bucket, two)])
+    take(storage, [charge(bucket, two)])
     assert [used(storage, bucket, two) for _ in range(3)] == [1, 1, 1]
-    storage.take([charge(bucket, two)])
-    decision = storage.take([charge(bucket, two, cost=0)])
+    take(storage, [charge(bucket, two)])
+    decision = take(storage, [charge(bucket, two, cost=0)])
     assert decision.granted
     assert decision.outcomes[0].wait_ms == 0
 
 
 def test_a_full_window_of_many_hits_is_kept(storage: Storage, bucket: str) -> None:
     many = limit(60)
-    taken = [storage.take([charge(bucket, many)]).granted for _ in range(62)]
+    taken = [take(storage, [charge(bucket, many)]).granted for _ in range(62)]
     assert taken == [True] * 60 + [False] * 2
 
 
@@ -217,8 +265,8 @@ def test_large_numbers_are_kept(storage: Storage, bucket: str) -> None:
     year_ms = 365 * 86_400_000
     large = [limit(100_000, year_ms, name) for name in STRATEGIES]
     charges = [charge(bucket, one, 70_000) for one in large]
-    assert storage.take(charges).granted
-    assert [outcome.remaining for outcome in storage.take(charges).outcomes] == [30_000] * 3
+    assert take(storage, charges).granted
+    assert [outcome.remaining for outcome in take(storage, charges).outcomes] == [30_000] * 3
 
 
 # --- several limits, several buckets -------------------------------------------------------------
@@ -228,9 +276,9 @@ def test_large_numbers_are_kept(storage: Storage, bucket: str) -> None:
 def test_all_are_charged_or_none(storage: Storage, bucket: str, strategy: str) -> None:
     wide, narrow = limit(5, strategy=strategy), limit(2, HOUR_MS + 1, strategy)
     both = [charge(bucket, wide), charge(bucket, narrow)]
-    assert [storage.take(both).granted for _ in range(4)] == [True, True, False, False]
+    assert [take(storage, both).granted for _ in range(4)] == [True, True, False, False]
     assert used(storage, bucket, wide) == 2
-    decision = storage.take(both)
+    decision = take(storage, both)
     assert [bool(outcome.wait_ms) for outcome in decision.outcomes] == [False, True]
     assert decision.refusing == [(both[1], decision.outcomes[1])]
 
@@ -243,15 +291,15 @@ def test_a_refusal_by_one_bucket_leaves_the_others_alone(storage: Storage) -> No
         charge(address, limit(9, strategy="token-bucket")),
         charge(everybody, limit(9)),
     ]
-    assert [storage.take(mixed).granted for _ in range(3)] == [True, False, False]
+    assert [take(storage, mixed).granted for _ in range(3)] == [True, False, False]
     assert [used(storage, one.bucket, one.limit) for one in mixed] == [1, 1, 1, 1]
 
 
 def test_buckets_count_apart(storage: Storage) -> None:
     one, other = new_bucket(), new_bucket()
-    assert storage.take([charge(one, limit(1))]).granted
-    assert storage.take([charge(other, limit(1))]).granted
-    assert not storage.take([charge(one, limit(1))]).granted
+    assert take(storage, [charge(one, limit(1))]).granted
+    assert take(storage, [charge(other, limit(1))]).granted
+    assert not take(storage, [charge(one, limit(1))]).granted
 
 
 @pytest.mark.parametrize(
@@ -265,16 +313,16 @@ def test_buckets_count_apart(storage: Storage) -> None:
     ids=lambda limit: limit.tag,
 )
 def test_limits_of_one_bucket_count_apart(storage: Storage, bucket: str, other: Limit) -> None:
-    storage.take([charge(bucket, limit(1))])
-    assert storage.take([charge(bucket, other)]).granted
-    assert not storage.take([charge(bucket, limit(1))]).granted
+    take(storage, [charge(bucket, limit(1))])
+    assert take(storage, [charge(bucket, other)]).granted
+    assert not take(storage, [charge(bucket, limit(1))]).granted
 
 
 def test_a_limit_that_is_left_out_for_a_while_is_kept(storage: Storage, bucket: str) -> None:
     first, second = limit(2), limit(3, strategy="token-bucket")
-    storage.take([charge(bucket, first)])
+    take(storage, [charge(bucket, first)])
     for _ in range(3):
-        storage.take([charge(bucket, second)])
+        take(storage, [charge(bucket, second)])
     assert used(storage, bucket, first) == 1
     assert used(storage, bucket, second) == 3
 
@@ -282,13 +330,35 @@ def test_a_limit_that_is_left_out_for_a_while_is_kept(storage: Storage, bucket: 
 def test_many_limits_of_one_bucket(storage: Storage, bucket: str) -> None:
     limits = [limit(n, HOUR_MS + n, name) for n in range(1, 9) for name in STRATEGIES]
     charges = [charge(bucket, one) for one in limits]
-    assert storage.take(charges).granted
-    assert not storage.take(charges).granted
+    assert take(storage, charges).granted
+    assert not take(storage, charges).granted
     assert [used(storage, bucket, one) for one in limits] == [1] * len(limits)
 
 
+def test_a_decision_holds_nothing_of_the_storage(storage: Storage, bucket: str) -> None:
+    """It reaches the application, which may keep it, compare it and send it elsewhere."""
+    for enforce in (True, False):
+        charges = [charge(bucket, limit(3)), charge(new_bucket(), limit(2), enforce=enforce)]
+        decision = take(storage, charges)
+        assert decision.charges == charges
+        assert {type(number) for found in decision.measured for number in found} == {int}
+        assert {len(found) for found in decision.measured} == {3}
+        assert pickle.loads(pickle.dumps(decision)) == decision
+
+
+def test_reach_says_who_counts_together(storage: Storage, uri: str) -> None:
+    scheme = uri.partition(":")[0]
+    assert storage.reach == {"memory": "process", "shared": "host"}.get(scheme, "network")
+
+
+def test_ping_counts_nothing_and_does_not_raise(storage: Storage) -> None:
+    storage.ping()
+    storage.close()
+    storage.ping()
+
+
 def test_nothing_to_charge_is_granted(storage: Storage) -> None:
-    decision = storage.take([])
+    decision = take(storage, [])
     assert decision.granted
     assert list(decision.outcomes) == []
 
@@ -299,7 +369,7 @@ def test_nothing_to_charge_is_granted(storage: Storage) -> None:
 def test_a_shadow_charge_is_counted_and_never_refuses(storage: Storage, bucket: str) -> None:
     real, shadow = limit(4), limit(2, strategy="fixed-window")
     both = [charge(bucket, real), charge(bucket, shadow, enforce=False)]
-    decisions = [storage.take(both) for _ in range(5)]
+    decisions = [take(storage, both) for _ in range(5)]
     assert [decision.granted for decision in decisions] == [True] * 4 + [False]
     assert [bool(decision.outcomes[1].wait_ms) for decision in decisions[:4]] == [0, 0, 1, 1]
     assert used(storage, bucket, shadow) == 2
@@ -309,7 +379,7 @@ def test_a_refusal_charges_no_shadow(storage: Storage, bucket: str) -> None:
     real, shadow = limit(1), limit(5, strategy="token-bucket")
     both = [charge(bucket, shadow, enforce=False), charge(bucket, real)]
     for _ in range(3):
-        storage.take(both)
+        take(storage, both)
     assert used(storage, bucket, shadow) == 1
 
 
@@ -320,7 +390,7 @@ def test_reset_forgets_these_limits_of_these_buckets_alone(storage: Storage) -> 
     one, other = new_bucket(), new_bucket()
     first, second = limit(2), limit(3, strategy="token-bucket")
     for bucket in (one, other):
-        storage.take([charge(bucket, first), charge(bucket, second)])
+        take(storage, [charge(bucket, first), charge(bucket, second)])
     storage.reset([charge(one, first)])
     assert used(storage, one, first) == 0
     assert used(storage, one, second) == 1
@@ -334,14 +404,14 @@ def test_reset_forgets_these_limits_of_these_buckets_alone(storage: Storage) -> 
 def test_reset_of_what_was_never_seen_is_no_error(storage: Storage, bucket: str) -> None:
     storage.reset([charge(bucket, limit(2))])
     storage.reset([])
-    assert storage.take([charge(bucket, limit(2))]).granted
+    assert take(storage, [charge(bucket, limit(2))]).granted
 
 
 def test_close_may_be_called_twice_and_before_use(new_storage: Callable[[], Storage]) -> None:
     storage = new_storage()
     storage.close()
     storage = new_storage()
-    storage.take([])
+    take(storage, [])
     storage.close()
     storage.close()
 
@@ -364,7 +434,7 @@ HOSTILE = {
 def test_whatever_a_client_sends_is_a_key_like_any(storage: Storage, key: str) -> None:
     bucket = new_bucket(key)
     near = [bucket + "x", bucket[:-1], bucket.upper() + "X", bucket + ":sliding-window/2/3600000/2"]
-    assert [storage.take([charge(bucket, limit(2))]).granted for _ in range(3)] == [
+    assert [take(storage, [charge(bucket, limit(2))]).granted for _ in range(3)] == [
         True,
         True,
         False,
@@ -383,7 +453,7 @@ def test_threads_are_counted_exactly(storage: Storage, bucket: str, strategy: st
 
     def work() -> None:
         barrier.wait()
-        granted.append(sum(storage.take(charges).granted for _ in range(25)))
+        granted.append(sum(take(storage, charges).granted for _ in range(25)))
 
     run_threads(work, 8)
     assert sum(granted) == 50
@@ -395,11 +465,11 @@ def test_two_storages_of_one_place_count_together(
     uri: str, new_storage: Callable[[], Storage], bucket: str
 ) -> None:
     one, other = new_storage(), new_storage()
-    assert one.take([charge(bucket, limit(2))]).granted
-    assert other.take([charge(bucket, limit(2))]).granted
-    assert not one.take([charge(bucket, limit(2))]).granted
+    assert take(one, [charge(bucket, limit(2))]).granted
+    assert take(other, [charge(bucket, limit(2))]).granted
+    assert not take(one, [charge(bucket, limit(2))]).granted
     one.close()
-    assert not other.take([charge(bucket, limit(2))]).granted
+    assert not take(other, [charge(bucket, limit(2))]).granted
 
 
 @between_processes
@@ -407,17 +477,17 @@ def test_counters_outlive_the_storage_object(
     uri: str, new_storage: Callable[[], Storage], bucket: str
 ) -> None:
     first = new_storage()
-    first.take([charge(bucket, limit(1))])
+    take(first, [charge(bucket, limit(1))])
     first.close()
-    assert not new_storage().take([charge(bucket, limit(1))]).granted
+    assert not take(new_storage(), [charge(bucket, limit(1))]).granted
 
 
 def test_a_forked_child_goes_on_where_the_parent_was(storage: Storage, bucket: str) -> None:
     charges = [charge(bucket, limit(5))]
-    storage.take(charges)
-    child = in_child(lambda: [storage.take(charges).granted for _ in range(5)])
+    take(storage, charges)
+    child = in_child(lambda: [take(storage, charges).granted for _ in range(5)])
     assert child == [True] * 4 + [False]
-    assert storage.take([]).granted  # the parent's own is unharmed
+    assert take(storage, []).granted  # the parent's own is unharmed
 
 
 @between_processes
@@ -425,17 +495,17 @@ def test_children_of_a_parent_in_use_count_together(
     uri: str, storage: Storage, bucket: str
 ) -> None:
     charges = [charge(bucket, limit(30))]
-    storage.take([])
+    take(storage, [])
     stop = threading.Event()
 
     def busy() -> None:
         other = [charge(new_bucket(), limit(1_000_000))]
         while not stop.is_set():
-            storage.take(other)
+            take(storage, other)
 
     def children() -> int:
         work = [
-            start_child(lambda: sum(storage.take(charges).granted for _ in range(15)))
+            start_child(lambda: sum(take(storage, charges).granted for _ in range(15)))
             for _ in range(4)
         ]
         return sum(result() for result in work)
@@ -449,7 +519,7 @@ def test_children_of_a_parent_in_use_count_together(
         stop.set()
         for thread in threads:
             thread.join()
-    assert not storage.take(charges).granted
+    assert not take(storage, charges).granted
 
 
 def test_a_fork_while_threads_count_leaves_a_child_that_works(storage: Storage) -> None:
@@ -458,7 +528,7 @@ def test_a_fork_while_threads_count_leaves_a_child_that_works(storage: Storage) 
     def busy() -> None:
         bucket = new_bucket()
         while not stop.is_set():
-            storage.take([charge(bucket, limit(1_000_000))])
+            take(storage, [charge(bucket, limit(1_000_000))])
 
     threads = [threading.Thread(target=busy) for _ in range(4)]
     for thread in threads:
@@ -467,7 +537,7 @@ def test_a_fork_while_threads_count_leaves_a_child_that_works(storage: Storage) 
         for _ in range(10):
             bucket = new_bucket()
             taken = in_child(
-                lambda: [storage.take([charge(bucket, limit(2))]).granted for _ in range(3)]  # noqa: B023
+                lambda: [take(storage, [charge(bucket, limit(2))]).granted for _ in range(3)]  # noqa: B023
             )
             assert taken == [True, True, False]
     finally:

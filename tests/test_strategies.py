@@ -14,14 +14,14 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from wsgi_throttle.decision import NEVER_MS, Charge, Charges, Decision, Limit
+from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Terms
 from wsgi_throttle.strategies import (
     ALIASES,
     LARGEST,
     STRATEGIES,
     State,
-    spend_by,
-    spendings_of,
+    compile_terms,
+    step_of,
     take,
 )
 
@@ -37,8 +37,9 @@ every_strategy = pytest.mark.parametrize("name", STRATEGIES)
 
 
 def judge(charges: list[Charge], states: list[State], now: int) -> tuple[Decision, list[State]]:
-    decision = take(charges, spendings_of(Charges.of(charges).lines), states, now)
-    return decision, [spent[3] for spent in decision.measured]
+    terms, buckets = Terms.of(charges)
+    granted, measured, after = take(compile_terms(terms), states, now)
+    return Decision(granted, terms, buckets, measured), after
 
 
 class Client:
@@ -274,14 +275,14 @@ def test_a_wait_is_exact(
 ) -> None:
     assume(quota * window_ms < LARGEST)
     client = Client(limit_of(name, quota, window_ms))
-    spend = spend_by(client.limit)
+    step = step_of(client.limit)
     cost = min(cost, quota)
     for _ in play(client, moves):
-        wait_ms, _, _, state = spend(client.state, client.now, cost)
+        (wait_ms, _, _), state = step(client.state, client.now, cost)
         if wait_ms:
             for later, fits in ((wait_ms, True), (wait_ms - 1, False)):
                 now = client.now + later
-                assert (spend(state, now, cost)[0] == 0) is fits
+                assert (step(state, now, cost)[0][0] == 0) is fits
 
 
 @every_strategy
@@ -292,16 +293,16 @@ def test_what_is_left_grows_at_the_reset_and_not_before(
 ) -> None:
     assume(quota * window_ms < LARGEST)
     client = Client(limit_of(name, quota, window_ms))
-    spend = spend_by(client.limit)
+    step = step_of(client.limit)
     for _ in play(client, moves):
-        _, remaining, reset_ms, state = spend(client.state, client.now, 0)
+        (_, remaining, reset_ms), state = step(client.state, client.now, 0)
         assert 0 <= remaining <= quota
         if not state:
             assert (remaining, reset_ms) == (quota, 0)
             continue
         now = client.now + reset_ms
-        assert spend(state, now, 0)[1] > remaining
-        assert spend(state, now - 1, 0)[1] == remaining
+        assert step(state, now, 0)[0][1] > remaining
+        assert step(state, now - 1, 0)[0][1] == remaining
 
 
 @every_strategy
@@ -315,17 +316,17 @@ def test_after_its_lifetime_a_state_is_as_good_as_none(
     lifetime_ms = STRATEGIES[name].lifetime_ms(client.limit)
     for _ in play(client, moves):
         over = client.now + lifetime_ms
-        assert spend_by(client.limit)(client.state, over, 0) == (0, quota, 0, ())
+        assert step_of(client.limit)(client.state, over, 0) == ((0, quota, 0), ())
 
 
 @every_strategy
 def test_a_state_of_all_there_is_lasts_for_its_lifetime_to_the_millisecond(name: str) -> None:
     client = Client(limit_of(name, 7, 1_000))
     client.ask_for_all()
-    spend = spend_by(client.limit)
+    step = step_of(client.limit)
     last = client.now + STRATEGIES[name].lifetime_ms(client.limit) - 1
-    assert spend(client.state, last, 0)[3] != ()
-    assert spend(client.state, last + 1, 0)[3] == ()
+    assert step(client.state, last, 0)[1] != ()
+    assert step(client.state, last + 1, 0)[1] == ()
 
 
 @pytest.mark.parametrize(

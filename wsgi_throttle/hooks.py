@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable
 from importlib import import_module
 from pkgutil import resolve_name
-from time import monotonic
 from typing import Any
 
+from .clock import MONOTONIC, Clock
 from .log_once import LogOnce
 
 LOG_PERIOD_S = 60.0
@@ -59,7 +59,7 @@ class Hook:
     :param path: ``package.module:function``, imported now.
     :param convert: turns what the function returned into the result of the call. It raises
         ValueError for a value that makes no sense, which counts as a failure of the function.
-    :param clock: monotonic seconds.
+    :param clock: may not step back.
     :raises ValueError: as :func:`load_hook` does.
     """
 
@@ -68,7 +68,7 @@ class Hook:
         path: str,
         convert: Callable[[Any], Any],
         *,
-        clock: Callable[[], float] = monotonic,
+        clock: Clock = MONOTONIC,
     ) -> None:
         self.path = path
         self._function = load_hook(path)

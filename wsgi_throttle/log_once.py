@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
-from time import monotonic
 
 from .cache import Bounded
+from .clock import MONOTONIC, SECOND, Clock
 
 logger = logging.getLogger("wsgi_throttle")
 
@@ -17,7 +17,7 @@ MAX_TOPICS = 256
 
 @dataclass(slots=True)
 class _Topic:
-    silent_until_s: float
+    silent_until_ns: float
     left_out: int = 0
 
 
@@ -30,7 +30,7 @@ class LogOnce:
     :param period_s: seconds between two messages on one topic; by default there is no second one.
     :param max_topics: how many topics are remembered. One more, and all of them are forgotten and
         may be logged again, so a topic may contain what a client sent without filling the memory.
-    :param clock: monotonic seconds.
+    :param clock: may not step back.
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class LogOnce:
         period_s: float = math.inf,
         *,
         max_topics: int = MAX_TOPICS,
-        clock: Callable[[], float] = monotonic,
+        clock: Clock = MONOTONIC,
     ) -> None:
-        self._period_s = period_s
+        self._period_ns = period_s * SECOND
         self._clock = clock
         self._topics: Bounded[Hashable, _Topic] = Bounded(max_topics)
 
@@ -50,12 +50,12 @@ class LogOnce:
         :return: None if the caller must not log now; that is counted as left out. Otherwise the
             caller must log, and the number is how many messages were left out since the last one.
         """
-        now_s = self._clock()
+        now_ns = self._clock()
         known = self._topics.get(topic)
-        if known is not None and now_s < known.silent_until_s:
+        if known is not None and now_ns < known.silent_until_ns:
             known.left_out += 1
             return None
-        self._topics.keep(topic, _Topic(now_s + self._period_s))
+        self._topics.keep(topic, _Topic(now_ns + self._period_ns))
         return known.left_out if known else 0
 
     def __call__(

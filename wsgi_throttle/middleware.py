@@ -1,27 +1,21 @@
-"""The journey of a request: which rule, who, may it pass, and the answer."""
+"""The WSGI middleware: an environ in, a verdict from the engine, and the answer out (PEP 3333)."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pkgutil import resolve_name
 from time import monotonic, time
 from typing import Any, TypeAlias
 
-from .config import Config, load
 from .decision import Decision
-from .errors import ConfigError, StorageError
+from .engine import Engine
 from .http.headers import Header
 from .http.responder import Responder, Response
 from .identity import Environ
-from .observers import RefusalLog
-from .reload import Watch
-from .rules.table import Plan, RuleTable
-from .storage.breaker import Resilient
-from .storage.memory import MemoryStorage
-from .storage.refusal_cache import BlockedClients
+from .observers import Observer
+from .verdict import Verdict
 
 StartResponse: TypeAlias = Callable[..., Any]
 Application: TypeAlias = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
@@ -31,25 +25,6 @@ DECISION = "wsgi_throttle.decision"
 """Where the application finds the decision on its request, in the environ."""
 
 _log = logging.getLogger("wsgi_throttle")
-
-
-class _Serving:
-    """What is made of one configuration, and swapped as a whole when the file changes."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.table = RuleTable(config)
-        self._responder = Responder(config.responses)
-        self._responders = {
-            id(rule): Responder(rule.responses) for rule in config.rules if rule.responses
-        }
-        self.pairs = self._responder.limit_headers.pairs
-
-    def responder(self, plan: Plan) -> Responder:
-        """The one of the rule, where it has bodies of its own."""
-        if not plan.rules:
-            return self._responder
-        return self._responders.get(id(plan.rules[0]), self._responder)
 
 
 class Throttle:
@@ -63,6 +38,7 @@ class Throttle:
         environment's WSGI_THROTTLE_CONFIG, else ``throttle.yaml`` in the working directory.
     :param on_limit: called with (environ, decision) for a refused request; returns a WSGI
         application that answers it, or None for the built-in answer.
+    :param observers: are told of what was decided, see :class:`.Observer`.
     :raises ConfigError: with every mistake in the configuration.
     """
 
@@ -72,54 +48,30 @@ class Throttle:
         config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
         *,
         on_limit: OnLimit | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         if config is None:
             config = os.environ.get("WSGI_THROTTLE_CONFIG") or "throttle.yaml"
         self._app = app
         self._on_limit = on_limit
-        self._source = config
-        # Before the file is read, so that no change is missed.
-        watch = None if isinstance(config, Mapping) else Watch(Path(config), self._reload)
-        loaded = load(config, lenient_when_off=True)
-        self._serving = _Serving(loaded)
-        self._watch = watch if loaded.reload else None
-        self._local = MemoryStorage()
-        self._log_refusal = RefusalLog()
-        self._counts_alone = False
-        self._use_storage(loaded)
-        _log_mistakes(loaded)
+        self._engine = Engine.from_source(config, observers=observers)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        watch, serving, app = self._watch, self._serving, self._app
-        if watch is not None and monotonic() >= watch.look_at_s:
-            watch.poll()
-        plan = serving.table.match(
-            environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", "")
-        )
-        if plan.listed:
-            verdict = serving.table.verdict(plan, environ)
-            if verdict:
-                if verdict == "allow":
-                    return app(environ, start_response)
-                responder = serving.responder(plan)
-                answer = responder.forbidden if verdict == "block" else responder.path_too_long
-                return _answer(start_response, answer(environ))
-        if plan.exempt:
-            return app(environ, start_response)
-        if plan.preflight and _is_preflight(environ):
-            plan = plan.preflight
-        decision = self._take(plan, environ)
+        engine = self._engine
+        verdict = engine.decide(environ)
+        outcome, plan, decision, _, _ = verdict
         if decision is None:
-            retry_after_s = self._breaker.retry_after_s
-            return _answer(
-                start_response, serving.responder(plan).unavailable(environ, retry_after_s)
-            )
-        environ[DECISION] = decision
-        if decision.granted:
-            if plan.shadowed:
-                self._log_refusal.in_shadow(decision)
-            return app(environ, _announcing(start_response, decision, serving.pairs))
-        return self._refuse(serving, plan, decision, environ, start_response)
+            if outcome in _ANSWERS:
+                return _answer(start_response, _ANSWERS[outcome](engine, verdict, environ))
+        else:
+            environ[DECISION] = decision
+            if outcome == "refused":
+                return self._refuse(verdict, decision, environ, start_response)
+            pairs = plan.responder.limit_headers.pairs
+            start_response = _announcing(start_response, decision, pairs)
+        if engine.follows_responses:
+            return _followed(engine, verdict, self._app, environ, start_response)
+        return self._app(environ, start_response)
 
     def reset(self, key: str) -> None:
         """Forget what a client has used up, on every counter that the rules now have.
@@ -129,48 +81,19 @@ class Throttle:
         :raises ValueError: it is neither.
         :raises StorageError: the storage did not answer.
         """
-        table = self._serving.table
-        charges = table.every_charge(table.key_of(key))
-        self._local.reset(charges)
-        self._storage.reset(charges)
+        self._engine.reset(key)
 
     def close(self) -> None:
         """Give back files and connections. May be called twice; a later request opens them anew."""
-        self._storage.close()
-
-    def _take(self, plan: Plan, environ: Environ) -> Decision | None:
-        """The decision; None for a request to be denied because nothing can be counted."""
-        if self._counts_alone:
-            self._counts_alone = False
-            if environ.get("wsgi.multiprocess"):
-                _log.warning(
-                    "storage memory:// counts in each worker process alone, and this server runs "
-                    "several: clients get as many times their limits; write storage: shared://"
-                )
-        charges = plan.charges(environ)
-        if not charges.lines:
-            return Decision(True, charges, ())
-        try:
-            return self._storage.take(charges)
-        except StorageError:
-            if plan.on_storage_error == "deny":
-                return None
-            if plan.on_storage_error == "allow":
-                return Decision(True, (), ())
-            return self._local.take(charges)
+        self._engine.close()
 
     def _refuse(
-        self,
-        serving: _Serving,
-        plan: Plan,
-        decision: Decision,
-        environ: Environ,
-        start_response: StartResponse,
+        self, verdict: Verdict, decision: Decision, environ: Environ, start_response: StartResponse
     ) -> Iterable[bytes]:
-        self._log_refusal(decision)
+        responder = _responder(verdict)
         if self._on_limit is not None:
             begun: list[str] = []
-            announcing = _announcing(start_response, decision, serving.pairs)
+            announcing = _announcing(start_response, decision, responder.limit_headers.pairs)
 
             def start(status: str, *rest: Any) -> Any:
                 begun.append(status)
@@ -184,43 +107,7 @@ class Throttle:
                 if begun:  # too late for another answer: for the server, as of any application
                     raise
                 _log.exception("on_limit failed, and the built-in answer is given instead")
-        responder = serving.responder(plan)
-        response = responder.too_many_requests(environ, decision, time())
-        return _answer(start_response, response)
-
-    def _use_storage(self, config: Config) -> None:
-        self._started_with = config
-        # Without a storage the mode is off, and nothing is counted.
-        self._breaker = Resilient(
-            config.opened_storage or self._local, on_change=self._storage_changed
-        )
-        self._storage = BlockedClients(self._breaker)
-        self._counts_alone = config.reach == "process"
-
-    def _storage_changed(self) -> None:
-        self._storage.clear()
-
-    def _reload(self) -> None:
-        try:
-            serving = _Serving(load(self._source, lenient_when_off=True))
-        except ConfigError as error:
-            _log.error(
-                "the old rules stay in force, since the changed file has mistakes:\n%s", error
-            )
-            return
-        except Exception:  # noqa: BLE001 - nothing may end the thread before it has said so
-            _log.exception("the old rules stay in force: the changed file could not be read")
-            return
-        changed = self._started_with.needs_restart(serving.config)
-        if self._started_with.opened_storage is None:  # which nothing was counted on
-            self._use_storage(serving.config)
-            changed = [name for name in changed if name not in ("storage", "storage_timeout")]
-        if changed:
-            _log.warning("changed, but not in force before a restart: %s", ", ".join(changed))
-        _log_mistakes(serving.config)
-        self._serving = serving
-        self._storage.clear()
-        _log.info("the rules of %s are in force", serving.config.source)
+        return _answer(start_response, responder.too_many_requests(environ, decision, time()))
 
 
 def wrap(app: str, config: str | None = None) -> Throttle:
@@ -236,28 +123,32 @@ def wrap(app: str, config: str | None = None) -> Throttle:
     return Throttle(resolve_name(f"{module}:{name or 'application'}"), config)
 
 
-def _log_mistakes(config: Config) -> None:
-    """Say why nothing of a file is in force but ``mode: off``."""
-    if config.diagnostics:
-        _log.error(
-            "the mode is off and every request is passed on, although the file has mistakes, which "
-            "will keep it from being turned on:\n%s",
-            "\n".join(map(str, config.diagnostics)),
-        )
+# --- answers of our own ---------------------------------------------------------------------------
 
 
-def _is_preflight(environ: Environ) -> bool:
-    """Whether an OPTIONS request is a CORS preflight (Fetch standard, 4.8), which a browser sends
-    by itself, without a body, cookies or credentials. With any of these a program sent it."""
-    return (
-        "HTTP_ORIGIN" in environ
-        and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
-        and environ.get("CONTENT_LENGTH") in (None, "", "0")
-        and not any(name in environ for name in _NOT_IN_A_PREFLIGHT)
-    )
+def _responder(verdict: Verdict) -> Responder:
+    """The one of the rule whose answer it is, where that has bodies of its own."""
+    rule = verdict.rule
+    return verdict.plan.responder if rule is None or rule.responder is None else rule.responder
 
 
-_NOT_IN_A_PREFLIGHT = ("HTTP_TRANSFER_ENCODING", "HTTP_COOKIE", "HTTP_AUTHORIZATION")
+_ANSWERS: dict[str, Callable[[Engine, Verdict, Environ], Response]] = {
+    "blocked": lambda _, verdict, environ: _responder(verdict).forbidden(environ),
+    "too_long": lambda _, verdict, environ: _responder(verdict).path_too_long(environ),
+    "unavailable": lambda engine, verdict, environ: _responder(verdict).unavailable(
+        environ, engine.retry_after_s
+    ),
+}
+"""By the outcome of the verdict."""
+
+
+def _answer(start_response: StartResponse, response: Response) -> Iterable[bytes]:
+    status, headers, body = response
+    start_response(status, headers)
+    return [body]
+
+
+# --- the application's answer ---------------------------------------------------------------------
 
 
 def _announcing(
@@ -284,7 +175,80 @@ def _retry_after(decision: Decision, present: list[Header]) -> list[Header]:
     return [("Retry-After", str(seconds))]
 
 
-def _answer(start_response: StartResponse, response: Response) -> Iterable[bytes]:
-    status, headers, body = response
-    start_response(status, headers)
-    return [body]
+def _followed(
+    engine: Engine,
+    verdict: Verdict,
+    app: Application,
+    environ: Environ,
+    start_response: StartResponse,
+) -> Iterable[bytes]:
+    """The application's answer, and when it ends, a word to the engine."""
+    followed = _Followed(engine, verdict, environ, start_response)
+    try:
+        followed.body = app(environ, followed.start)
+    except BaseException:
+        followed.finish()
+        raise
+    return followed
+
+
+class _Followed:
+    """A response that counts its bytes and says once that it has ended: with close(), which servers
+    call in any case (PEP 3333), or with what the application raises."""
+
+    def __init__(
+        self, engine: Engine, verdict: Verdict, environ: Environ, start_response: StartResponse
+    ) -> None:
+        self.body: Iterable[bytes] = ()
+        self._engine = engine
+        self._verdict = verdict
+        self._environ = environ
+        self._start_response = start_response
+        self._began_s = monotonic()
+        self._status = ""
+        self._headers: list[Header] = []
+        self._bytes = 0
+        self._is_finished = False
+
+    def start(self, status: str, headers: list[Header], *rest: Any) -> Any:
+        """The start_response of the application."""
+        self._status, self._headers = status, headers
+        write = self._start_response(status, headers, *rest)
+
+        def counting(data: bytes) -> Any:
+            self._bytes += len(data)
+            return write(data)
+
+        return counting
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for data in self.body:
+                self._bytes += len(data)
+                yield data
+        except Exception:
+            self.finish()
+            raise
+
+    def close(self) -> None:
+        """The server's word that it needs no more."""
+        try:
+            close = getattr(self.body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self.finish()
+
+    def finish(self) -> None:
+        """Tell the engine, the first time."""
+        if not self._is_finished:
+            self._is_finished = True
+            seconds = monotonic() - self._began_s
+            self._engine.finish(
+                self._verdict,
+                self._environ,
+                status=self._status,
+                headers=self._headers,
+                bytes_sent=self._bytes,
+                seconds=seconds,
+            )

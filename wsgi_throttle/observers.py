@@ -1,13 +1,18 @@
-"""One log line a client and rule a minute, however often it is refused."""
+"""Who is told what was decided: the log of refusals, and others like it."""
 
 from __future__ import annotations
 
 import logging
-from time import monotonic
+from collections.abc import Sequence
 
-from .cache import Bounded
-from .decision import Charge, Decision, Outcome
+from .clock import MONOTONIC, Clock
+from .decision import Charge, Outcome
+from .errors import Diagnostic
+from .identity import Environ
 from .limits import describe
+from .log_once import LogOnce
+from .rules.plan import key_in
+from .verdict import Verdict
 
 PERIOD_S = 60.0
 MAX_CLIENTS = 4096
@@ -15,37 +20,86 @@ MAX_CLIENTS = 4096
 _log = logging.getLogger("wsgi_throttle")
 
 
-class RefusalLog:
-    """Logs refusals at INFO on ``wsgi_throttle``, with rule, key, limit and wait as fields.
+class Observer:
+    """Is told after the fact, and changes nothing. Override what is of interest.
 
-    What a client sent is in them as the key alone, which is escaped. Any thread may call it; two
-    that race for a client's first line may both log it.
+    Any thread may call any method, and after a fork any process. What a method raises is logged
+    once a minute, and is never a client's error.
     """
 
-    def __init__(self) -> None:
-        self._next: Bounded[tuple[str, str], list[float]] = Bounded(MAX_CLIENTS)
+    every_request: bool = False
+    """Whether :meth:`decided` is called for every request. Otherwise it is called for those that
+    may not pass, and for those that a shadow rule counts."""
+    follows_responses: bool = False
+    """Whether :meth:`finished` is called, for which every response is followed to its end."""
 
-    def __call__(self, decision: Decision) -> None:
-        """Log this refusal, by its longest wait, or count it as left out."""
-        if _log.isEnabledFor(logging.INFO) and decision.tightest is not None:
-            self._log("refused", *decision.tightest)
+    def decided(self, environ: Environ, verdict: Verdict) -> None:
+        """A verdict was reached; nothing was answered yet."""
 
-    def in_shadow(self, decision: Decision) -> None:
-        """Log what shadow charges would have refused."""
-        if _log.isEnabledFor(logging.INFO):
+    def finished(
+        self,
+        environ: Environ,
+        verdict: Verdict,
+        *,
+        status: str,
+        headers: Sequence[tuple[str, str]],
+        bytes_sent: int,
+        seconds: float,
+    ) -> None:
+        """A request that had passed was answered, or its answer was given up.
+
+        :param status: as the application gave it; empty if it gave none.
+        :param headers: the application's.
+        :param bytes_sent: of the body, as handed to the server.
+        :param seconds: since the application was called.
+        """
+
+    def storage_changed(self, name: str, *, failed: bool, cause: str) -> None:
+        """An outage of the storage has begun, or is over.
+
+        :param name: where the storage is, without secrets.
+        :param cause: what it failed of; empty where it answers again.
+        """
+
+    def reloaded(self, diagnostics: Sequence[Diagnostic]) -> None:
+        """The changed rule file was read.
+
+        :param diagnostics: its mistakes, because of which the old rules stay in force; none where
+            the new ones are.
+        """
+
+
+class RefusalLog(Observer):
+    """Logs refusals at INFO on ``wsgi_throttle``, one line a client and rule a minute, with rule,
+    key, limit and wait as fields.
+
+    What a client sent is in them as the key alone, which is escaped.
+
+    :param clock: may not step back.
+    """
+
+    def __init__(self, clock: Clock = MONOTONIC) -> None:
+        self._once = LogOnce(PERIOD_S, max_topics=MAX_CLIENTS, clock=clock)
+
+    def decided(self, environ: Environ, verdict: Verdict) -> None:
+        """See :class:`Observer`."""
+        decision = verdict.decision
+        if decision is None or not _log.isEnabledFor(logging.INFO):
+            return
+        if not decision.granted:
+            tightest = decision.tightest
+            if tightest is not None:
+                self._log_refusal("refused", *tightest)
+        elif verdict.plan.shadowed:
             for charge, outcome in zip(decision.charges, decision.outcomes, strict=True):
                 if outcome.wait_ms and not charge.enforce:
-                    self._log("would refuse", charge, outcome)
+                    self._log_refusal("would refuse", charge, outcome)
 
-    def _log(self, verb: str, charge: Charge, outcome: Outcome) -> None:
-        entry = self._next.get((charge.policy, charge.bucket))
-        now = monotonic()
-        if entry is not None and now < entry[0]:
-            entry[1] += 1
+    def _log_refusal(self, verb: str, charge: Charge, outcome: Outcome) -> None:
+        left_out = self._once.due((charge.policy, charge.bucket))
+        if left_out is None:
             return
-        left_out = int(entry[1]) if entry else 0
-        self._next.keep((charge.policy, charge.bucket), [now + PERIOD_S, 0])
-        key = charge.bucket.partition("{")[2].rstrip("}")
+        key = key_in(charge.bucket)
         limit = describe(charge.limit)
         _log.info(
             "%s %s by %s (%s), wait %s ms%s",

@@ -6,44 +6,49 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
-from time import monotonic
 from typing import TypeAlias
 
-LOOK_EVERY_S = 0.5
+from .clock import MONOTONIC, SECOND, Clock
+
+LOOK_EVERY_NS = SECOND // 2
 
 Version: TypeAlias = "tuple[int, int, int] | None"
 """mtime (ns), size and inode of a file; None if it cannot be seen."""
 
 
-class Watch:
+class FileWatcher:
     """Looks at a file every half a second at most, and calls back when it has changed.
 
     A new version counts once two looks have seen it alike, since half a file can be valid YAML.
 
     :param changed: called in a short-lived thread; reads the file itself.
+    :param clock: may not step back.
     """
 
-    def __init__(self, path: Path, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, path: Path, changed: Callable[[], None], *, clock: Clock = MONOTONIC
+    ) -> None:
         self._path = path
         self._changed = changed
+        self._clock = clock
         self._thread: Thread | None = None
-        self.look_at_s = monotonic() + LOOK_EVERY_S
-        """When poll() is to be called next, by the monotonic clock."""
+        self.look_at_ns = clock() + LOOK_EVERY_NS
+        """When :meth:`poll` is to be called next, by the clock."""
         self._known = self._candidate = version(path)
-        self._candidate_since = monotonic()
+        self._candidate_since_ns = clock()
 
     def poll(self) -> None:
         """Look, if it is time. Any thread may call this."""
-        now = monotonic()
-        if now < self.look_at_s:  # another thread has just looked
+        now_ns = self._clock()
+        if now_ns < self.look_at_ns:  # another thread has just looked
             return
-        self.look_at_s = now + LOOK_EVERY_S
+        self.look_at_ns = now_ns + LOOK_EVERY_NS
         if self._thread is not None and self._thread.is_alive():
             return
         seen = version(self._path)
         if seen == self._known or seen != self._candidate:
-            self._candidate, self._candidate_since = seen, now
-        elif now - self._candidate_since >= LOOK_EVERY_S / 2:  # not by two threads at once
+            self._candidate, self._candidate_since_ns = seen, now_ns
+        elif now_ns - self._candidate_since_ns >= LOOK_EVERY_NS // 2:  # not by two threads at once
             self._thread = Thread(target=self._call, args=(seen,), name="wsgi_throttle reload")
             self._thread.daemon = True
             self._thread.start()

@@ -1,8 +1,9 @@
 """How a limit counts: pure functions on tuples of integers, and the all-or-nothing loop.
 
 Every time is an integer of milliseconds by the storage's clock and an argument, so that nothing
-here reads a clock. The same arithmetic stands in storage/take.lua, and tests/test_agreement.py
-holds the two against each other. Products stay below 2**51, so that Lua's doubles are exact.
+here reads a clock. The same arithmetic stands in storage/redis/take.lua, which
+tests/test_agreement.py holds against this. Products stay below 2**51, so that Lua's doubles are
+exact.
 
 A state is a tuple of integers; ``()`` is the state of a client who was never seen. Windows are half
 open: what was counted at t is free again at exactly t + window_ms.
@@ -15,11 +16,9 @@ from math import gcd
 from typing import NamedTuple, TypeAlias
 
 from .cache import Bounded
-from .decision import NEVER_MS, Charge, Decision, Limit, Line
+from .decision import NEVER_MS, Limit, Measured, Term
 
 State: TypeAlias = tuple[int, ...]
-
-_new = tuple.__new__  # what a named tuple's own __new__ calls, at half the cost
 
 LARGEST = 1 << 51
 """Everything that is added or multiplied here stays below it."""
@@ -28,11 +27,11 @@ GRAINS = 60
 """Into how many parts a sliding window of a large quota is divided."""
 
 
-Spent: TypeAlias = tuple[int, int, int, State]
-"""Milliseconds until the cost fits, how much is left, milliseconds until that next grows, and the
-state afterwards."""
+StepResult: TypeAlias = tuple[Measured, State]
+"""What was measured (milliseconds until the cost fits, how much is left, milliseconds until that
+next grows), and the state afterwards."""
 
-Spend: TypeAlias = Callable[[State, int, int], Spent]
+Step: TypeAlias = Callable[[State, int, int], StepResult]
 """(state, now, cost): count the cost if it fits, for which it then waits 0 ms. A cost of 0 only
 looks.
 
@@ -44,21 +43,21 @@ that was given."""
 class Strategy(NamedTuple):
     """One arithmetic."""
 
-    spend_by: Callable[[Limit], Spend]
-    """How clients spend by this limit."""
+    compile: Callable[[Limit], Step]
+    """Makes the step of a limit."""
     lifetime_ms: Callable[[Limit], int]
-    """After how long without a charge any state is as good as none."""
+    """Idle time after which any state may be deleted (its TTL)."""
     largest: Callable[[Limit], int]
-    """The largest number that is met on the way, times of day apart."""
+    """Upper bound of every intermediate product, to be kept below LARGEST; timestamps excluded."""
 
 
 # --- fixed-window: (opened_ms, used) -------------------------------------------------------------
 
 
-def _fixed(limit: Limit) -> Spend:
+def _fixed(limit: Limit) -> Step:
     quota, window_ms = limit.quota, limit.window_ms
 
-    def spend(state: State, now: int, cost: int) -> Spent:
+    def step(state: State, now: int, cost: int) -> StepResult:
         if state:
             opened, used = state
             if opened > now:
@@ -68,42 +67,47 @@ def _fixed(limit: Limit) -> Spend:
             if reset_ms > 0:
                 remaining = quota - used
                 if cost > remaining:
-                    return reset_ms if cost <= quota else NEVER_MS, remaining, reset_ms, state
+                    wait_ms = reset_ms if cost <= quota else NEVER_MS
+                    return (wait_ms, remaining, reset_ms), state
                 if cost:
                     state = (opened, used + cost)
-                return 0, remaining - cost, reset_ms, state
+                return (0, remaining - cost, reset_ms), state
         if cost > quota:
-            return NEVER_MS, quota, 0, ()
-        return (0, quota - cost, window_ms, (now, cost)) if cost else (0, quota, 0, ())
+            return (NEVER_MS, quota, 0), ()
+        if not cost:
+            return (0, quota, 0), ()
+        return (0, quota - cost, window_ms), (now, cost)
 
-    return spend
+    return step
 
 
 # --- sliding-window: (count, at_ms, count, at_ms, ..., sum of all counts), oldest first -----------
 
 
-def _sliding(limit: Limit) -> Spend:
+def _sliding(limit: Limit) -> Step:
     quota, window_ms = limit.quota, limit.window_ms
     grain = -(-window_ms // GRAINS) if quota > GRAINS else 1
 
-    def spend(state: State, now: int, cost: int) -> Spent:
+    def step(state: State, now: int, cost: int) -> StepResult:
         if state:
             if state[-2] > now:
                 before, late = _clamp(state, now)
-                state = spend(before, now, late)[3]
+                state = step(before, now, late)[1]
             if state[1] <= now - window_ms:
                 state = _drop(state, now - window_ms)
         if not state:
             if cost > quota:
-                return NEVER_MS, quota, 0, ()
-            return (0, quota - cost, window_ms, (cost, now, cost)) if cost else (0, quota, 0, ())
+                return (NEVER_MS, quota, 0), ()
+            if not cost:
+                return (0, quota, 0), ()
+            return (0, quota - cost, window_ms), (cost, now, cost)
         total = state[-1]
         remaining = quota - total
         if cost > remaining:
             wait_ms = NEVER_MS
             if cost <= quota:
                 wait_ms = _wait(state, now - window_ms, cost - remaining)
-            return wait_ms, remaining, state[1] + window_ms - now, state
+            return (wait_ms, remaining, state[1] + window_ms - now), state
         if cost:
             # Of long logs a sum is made in half the time that a starred display takes.
             if state[-2] // grain == now // grain:
@@ -111,9 +115,9 @@ def _sliding(limit: Limit) -> Spend:
             else:
                 state = state[:-1] + (cost, now, total + cost)  # noqa: RUF005
         # The first entry may be the one that has grown, and is as old as its newest hit.
-        return 0, remaining - cost, state[1] + window_ms - now, state
+        return (0, remaining - cost, state[1] + window_ms - now), state
 
-    return spend
+    return step
 
 
 def _drop(state: State, oldest: int) -> State:
@@ -147,10 +151,10 @@ def _wait(state: State, oldest: int, missing: int) -> int:
 # --- token-bucket: (at_ms, level), a full bucket is () --------------------------------------------
 
 
-def _token(limit: Limit) -> Spend:
+def _token(limit: Limit) -> Step:
     weight, flow, capacity = _token_units(limit)
 
-    def spend(state: State, now: int, cost: int) -> Spent:
+    def step(state: State, now: int, cost: int) -> StepResult:
         level = capacity
         if state:
             at, level = state
@@ -168,9 +172,10 @@ def _token(limit: Limit) -> Spend:
             level = -missing
             state = (now, level)
         remaining, over = divmod(level, weight)
-        return wait_ms, remaining, -(-(weight - over) // flow) if state else 0, state
+        reset_ms = -(-(weight - over) // flow) if state else 0
+        return (wait_ms, remaining, reset_ms), state
 
-    return spend
+    return step
 
 
 def _token_units(limit: Limit) -> tuple[int, int, int]:
@@ -207,57 +212,69 @@ STRATEGIES: dict[str, Strategy] = {
 ALIASES = {"moving-window": "sliding-window", "sliding-window-counter": "sliding-window"}
 """The incumbents' names for what one of ours does, or does better."""
 
-Spending: TypeAlias = tuple[Spend, int, bool]
-"""What is to be known of a charge to judge it: how it is spent, its cost, and whether it is
-enforced."""
+Compiled: TypeAlias = tuple[Step, int, bool]
+"""A term as :func:`take` needs it: the step of its limit, its cost, and whether it is enforced."""
 
 
-def spendings_of(lines: Iterable[Line]) -> tuple[Spending, ...]:
-    """Those of the charges that have these lines, which a storage makes once."""
-    return tuple((spend_by(limit), cost, enforce) for _, limit, cost, enforce, _ in lines)
+def compile_terms(terms: Iterable[Term]) -> tuple[Compiled, ...]:
+    """These terms as :func:`take` needs them, which a storage makes once."""
+    return tuple((step_of(limit), cost, enforce) for _, limit, cost, enforce, _ in terms)
 
 
-def spend_by(limit: Limit) -> Spend:
-    """How clients spend by this limit."""
-    return _spends.get(limit.tag) or _spends.keep(
-        limit.tag, STRATEGIES[limit.strategy].spend_by(limit)
-    )
+def with_costs(compiled: Iterable[Compiled], costs: Sequence[int]) -> list[Compiled]:
+    """The same with other costs.
+
+    :param costs: for each term.
+    """
+    return [(step, cost, enforce) for (step, _, enforce), cost in zip(compiled, costs, strict=True)]
 
 
-_spends: Bounded[str, Spend] = Bounded(4096)
+def step_of(limit: Limit) -> Step:
+    """How this limit counts. Made once for equal limits."""
+    tag = limit.tag
+    return _steps.get(tag) or _steps.keep(tag, STRATEGIES[limit.strategy].compile(limit))
+
+
+_steps: Bounded[str, Step] = Bounded(4096)
 
 
 def take(
-    charges: Sequence[Charge], spendings: Iterable[Spending], states: Sequence[State], now: int
-) -> Decision:
-    """Judge the charges against their states: all of the enforced ones are counted, or none.
+    compiled: Iterable[Compiled], states: Sequence[State], now: int
+) -> tuple[bool, list[Measured], list[State]]:
+    """Judge the terms of a request against their states: all of the enforced ones are counted, or
+    none.
 
-    A shadow charge is counted where the request is granted and it fits by itself. No two charges
-    may share both bucket and limit.
+    A shadow term is counted where the request is granted and it fits by itself. No two terms may
+    share both bucket and limit.
 
-    :param spendings: those of the charges.
-    :param states: the state of each charge, ``()`` where there is none.
+    :param states: the state of each term, ``()`` where there is none.
     :param now: milliseconds by the storage's clock.
-    :return: a decision whose ``measured`` are :data:`Spent`. A state there that is not the very
-        object that was passed in has changed and is to be saved, ``()`` meaning to be deleted.
+    :return: whether the request is granted, and for each term what was measured and the state
+        afterwards. A state that is not the very object that was passed in has changed and is to be
+        saved, ``()`` meaning to be deleted.
     """
-    measured: list[Spent] = []
-    index = 0  # counted by hand: enumerate and zip cost as much as a quarter of a limit
-    for spend, cost, enforce in spendings:
-        spent = spend(states[index], now, cost)
-        if spent[0] and enforce:
-            return _refuse(charges, spendings, states, now)
-        measured.append(spent)
+    measured: list[Measured] = []
+    after: list[State] = []
+    index = 0  # counted by hand: enumerate and zip cost as much as a tenth of a limit
+    for step, cost, enforce in compiled:
+        found, state = step(states[index], now, cost)
+        if found[0] and enforce:
+            return _refuse(compiled, states, now)
+        measured.append(found)
+        after.append(state)
         index += 1  # noqa: SIM113
-    return _new(Decision, (True, charges, measured))
+    return True, measured, after
 
 
 def _refuse(
-    charges: Sequence[Charge], spendings: Iterable[Spending], states: Sequence[State], now: int
-) -> Decision:
-    """Look at every charge and count none, whatever fitted before one that did not."""
-    measured = []
-    for (spend, cost, _), state in zip(spendings, states, strict=True):
-        wait_ms = spend(state, now, cost)[0]
-        measured.append((wait_ms, *spend(state, now, 0)[1:]))
-    return Decision(False, charges, measured)
+    compiled: Iterable[Compiled], states: Sequence[State], now: int
+) -> tuple[bool, list[Measured], list[State]]:
+    """Look at every term and count none, whatever fitted before one that did not."""
+    measured: list[Measured] = []
+    after: list[State] = []
+    for (step, cost, _), state in zip(compiled, states, strict=True):
+        wait_ms = step(state, now, cost)[0][0]
+        (_, remaining, reset_ms), looked = step(state, now, 0)
+        measured.append((wait_ms, remaining, reset_ms))
+        after.append(looked)
+    return False, measured, after

@@ -17,7 +17,7 @@ import pytest
 from redis_server import Server
 from servers import ROOT
 from site_under_load import resident_bytes
-from wsgi_throttle.decision import Charge, Limit
+from wsgi_throttle.decision import Limit, Term, Terms
 from wsgi_throttle.storage.shared.storage import SharedStorage
 
 pytestmark = pytest.mark.soak
@@ -30,15 +30,15 @@ LIMITS = [
 ]
 
 
-def charges(client: str) -> list[Charge]:
-    bucket = f"throttle:1:login:ip:{{ip:{client}}}"
-    return [Charge(bucket, limit, 1, True, "login") for limit in LIMITS]
+def buckets(client: str) -> tuple[str, ...]:
+    return (f"throttle:1:login:ip:{{ip:{client}}}",)
 
 
 def test_a_million_clients_on_shared_storage_of_the_default_size(tmp_path: Path) -> None:
-    storage = SharedStorage(identity=str(tmp_path))
-    over = charges("over-its-limit")
-    while storage.take(over).granted:
+    storage = SharedStorage(application_id=str(tmp_path))
+    take = storage.prepare(Terms(Term(0, limit, 1, True, "login") for limit in LIMITS))
+    over = buckets("over-its-limit")
+    while take(over).granted:
         pass
     folder = storage.folder
     wall_ns = array("q", bytes(8 * CLIENTS))
@@ -48,17 +48,17 @@ def test_a_million_clients_on_shared_storage_of_the_default_size(tmp_path: Path)
     gc.freeze()  # what pytest holds is not the storage's, and takes long to look through
     try:
         for number in range(CLIENTS):
-            taken = charges(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+            taken = buckets(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
             cpu, wall = thread_time_ns(), perf_counter_ns()
-            granted = storage.take(taken).granted
+            granted = take(taken).granted
             wall_ns[number] = perf_counter_ns() - wall
             cpu_ns[number] = thread_time_ns() - cpu
             assert granted
             if number % 1000 == 0:
-                assert not storage.take(over).granted
+                assert not take(over).granted
             if number % (CLIENTS // 4) == CLIENTS // 4 - 1:
                 grown.append((resident_bytes(), disk_bytes(folder)))
-        assert not storage.take(over).granted
+        assert not take(over).granted
     finally:
         gc.unfreeze()
         storage.close()

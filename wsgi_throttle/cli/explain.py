@@ -13,8 +13,9 @@ from ..config import Config
 from ..limits import describe
 from ..rules.model import METHODS, Rule
 from ..rules.patterns import matcher
+from ..rules.plan import Part
 from ..rules.readings import readings
-from ..rules.table import MAX_PATH_BYTES, Part, RuleTable
+from ..rules.table import MAX_PATH_BYTES, RuleTable
 from .command import Command, add_file, name_and_mode, read_file
 
 
@@ -58,8 +59,8 @@ def _run(arguments: Any) -> int:
             if config.default_limits
             else "  rule              none"
         )
-    if plan.listed and (verdict := table.verdict(plan, environ)):
-        print(f"  {verdict:17} the address is on a list, whatever else stands here")
+    if plan.is_prejudged and (prejudged := table.prejudge(plan, environ)):
+        print(f"  {prejudged[0]:17} the address is on a list, whatever else stands here")
     if plan.exempt:
         print("  nothing is counted")
     for part in plan.parts:
@@ -80,7 +81,7 @@ def _print_part(part: Part, environ: dict[str, Any], user: str | None) -> None:
             if user and counter.key_types == ("session-user",)
             else counter.key(environ, part.path_args)
         )
-        for term in counter.terms:
+        for term in counter.limits:
             what = "counts" if term.enforce else "counts in shadow"
             cost = f", cost {term.cost}" if term.cost > 1 else ""
             print(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import Diagnostic
+from ..http.responder import Responder
 from ..http.settings import ResponseSettings
 from ..identity import ClientIP, Identity, Session
 from ..rules import lint
@@ -32,7 +33,6 @@ class Config(RuleSet):
     """The storage itself, which connects to nothing before it is used; None where the URI has a
     mistake."""
     reload: bool = True
-    responses: ResponseSettings = field(default_factory=ResponseSettings)
     start_options: Mapping[str, object] = field(default_factory=dict, repr=False)
     """The values of the options that are read at start only."""
     diagnostics: tuple[Diagnostic, ...] = ()
@@ -99,7 +99,7 @@ def build_config(top: Options, path: Path | None) -> Config:
         identity=identity,
         allow=top["allow"],
         block=top["block"],
-        responses=responses,
+        responder=Responder(responses),
         start_options={option.name: top[option.name] for option in TOP_LEVEL if not option.live},
         locations={
             name: Location(name, at.node.line, at.node.column) for name, at in top.given.items()
@@ -124,7 +124,7 @@ def _open_storage(top: Options, path: Path | None) -> Storage | None:
     def parse(_: Cursor) -> Storage:
         return open_storage(
             top["storage"],
-            identity=application_id(path, top["namespace"]),
+            application_id=application_id(path, top["namespace"]),
             timeout_s=top["storage_timeout"] / 1000,
         )
 

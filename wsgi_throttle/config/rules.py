@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from .. import limits as limit_strings
 from ..decision import Limit
+from ..http.responder import Responder
 from ..http.settings import ResponseSettings
 from ..identity import Identity, KeyFunction, key_function
 from ..rules.model import Location, Rule, RuleLimit
@@ -162,8 +163,9 @@ class RuleBuilder:
         """
         names: dict[str, Rule] = {}
         found = []
-        for options in all_options:
-            rule = self._rule(options.inherit(inherited), inherited, responses, default_limits)
+        for index, options in enumerate(all_options):
+            inheriting = options.inherit(inherited)
+            rule = self._rule(index, inheriting, inherited, responses, default_limits)
             if "name" in options and rule.name in names:
                 line = names[rule.name].location.line
                 where = "above" if line is None else f"in line {line}"
@@ -177,6 +179,7 @@ class RuleBuilder:
 
     def _rule(
         self,
+        index: int,
         options: Options,
         inherited: Mapping[str, Any],
         responses: ResponseSettings,
@@ -199,13 +202,14 @@ class RuleBuilder:
             variables=variables,
         )
         _check_exempt(options)
-        own_responses = options["response"]
+        own = options["response"]
         return Rule(
             name=name,
             patterns=patterns,
             methods=methods,
             limits=self.limits(options, "limits", owner, default_limits),
-            responses=own_responses and with_bodies(responses, own_responses),
+            responder=own and Responder(with_bodies(responses, own)),
+            index=index,
             location=_location(options),
             **{each: options[each] for each in _AS_THEY_ARE},
         )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from ..cache import Bounded
-from ..decision import NEVER_MS, Charge, Decision, seconds_up
+from ..decision import NEVER_MS, Decision, Term, seconds_up, tightest_of
 from ..limits import describe
 from .bodies import BUILT_IN, KINDS, error_bodies, fill, hint
 from .headers import Header, LimitHeaders
@@ -31,6 +31,7 @@ class Responder:
     """
 
     def __init__(self, settings: ResponseSettings) -> None:
+        self.settings = settings
         self.limit_headers = LimitHeaders(settings.headers)
         """For the responses of the application, too."""
         self._content_types = {kind: content_type for kind, (content_type, _) in KINDS.items()}
@@ -43,9 +44,7 @@ class Responder:
             # Nobody said that it is a problem.
             self._content_types["json"] = "application/json"
         self._kinds: Bounded[str, str] = Bounded(256)
-        self._told: Bounded[tuple[str, int], tuple[Decision, list[Header], _Ready]] = Bounded(1024)
-        """By kind and decision, since who asks again at once is told the same one."""
-        self._refusals: Bounded[tuple[str, int, str, str, tuple[str, ...]], _Ready] = Bounded(1024)
+        self._refusals: Bounded[tuple[object, ...], _Ready] = Bounded(1024)
         self._unavailable: Bounded[tuple[str, int], _Ready] = Bounded(1024)
 
         self._vary = "Accept"
@@ -78,26 +77,24 @@ class Responder:
         :param now_s: seconds since the epoch.
         """
         kind = self._kind(environ)
-        known = self._told.get((kind, id(decision)))
-        if known is None:  # which is of no other decision, since it is kept with this one
+        # Who asks again at once is told the same decision, with which its answer is kept.
+        known: tuple[Responder, list[Header], _Ready] | None = decision.derived.get(kind)
+        if known is None or known[0] is not self:
             headers = self.limit_headers.pairs(decision, now_s)
-            told = decision, headers, self._refusal_of(kind, decision)
-            known = self._told.keep((kind, id(decision)), told)
+            known = decision.derived[kind] = self, headers, self._refusal_of(kind, decision)
         return self._answer("429 Too Many Requests", environ, known[1], known[2])
 
     def _refusal_of(self, kind: str, decision: Decision) -> _Ready:
-        wait_ms = 0
-        violated: tuple[str, ...] = ()
-        for charge, (wait, *_) in zip(decision.charges, decision.measured, strict=True):
-            if wait and charge.enforce:
-                if charge.policy not in violated:  # several keys of one rule share a name
-                    violated += (charge.policy,)
-                if wait > wait_ms:
-                    tightest, wait_ms = charge, wait
-        seconds = seconds_up(wait_ms)
-        key = (kind, seconds, tightest.policy, tightest.limit.tag, violated)
+        _, terms, _, measured, _ = decision
+        tightest = tightest_of(False, terms.enforced, measured)
+        # Several keys of one rule share a name.
+        refusing = (terms[index].policy for index in terms.enforced if measured[index][0])
+        violated = tuple(dict.fromkeys(refusing))
+        term, wait_ms = terms[tightest], measured[tightest][0]
+        seconds = None if wait_ms >= NEVER_MS else seconds_up(wait_ms)
+        key = (kind, seconds, term.policy, term.limit.tag, violated)
         return self._refusals.get(key) or self._refusals.keep(
-            key, self._refusal(kind, None if wait_ms >= NEVER_MS else seconds, tightest, violated)
+            key, self._refusal(kind, seconds, term, violated)
         )
 
     def unavailable(self, environ: dict[str, Any], retry_after_s: int) -> Response:
@@ -137,7 +134,7 @@ class Responder:
         return self._kinds.get(accept) or self._kinds.keep(accept, negotiate(accept))
 
     def _refusal(
-        self, kind: str, seconds: int | None, tightest: Charge, violated: Sequence[str]
+        self, kind: str, seconds: int | None, tightest: Term, violated: Sequence[str]
     ) -> _Ready:
         limit = describe(tightest.limit)
         text = self._renders[kind](seconds, limit, tightest.policy, violated)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
-from time import monotonic
 from typing import Any, TypeAlias
 
+from ..clock import MONOTONIC, Clock
 from ..hooks import LOG_PERIOD_S, Hook
 from ..log_once import LogOnce
 from .signed_cookie import FRAMEWORKS, SignedCookie
@@ -77,11 +77,11 @@ class Session:
             )
 
 
-def user_reader(session: Session, *, clock: Callable[[], float] = monotonic) -> UserReader:
+def user_reader(session: Session, *, clock: Clock = MONOTONIC) -> UserReader:
     """The function that finds the user of a request. Any thread may call it, and nothing that a
     client sends makes it raise.
 
-    :param clock: monotonic seconds, for what is logged once a minute.
+    :param clock: may not step back; for what is logged once a minute.
     :raises ValueError: a ``python:`` function that cannot be loaded.
     """
     if session.kind.startswith("python:"):
@@ -102,7 +102,7 @@ def user_reader(session: Session, *, clock: Callable[[], float] = monotonic) -> 
     )
 
 
-def _environ_user_reader(names: tuple[str, ...], clock: Callable[[], float]) -> UserReader:
+def _environ_user_reader(names: tuple[str, ...], clock: Clock) -> UserReader:
     readers = [environ_reader(name, clock=clock) for name in names]
 
     def read(environ: dict[str, Any]) -> str | None:
@@ -115,16 +115,14 @@ def _environ_user_reader(names: tuple[str, ...], clock: Callable[[], float]) -> 
     return read
 
 
-def environ_reader(
-    name: str, *, clock: Callable[[], float] = monotonic
-) -> Callable[[dict[str, Any]], Any]:
+def environ_reader(name: str, *, clock: Clock = MONOTONIC) -> Callable[[dict[str, Any]], Any]:
     """The function that reads a variable of the WSGI environ: ``REMOTE_USER``, ``beaker.session``.
 
     Further names after it lead into its value: ``beaker.session.user_id`` is the ``user_id`` of
     ``beaker.session`` where no variable has the whole name. What is missing is None, and so is what
     fails when it is read, such as a session whose database is down; that is logged.
 
-    :param clock: monotonic seconds.
+    :param clock: may not step back.
     """
     parts = name.split(".")
     log_once = LogOnce(LOG_PERIOD_S, clock=clock)

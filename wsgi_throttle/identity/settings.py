@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from time import monotonic
 
+from ..clock import MONOTONIC, Clock
 from .address import ClientIP, Clients
 from .session import Session, UserReader, user_reader
 
@@ -23,7 +22,7 @@ class Identity:
     session: Session | None = None
     form_max_bytes: int = 65536
     """The longest body that a ``form:`` key reads."""
-    clock: Callable[[], float] = field(default=monotonic, repr=False, compare=False)
+    clock: Clock = field(default=MONOTONIC, repr=False, compare=False)
     """Monotonic seconds, for what is logged once a minute."""
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ..decision import Limit
 from ..hooks import Hook
+from ..http.responder import Responder
 from ..http.settings import ResponseSettings
 from ..identity import Identity, KeyFunction
 from ..networks import Networks
@@ -67,8 +68,10 @@ class Rule:
     """(environ name, value) of all headers that the rule asks for."""
     allow: Networks | None = None
     block: Networks | None = None
-    responses: ResponseSettings | None = None
-    """Its own bodies, where it has any."""
+    responder: Responder | None = None
+    """Answers with its own bodies; None where it has none."""
+    index: int = 0
+    """Its place among the rules of the file, counted from 0."""
     location: Location = field(default_factory=Location)
 
 
@@ -90,6 +93,8 @@ class RuleSet:
     identity: Identity = field(default_factory=Identity)
     allow: Networks | None = None
     block: Networks | None = None
+    responder: Responder = field(default_factory=lambda: Responder(ResponseSettings()))
+    """Answers where no rule has bodies of its own, and writes the headers of all responses."""
     source: str = "<mapping>"
     """Where the rules are from, for messages."""
     locations: Mapping[str, Location] = field(default_factory=dict)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 from ..cache import Bounded
-from ..decision import Charge, Charges, Limit, Line
+from ..decision import Charge, Decision, Take, Terms
+from ..errors import StorageError
 from ..identity import (
     KEY_TYPES,
     Address,
     Environ,
-    Key,
-    KeyFunction,
     Networks,
     canonical_path_value,
     client_address,
@@ -26,6 +25,7 @@ from ..limits import multiplied
 from .match import Matcher
 from .model import METHODS, Rule, RuleLimit, RuleSet
 from .patterns import matcher
+from .plan import Counter, CounterLimit, Part, Plan, Prepare, Statements
 from .readings import readings
 
 LAYOUT = 2
@@ -37,125 +37,12 @@ MAX_PATH_BYTES = 8192
 MAX_CACHED_PATHS = 4096
 MAX_CACHED_CHARACTERS = 512
 MAX_CACHED_PLANS = 1024
-MAX_MADE = 4096
-"""Clients whose charges are kept."""
 
 PREFLIGHT_FACTOR = 20
 """How many times the quota of a user is that of an address, in counting the CORS preflights of all
 users who share it."""
 
 _METHODS = frozenset(METHODS)
-
-
-class Term(NamedTuple):
-    """What a counter counts by one limit."""
-
-    limit: Limit
-    cost: int
-    enforce: bool
-    policy: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Counter:
-    """The limits that share scope and key type: a bucket without its client."""
-
-    prefix: str
-    """The bucket's text up to the key."""
-    key_types: tuple[str, ...]
-    key: KeyFunction
-    terms: tuple[Term, ...]
-
-    def bucket(self, key: str) -> str:
-        """Whose counter it is for a client with this key."""
-        return f"{self.prefix}{key}}}"
-
-    def charges(self, key: Key) -> list[Charge]:
-        """What a client with this key is charged."""
-        charges = []
-        for one in (key,) if isinstance(key, str) else key:
-            bucket = self.bucket(one)
-            charges += [Charge(bucket, *term) for term in self.terms]
-        return charges
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What one rule has requests charged; rule is None for the limits that no rule has."""
-
-    rule: Rule | None
-    counters: tuple[Counter, ...]
-    otherwise: tuple[Counter, ...] = ()
-    """What they are charged where the rule's ``when`` does not hold."""
-    path_args: Mapping[str, str] = field(default_factory=dict)
-
-    def applicable(self, environ: Environ) -> tuple[Counter, ...]:
-        """The counters for this request, by the rule's own conditions."""
-        if self.rule is None:
-            return self.counters
-        if not all(environ.get(name) == value for name, value in self.rule.when):
-            return self.otherwise
-        return () if self.rule.skip is not None and self.rule.skip(environ) else self.counters
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
-    """All that is to be done for requests which the same rules are for."""
-
-    rules: tuple[Rule, ...]
-    """The rules that won, exempt ones too; empty where the defaults apply. Several where the
-    readings of a path have different rules."""
-    parts: tuple[Part, ...]
-    plain: bool
-    """No rule has a condition and no two parts can share a bucket, so that every counter of every
-    part is charged as it stands."""
-    counters: tuple[tuple[Counter, Mapping[str, str]], ...]
-    """All of all parts, with what their keys are to know of the path."""
-    lines: tuple[Line, ...]
-    """What all of these charge, where each has one key."""
-    made: Bounded[tuple[Any, ...], Charges]
-    """The charges that were made last, of all plans, by counters and keys."""
-    shared: Callable[[tuple[Line, ...]], tuple[Line, ...]]
-    """The one object for these lines, of all plans."""
-    exempt: bool
-    """Nothing is counted."""
-    shadowed: bool
-    """Some of it is only counted in shadow."""
-    allow: tuple[Networks | None, ...]
-    """The lists of the rules that are not exempt; a client that is on all of them may pass. None
-    stands for no list, as where no rule won."""
-    listed: bool
-    """There is a verdict to ask for before anything is counted: the path is too long, or there are
-    lists of addresses to look the client up in."""
-    preflight: Plan | None
-    """The plan of a CORS preflight, which has the same rules and counters of its own. None where it
-    counts as any request does: the method is not OPTIONS, or a rule names it."""
-    on_storage_error: str
-
-    def charges(self, environ: Environ) -> Charges:
-        """What this request is to be charged."""
-        client: tuple[Any, ...] = ()
-        for counter, path_args in self.counters if self.plain else self._applicable(environ):
-            key = counter.key  # called by a name of its own, which Python makes faster
-            client += (counter, key(environ, path_args))
-        return self.made.get(client) or self._charges(client)
-
-    def _applicable(self, environ: Environ) -> Iterator[tuple[Counter, Mapping[str, str]]]:
-        for part in self.parts:
-            for counter in part.applicable(environ):
-                yield counter, part.path_args
-
-    def _charges(self, client: tuple[Any, ...]) -> Charges:
-        """:param client: its counters, each with the key that the client has there."""
-        counters, keys = client[::2], client[1::2]
-        if self.plain and not any(isinstance(key, tuple) for key in keys):
-            buckets = [counter.bucket(key) for counter, key in zip(counters, keys, strict=True)]
-            return self.made.keep(client, Charges(self.lines, tuple(buckets)))
-        found: list[Charge] = []
-        for counter, key in zip(counters, keys, strict=True):
-            found += counter.charges(key)
-        charges = Charges.of(found if self.plain else _each_once(found))
-        return self.made.keep(client, Charges(self.shared(charges.lines), charges.buckets))
 
 
 class _Found(NamedTuple):
@@ -168,16 +55,37 @@ class _Found(NamedTuple):
 
 _NONE = _Found(None, ())
 
+Prejudgement: TypeAlias = tuple[Literal["allowed", "blocked", "too_long"], Rule | None]
+"""The outcome of a verdict, and the rule whose list has the client; None for the top level's."""
+
+
+def _without_storage(terms: Terms) -> Take:
+    def take(
+        buckets: tuple[str, ...], costs: Sequence[int] | None = None, look: bool = False
+    ) -> Decision:
+        raise StorageError("these rules were built without a storage")
+
+    return take
+
 
 class RuleTable:
     """Finds what is to be done for a request. Immutable but for its caches; any thread may use it.
 
     :param config: a rule set in which :func:`.lint.errors` finds nothing.
+    :param prepare: has the storage prepare what requests are charged. Without it the table can only
+        be asked, since nothing can be charged.
+    :param is_observed: somebody wants to know of every request, so that every plan is special.
     """
 
-    def __init__(self, config: RuleSet) -> None:
+    def __init__(
+        self,
+        config: RuleSet,
+        prepare: Prepare = _without_storage,
+        *,
+        is_observed: bool = False,
+    ) -> None:
         self.config = config
-        self._made: Bounded[tuple[Any, ...], Charges] = Bounded(MAX_MADE)
+        self._is_observed = is_observed
         is_on = config.mode != "off"
         self.rules = tuple(rule for rule in config.rules if is_on and rule.mode != "off")
         self._keys = {
@@ -226,8 +134,8 @@ class RuleTable:
         most = max(MAX_CACHED_PLANS, 4 * len(self.rules))
         self._plans: Bounded[tuple[Any, ...], Plan] = Bounded(most)
         self._paths: Bounded[tuple[str, str], Plan] = Bounded(MAX_CACHED_PATHS)
-        self._lines: Bounded[tuple[Line, ...], tuple[Line, ...]] = Bounded(most)
-        self._too_long = replace(self._plan("OTHER", (), ()), listed=self._enforce)
+        self._statements = Statements(prepare, most)
+        self._too_long = replace(self._plan("OTHER", (), ()), is_prejudged=self._enforce)
 
     def match(self, method: str, path_info: str) -> Plan:
         """What is to be done for a request, as REQUEST_METHOD and PATH_INFO have it.
@@ -244,22 +152,25 @@ class RuleTable:
             return self._too_long
         return self._match(method.upper(), path_info)
 
-    def verdict(self, plan: Plan, environ: Environ) -> str:
-        """``too long`` for a path that is not matched, else ``allow``, ``block`` or nothing: what
-        the lists of addresses say of the client. Allow wins; where a path fits several rules, only
-        what all of them allow is allowed."""
+    def prejudge(self, plan: Plan, environ: Environ) -> Prejudgement | None:
+        """What can be said before anything is counted: that the path is not matched, or what the
+        lists of addresses say of the client. None where they say nothing.
+
+        Allow wins; where a path fits several rules, only what all of them allow is allowed.
+        """
         if plan is self._too_long:
-            return "too long"
+            return "too_long", None
         address = self._address(environ)
         if _holds(self.config.allow, address) or (
             plan.allow and all(_holds(one, address) for one in plan.allow)
         ):
-            return "allow"
-        if _holds(self.config.block, address) or any(
-            _holds(rule.block, address) for rule in plan.rules
-        ):
-            return "block"
-        return ""
+            return "allowed", None
+        if _holds(self.config.block, address):
+            return "blocked", None
+        for rule in plan.rules:
+            if _holds(rule.block, address):
+                return "blocked", rule
+        return None
 
     def key_of(self, text: str) -> str:
         """The key that a person means: an address, with or without ``ip:``, is its network.
@@ -278,7 +189,7 @@ class RuleTable:
             return text
         return self.config.identity.clients.key({"REMOTE_ADDR": text.removeprefix("ip:")})
 
-    def every_charge(self, key: str) -> tuple[Charge, ...]:
+    def charges_to_reset(self, key: str) -> tuple[Charge, ...]:
         """All that a client with this key can have been charged, for forgetting it."""
         counters: list[Counter] = []
         for preflight in (False, True):
@@ -287,7 +198,8 @@ class RuleTable:
                 enforce = self._enforce and rule.mode == "enforce"
                 for method in METHODS if rule.per_method else ("",):
                     counters += self._counters(rule.limits, method, enforce, preflight)
-        return _each_once(charge for counter in counters for charge in counter.charges(key))
+        charges = (charge for counter in counters for charge in counter.charges(key))
+        return tuple({(charge.bucket, charge.limit): charge for charge in charges}.values())
 
     def _match(self, method: str, path_info: str) -> Plan:
         if method not in _METHODS:
@@ -340,45 +252,49 @@ class RuleTable:
             if not (found.rule and found.rule.exempt)
         ]
         counters = [(counter, part.path_args) for part in parts for counter in part.counters]
+        is_unconditional = (
+            len(winners) == 1
+            and (not shadows or (len(shadows) == 1 and self._enforce))
+            and not any(part.rule and (part.rule.skip or part.rule.when) for part in parts)
+        )
+        statements = self._statements
+        is_prejudged = self._enforce and bool(
+            self.config.allow
+            or self.config.block
+            or any(rule.allow or rule.block for rule in rules)
+        )
+        is_exempt = not any(part.counters for part in parts)
+        is_shadowed = bool(shadows) or not self._enforce
+        has_preflight = (
+            method == "OPTIONS"
+            and not preflight
+            and not any("OPTIONS" in rule.methods for rule in rules)
+        )
         return Plan(
             rules=rules,
             parts=tuple(part for part in parts if part.counters),
-            plain=len(winners) == 1
-            and (not shadows or (len(shadows) == 1 and self._enforce))
-            and not any(part.rule and (part.rule.skip or part.rule.when) for part in parts),
             counters=tuple(counters),
-            lines=self._shared(
-                tuple(
-                    (place, *term)
-                    for place, (counter, _) in enumerate(counters)
-                    for term in counter.terms
-                )
-            ),
-            made=self._made,
-            shared=self._shared,
-            exempt=not any(part.counters for part in parts),
-            shadowed=bool(shadows) or not self._enforce,
+            statement=statements.of(one for one, _ in counters) if is_unconditional else None,
+            statements=statements,
+            exempt=is_exempt,
+            shadowed=is_shadowed,
             allow=tuple(found.rule.allow if found.rule else None for found in charged),
-            listed=self._enforce
-            and bool(
-                self.config.allow
-                or self.config.block
-                or any(rule.allow or rule.block for rule in rules)
-            ),
+            is_prejudged=is_prejudged,
+            is_special=self._is_observed
+            or is_prejudged
+            or is_exempt
+            or is_shadowed
+            or has_preflight,
             preflight=self._plan(method, winners, shadows, preflight=True)
-            if method == "OPTIONS"
-            and not preflight
-            and not any("OPTIONS" in rule.methods for rule in rules)
+            if has_preflight
             else None,
             on_storage_error=max(
                 (found.rule.on_storage_error for found in charged if found.rule),
                 key=_SEVERITY.index,
                 default=self.config.on_storage_error,
             ),
+            responder=self.config.responder,
         )
-
-    def _shared(self, lines: tuple[Line, ...]) -> tuple[Line, ...]:
-        return self._lines.get(lines) or self._lines.keep(lines, lines)
 
     def _part(self, found: _Found, method: str, enforce: bool, preflight: bool) -> Part:
         """The part of a rule, with what it has counted for these variables of the path."""
@@ -399,14 +315,14 @@ class RuleTable:
         self, limits: Sequence[RuleLimit], method: str, enforce: bool, preflight: bool
     ) -> tuple[Counter, ...]:
         """:param method: to be counted by itself; empty for all together."""
-        groups: dict[tuple[str, tuple[str, ...]], list[Term]] = {}
+        groups: dict[tuple[str, tuple[str, ...]], list[CounterLimit]] = {}
         for one in limits:
             limit = one.limit
             if preflight and preflight_key(one.key)[1]:
                 limit = multiplied(limit, PREFLIGHT_FACTOR)
-            terms = groups.setdefault((one.scope, one.key), [])
-            if all(limit != term.limit for term in terms):  # two may be equal once multiplied
-                terms.append(Term(limit, one.cost, enforce, one.policy))
+            counted = groups.setdefault((one.scope, one.key), [])
+            if all(limit != other.limit for other in counted):  # equal once multiplied
+                counted.append(CounterLimit(limit, one.cost, enforce, one.policy))
         counters = []
         for (scope, key), found in groups.items():
             prefix = self._prefix(scope, key, method, enforce, preflight)
@@ -433,14 +349,3 @@ def _holds(networks: Networks | None, address: Address | None) -> bool:
 
 
 _SEVERITY = ("allow", "local", "deny")
-
-
-def _each_once(charges: Iterable[Charge]) -> tuple[Charge, ...]:
-    """The charges bucket by bucket, each limit of a bucket once and at the highest cost."""
-    found: dict[str, dict[str, Charge]] = {}
-    for charge in charges:
-        known = found.setdefault(charge.bucket, {})
-        old = known.get(charge.limit.tag)
-        if old is None or old.cost < charge.cost:
-            known[charge.limit.tag] = charge
-    return tuple(charge for known in found.values() for charge in known.values())

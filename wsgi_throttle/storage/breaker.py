@@ -5,17 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Thread
-from time import monotonic
 from typing import TypeVar
 
-from ..decision import Charge, Decision, seconds_up
+from ..clock import MONOTONIC, SECOND, Clock
+from ..decision import Charge, Decision, Take, Terms
 from ..errors import StorageError
 from . import Storage
 from .fork import ForkLock
 
-FIRST_DELAY_S = 0.5
-LONGEST_DELAY_S = 30.0
+FIRST_DELAY_NS = SECOND // 2
+LONGEST_DELAY_NS = 30 * SECOND
+
+OUTAGES = (OSError, StorageError)
+"""What a storage raises where it cannot be reached or used. Each turns the errors of the library
+that it uses into one of these. Anything else is a mistake in this package, for which no storage is
+to be left alone."""
 
 T = TypeVar("T")
 
@@ -26,39 +32,40 @@ _log = logging.getLogger("wsgi_throttle")
 class _Outage:
     """From the first failure until a request has been counted again. Guarded by the lock."""
 
-    began: float
+    began_ns: int
     cause: str
     """What it failed of when it was asked last."""
-    delay_s: float
-    ask_at: float
+    delay_ns: int
+    ask_at_ns: int
     """When the storage is asked again; later, if the thread that asks still waits for an answer."""
     asking: bool = False
     answers: bool = False
     """The storage has answered: the next request tries it, while the others still stay away."""
 
 
-class Resilient:
-    """A storage that is left alone once it has failed, until it answers again.
+class CircuitBreaker:
+    """Around a storage, which is left alone once it has failed, until it answers again.
 
     A failure begins an outage: every call raises :class:`.StorageError` at once, and what becomes
     of the request is for the caller to say. After half a second, then after twice as long each time
-    up to 30 s, a short-lived daemon thread asks whether the storage answers, by a take without
-    charges. If it does then one request tries it, and if that succeeds the outage is over. So a
-    request waits for a storage that fails only where it is the first to notice.
+    up to 30 s, a short-lived daemon thread asks whether the storage answers, by
+    :meth:`.Storage.ping`. If it does then one request tries it, and if that succeeds the outage is
+    over. So a request waits for a storage that fails only where it is the first to notice.
 
     Beginning and end are each logged once on ``wsgi_throttle``. All methods may be called by any
     thread; a forked child inherits the outage, and asks for itself.
 
-    :param on_change: called, without arguments, after each beginning and end.
-    :param clock: monotonic seconds.
+    :param on_change: called with (whether the storage has failed, of what) after each beginning and
+        end of an outage.
+    :param clock: may not step back.
     """
 
     def __init__(
         self,
         storage: Storage,
         *,
-        on_change: Callable[[], object] = lambda: None,
-        clock: Callable[[], float] = monotonic,
+        on_change: Callable[[bool, str], object] = lambda failed, cause: None,
+        clock: Clock = MONOTONIC,
     ) -> None:
         self._storage = storage
         self._on_change = on_change
@@ -70,42 +77,59 @@ class Resilient:
         return repr(self._storage)
 
     @property
-    def retry_after_s(self) -> int:
-        """Whole seconds, at least 1, after which the storage may answer again."""
-        outage = self._outage
-        left_s = outage.ask_at - self._clock() if outage else 0.0
-        return max(1, seconds_up(int(left_s * 1000)))
+    def reach(self) -> str:
+        """See :class:`.Storage`."""
+        return self._storage.reach
 
-    def take(self, charges: Sequence[Charge]) -> Decision:
+    @property
+    def retry_after_s(self) -> int:
+        """Whole seconds, rounded up, at least 1, after which the storage may answer again."""
+        outage = self._outage
+        left_ns = outage.ask_at_ns - self._clock() if outage else 0
+        return max(1, -(-left_ns // SECOND))
+
+    def prepare(self, terms: Terms) -> Take:
         """See :class:`.Storage`.
 
-        :raises StorageError: the storage failed, or is left alone because it had.
+        What it returns raises :class:`.StorageError` where the storage failed, or is left alone
+        because it had. An exception that is no outage passes through as it is.
         """
-        if self._outage:
-            return self._call(self._storage.take, charges)
-        try:
-            return self._storage.take(charges)
-        except Exception as error:
-            raise self._failed(error, None) from error
+        ask = self._storage.prepare(terms)
+
+        def take(
+            buckets: tuple[str, ...], costs: Sequence[int] | None = None, look: bool = False
+        ) -> Decision:
+            if self._outage:
+                return self._call(partial(ask, buckets, costs, look))
+            try:
+                return ask(buckets, costs, look)
+            except OUTAGES as error:
+                raise self._failed(error, None) from error
+
+        return take
 
     def reset(self, charges: Sequence[Charge]) -> None:
         """See :class:`.Storage`.
 
         :raises StorageError: the storage failed, or is left alone because it had.
         """
-        self._call(self._storage.reset, charges)
+        self._call(partial(self._storage.reset, charges))
+
+    def ping(self) -> None:
+        """See :class:`.Storage`. Asks even where the storage is left alone, and ends no outage."""
+        self._storage.ping()
 
     def close(self) -> None:
         """See :class:`.Storage`."""
         self._storage.close()
 
-    def _call(self, action: Callable[[Sequence[Charge]], T], charges: Sequence[Charge]) -> T:
+    def _call(self, action: Callable[[], T]) -> T:
         outage = self._outage
         if outage and not self._is_to_try(outage):
             raise StorageError(f"{self._storage!r} is left alone: {outage.cause}")
         try:
-            result = action(charges)
-        except Exception as error:
+            result = action()
+        except OUTAGES as error:
             raise self._failed(error, outage) from error
         if outage:
             self._recovered(outage)
@@ -117,9 +141,9 @@ class Resilient:
             now = self._clock()
             if outage.answers:
                 outage.answers = False
-                outage.ask_at = now + outage.delay_s
+                outage.ask_at_ns = now + outage.delay_ns
                 return True
-            if now < outage.ask_at or outage.asking:
+            if now < outage.ask_at_ns or outage.asking:
                 return False
             outage.asking = True
         self._ask(outage)
@@ -139,8 +163,8 @@ class Resilient:
     def _probe(self, outage: _Outage) -> None:
         failure: Exception | None = None
         try:
-            self._storage.take(())
-        except Exception as error:  # noqa: BLE001 - as for a request
+            self._storage.ping()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it has not answered
             failure = error
         with self._lock:
             outage.asking = False
@@ -152,16 +176,13 @@ class Resilient:
     def _wait_longer(self, outage: _Outage, error: Exception) -> None:
         """Requires that the lock is held."""
         outage.cause = str(error)
-        outage.delay_s = min(2 * outage.delay_s, LONGEST_DELAY_S)
-        outage.ask_at = self._clock() + outage.delay_s
+        outage.delay_ns = min(2 * outage.delay_ns, LONGEST_DELAY_NS)
+        outage.ask_at_ns = self._clock() + outage.delay_ns
 
     def _failed(self, error: Exception, tried: _Outage | None) -> StorageError:
         """Begin an outage, or go on with the one that this request has tried to end, and return
         what its caller is to be told."""
-        if isinstance(error, StorageError):
-            told = StorageError(str(error))
-        else:  # an error of its own making is a failure too
-            told = StorageError(f"{self._storage!r} failed: {error!r}")
+        told = StorageError(str(error))
         with self._lock:
             if tried:
                 self._wait_longer(tried, error)
@@ -169,7 +190,7 @@ class Resilient:
             if self._outage:  # another request was first to notice
                 return told
             now = self._clock()
-            self._outage = _Outage(now, str(error), FIRST_DELAY_S, now + FIRST_DELAY_S)
+            self._outage = _Outage(now, str(error), FIRST_DELAY_NS, now + FIRST_DELAY_NS)
         _log.warning(
             "%r failed (%s). Until it answers again requests are treated as on_storage_error says. "
             "Check that it runs, can be reached and answers within storage_timeout.",
@@ -177,7 +198,7 @@ class Resilient:
             error,
             extra={"storage": repr(self._storage)},
         )
-        self._on_change()
+        self._on_change(True, str(error))
         return told
 
     def _recovered(self, outage: _Outage) -> None:
@@ -185,14 +206,14 @@ class Resilient:
             if self._outage is not outage:  # that one had ended, and another has begun
                 return
             self._outage = None
-        seconds = self._clock() - outage.began
+        seconds = (self._clock() - outage.began_ns) / SECOND
         _log.info(
             "%r answers again, after %.1f s",
             self._storage,
             seconds,
             extra={"storage": repr(self._storage), "outage_s": seconds},
         )
-        self._on_change()
+        self._on_change(False, "")
 
     def _forget_the_thread(self) -> None:
         # The parent's thread does not run here.

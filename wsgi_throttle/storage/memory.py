@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeAlias
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
-from ..cache import Bounded, Prepared
-from ..decision import Charge, Charges, Decision, Limit, Line, buckets_of
+from ..clock import MONOTONIC, MS, Clock
+from ..decision import Charge, Decision, Limit, Measured, Take, Terms
 from ..errors import StorageURIError
-from ..strategies import STRATEGIES, Spending, State, spend_by, spendings_of, take
-from .clock import monotonic_ms
+from ..strategies import STRATEGIES, Compiled, State, compile_terms, step_of, take, with_costs
 from .fork import ForkLock
 from .uri import options, whole_number
-
-MAX_PREPARED = 16_384
-"""How many groups are known, and of how many lines."""
 
 LOOKS = 8
 """How many of the oldest records a take looks at, at most, to make room for a new one."""
 
 _NONE: Mapping[Limit, State] = MappingProxyType({})
 
+_new = tuple.__new__  # what a named tuple's own __new__ calls, at half the cost
+
 
 class _Group:
-    """Limits that are charged together on one bucket."""
+    """Limits that are charged together on one bucket: one object for equal limits, for as long as
+    anything that was prepared, or any record, has it."""
 
-    __slots__ = ("limits", "table")
+    __slots__ = ("__weakref__", "limits", "table")
 
     def __init__(self, limits: tuple[Limit, ...], table: _Table) -> None:
         self.limits = limits
@@ -54,7 +53,7 @@ class _Record:
 
     def regroup(self, group: _Group, now: int) -> None:
         """Make it one of these limits."""
-        states = {limit: spend_by(limit)(state, now, 0)[3] for limit, state in self}
+        states = {limit: step_of(limit)(state, now, 0)[1] for limit, state in self}
         self.group = group
         self.states = [states.pop(limit, ()) for limit in group.limits]
         self.others = {limit: state for limit, state in states.items() if state} or _NONE
@@ -69,20 +68,31 @@ class _Record:
         ]
 
     def is_expired(self, now: int) -> bool:
-        """Whether it is as good as none."""
-        return not any(spend_by(limit)(state, now, 0)[3] for limit, state in self)
+        """Whether nothing that it has counted counts any more."""
+        return not any(step_of(limit)(state, now, 0)[1] for limit, state in self)
 
     def is_blocked(self, now: int) -> bool:
         """Whether the client is over one of its limits, as who has a limit of 0 always is."""
-        return any(spend_by(limit)(state, now, 1)[0] for limit, state in self)
+        return any(step_of(limit)(state, now, 1)[0][0] for limit, state in self)
 
 
 class _Table(OrderedDict[str, _Record]):
     """The records, by bucket, of all groups that live equally long. The one charged longest ago is
     the first, which is about the order in which they expire."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups: WeakValueDictionary[tuple[Limit, ...], _Group] = WeakValueDictionary()
+
+    def group(self, limits: tuple[Limit, ...]) -> _Group:
+        """The one object for these limits."""
+        group = self.groups.get(limits)
+        if group is None:
+            group = self.groups[limits] = _Group(limits, self)
+        return group
+
     def drop_expired(self, now: int) -> None:
-        """Look at the two oldest and forget those that are as good as none."""
+        """Look at the two oldest and forget those that have expired."""
         for _ in range(2):
             if not self:
                 return
@@ -102,32 +112,28 @@ class _Table(OrderedDict[str, _Record]):
         return True
 
 
-_Prepared: TypeAlias = tuple[list[tuple[_Group, int, int]], tuple[Spending, ...]]
-"""The group of each bucket, with where its lines are among all, and how the lines are spent."""
-
-
 class MemoryStorage:
     """Exact under threads and bounded; a forked child goes on with its own copy of all counters.
 
     :param max_clients: how many buckets are kept at most. The last eighth of the room is for
         clients that are over their limit.
-    :param clock: milliseconds; may step back.
+    :param clock: may step back.
     """
 
-    def __init__(
-        self, *, max_clients: int = 100_000, clock: Callable[[], int] = monotonic_ms
-    ) -> None:
+    reach = "process"
+
+    def __init__(self, *, max_clients: int = 100_000, clock: Clock = MONOTONIC) -> None:
         self._max_clients = max_clients
         self._crowded = max_clients - max_clients // 8
         self._clock = clock
         self._lock = ForkLock()
         self._tables: OrderedDict[int, _Table] = OrderedDict()
         """By the milliseconds that their records live."""
-        self._groups: Bounded[tuple[Limit, ...], _Group] = Bounded(MAX_PREPARED)
-        self._prepared: Prepared[_Prepared] = Prepared(MAX_PREPARED)
 
     @classmethod
-    def from_uri(cls, uri: str, *, identity: str = "", timeout_s: float = 0.1) -> MemoryStorage:
+    def from_uri(
+        cls, uri: str, *, application_id: str = "", timeout_s: float = 0.1
+    ) -> MemoryStorage:
         """:raises StorageURIError: a host or path, or a bad option."""
         parts = urlsplit(uri)
         if parts.netloc or parts.path or parts.fragment:
@@ -137,44 +143,68 @@ class MemoryStorage:
             return cls()
         return cls(max_clients=whole_number("max_clients", found["max_clients"], 1))
 
-    def take(self, charges: Sequence[Charge]) -> Decision:
-        if charges.__class__ is not Charges:
-            charges = Charges.of(charges)
-        lines, buckets = charges.lines, charges.buckets
-        lock, clock = self._lock.lock, self._clock
-        lock.acquire()  # `with` costs twice as much
-        try:
-            now = clock()
-            known = self._prepared.get(id(lines))
-            groups, spendings = known[1] if known else self._prepare(lines)
-            if len(groups) != 1:
-                return self._take(charges, groups, spendings, now)
-            group, bucket = groups[0][0], buckets[0]
-            table = group.table
-            record = table.get(bucket)
-            if record is None or record.group is not group:
-                return self._take(charges, groups, spendings, now)
-            states = record.states
-            decision = take(charges, spendings, states, now)
-            measured: Any = decision.measured
-            for index, spent in enumerate(measured):
-                states[index] = spent[3]
-            table.move_to_end(bucket)
-            return decision
-        finally:
-            lock.release()
+    def prepare(self, terms: Terms) -> Take:
+        """See :class:`.Storage`."""
+        with self._lock:
+            self._drop_unused_tables()
+            groups = [
+                self._group(tuple(term.limit for term in terms[start:end]))
+                for start, end in terms.groups
+            ]
+        compiled = compile_terms(terms)
+        clock = self._clock
+
+        def take_any(
+            buckets: tuple[str, ...], costs: Sequence[int] | None = None, look: bool = False
+        ) -> Decision:
+            costs = [0] * len(terms) if look else costs
+            charged = compiled if costs is None else with_costs(compiled, costs)
+            with self._lock:
+                granted, measured = self._take(terms, groups, charged, buckets, clock() // MS)
+            return Decision(granted, terms, buckets, measured, costs)
+
+        if len(groups) != 1:
+            return take_any
+        group, table, lock = groups[0], groups[0].table, self._lock.lock
+
+        def take_one(
+            buckets: tuple[str, ...], costs: Sequence[int] | None = None, look: bool = False
+        ) -> Decision:
+            """The same for one bucket, as most requests have: much quicker where it is known."""
+            if look or costs is not None:
+                return take_any(buckets, costs, look)
+            bucket = buckets[0]
+            lock.acquire()  # `with` costs twice as much
+            try:
+                record = table.get(bucket)
+                if record is None or record.group is not group:
+                    granted, measured = self._take(terms, groups, compiled, buckets, clock() // MS)
+                else:
+                    granted, measured, record.states = take(compiled, record.states, clock() // MS)
+                    table.move_to_end(bucket)
+            finally:
+                lock.release()
+            return _new(Decision, (granted, terms, buckets, measured, None))
+
+        return take_one
 
     def reset(self, charges: Sequence[Charge]) -> None:
+        """See :class:`.Storage`."""
         with self._lock:
+            now = self._clock() // MS
             for charge in charges:
                 for table in self._tables.values():
                     record = table.get(charge.bucket)
                     if record:
                         record.forget(charge.limit)
-                        if record.is_expired(self._clock()):
+                        if record.is_expired(now):
                             del table[charge.bucket]
 
+    def ping(self) -> None:
+        """See :class:`.Storage`. This process's own memory always answers."""
+
     def close(self) -> None:
+        """See :class:`.Storage`."""
         with self._lock:
             for table in self._tables.values():
                 table.clear()
@@ -191,38 +221,45 @@ class MemoryStorage:
 
     def _take(
         self,
-        charges: Charges,
-        groups: Sequence[tuple[_Group, int, int]],
-        spendings: Sequence[Spending],
+        terms: Terms,
+        groups: Sequence[_Group],
+        compiled: Sequence[Compiled],
+        buckets: Sequence[str],
         now: int,
-    ) -> Decision:
-        """The same for any number of buckets, none of which need be known. Requires that the lock
-        is held."""
-        buckets = charges.buckets
+    ) -> tuple[bool, list[Measured]]:
+        """Charge any number of buckets, none of which need be known. Requires that the lock is
+        held.
+
+        :param groups: of each bucket.
+        :param compiled: the terms.
+        """
         records = []
         states: list[State] = []
-        for place, (group, _, _) in enumerate(groups):
-            bucket = buckets[place]
+        index = 0  # counted by hand: enumerate and zip cost more than what they save
+        for group in groups:
+            bucket = buckets[index]
             record = group.table.get(bucket)
             if record is None or record.group is not group:
                 record = self._find(bucket, group, now) or _Record(group)
             records.append(record)
             states += record.states
-        decision = take(charges, spendings, states, now)
-        measured: Any = decision.measured
-        after = [spent[3] for spent in measured]
+            index += 1  # noqa: SIM113
+        granted, measured, after = take(compiled, states, now)
+        index = 0
         grown = False
-        for place, (group, start, end) in enumerate(groups):
-            bucket, record = buckets[place], records[place]
+        for start, end in terms.groups:
+            bucket, record = buckets[index], records[index]
             record.states = after[start:end]
-            if bucket in group.table:
-                group.table.move_to_end(bucket)
+            table = record.group.table
+            if bucket in table:
+                table.move_to_end(bucket)
             elif any(record.states):
-                group.table[bucket] = record
+                table[bucket] = record
                 grown = True
+            index += 1  # noqa: SIM113
         if grown:
             self._tidy(groups, now)
-        return decision
+        return granted, measured
 
     def _find(self, bucket: str, group: _Group, now: int) -> _Record | None:
         """The record of a bucket that was of another group, now of this one. Requires that the lock
@@ -235,37 +272,22 @@ class MemoryStorage:
                 return record
         return None
 
-    def _prepare(self, lines: Sequence[Line]) -> _Prepared:
-        """Requires that the lock is held."""
-        self._drop_empty_tables()
-        groups = [
-            (self._group(tuple(limit for _, limit, _, _, _ in lines[start:end])), start, end)
-            for start, end in buckets_of(lines)
-        ]
-        return self._prepared.keep_for(lines, (groups, spendings_of(lines)))
-
     def _group(self, limits: tuple[Limit, ...]) -> _Group:
-        known = self._groups.get(limits)
-        if known:
-            return known
+        """Requires that the lock is held."""
         lifetime_ms = max(STRATEGIES[limit.strategy].lifetime_ms(limit) for limit in limits)
-        table = self._tables.setdefault(lifetime_ms, _Table())
-        return self._groups.keep(limits, _Group(limits, table))
+        return self._tables.setdefault(lifetime_ms, _Table()).group(limits)
 
-    def _drop_empty_tables(self) -> None:
-        """Forget what only limits had that nobody uses any more, as those that were edited away."""
-        unused = [lifetime_ms for lifetime_ms, table in self._tables.items() if not table]
-        if unused:
-            for limits in [limits for limits, group in self._groups.items() if not group.table]:
-                del self._groups[limits]
-            for lifetime_ms in unused:
+    def _drop_unused_tables(self) -> None:
+        """Forget what only limits had that nobody uses any more, as those that were edited away.
+        Requires that the lock is held."""
+        for lifetime_ms, table in list(self._tables.items()):
+            if not (table or table.groups):
                 del self._tables[lifetime_ms]
-            self._prepared.clear()
 
-    def _tidy(self, groups: Sequence[tuple[_Group, int, int]], now: int) -> None:
+    def _tidy(self, groups: Iterable[_Group], now: int) -> None:
         """Forget what has expired, at more than the pace at which records come in, and what there
-        is no room for."""
-        for group, _, _ in groups:
+        is no room for. Requires that the lock is held."""
+        for group in groups:
             group.table.drop_expired(now)
         # A table in turn, since one that no rule counts in any more is never charged again.
         lifetime_ms, table = next(iter(self._tables.items()))
@@ -276,7 +298,7 @@ class MemoryStorage:
     def _make_room(self, now: int) -> None:
         """Forget the oldest, but for clients that are over their limit: they start again as the
         youngest, so that a flood of others does not set them free. Only where all room is taken
-        such clients go too."""
+        such clients go too. Requires that the lock is held."""
         size = self._count()
         for _ in range(LOOKS):
             if size <= self._crowded:

@@ -13,6 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ...errors import StorageError
+from .address import SOCKET
 
 if TYPE_CHECKING:
     from redis.connection import AbstractConnection
@@ -25,7 +26,7 @@ PIECE = 1 << 12
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Link:
+class Connection:
     """One open connection, used by one thread at a time.
 
     :param connection: an open connection of redis-py, which is to have no other user.
@@ -35,11 +36,11 @@ class Link:
 
     def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
-        sock: Any = connection._sock  # redis-py has no public name for it
+        sock: Any = getattr(connection, SOCKET)
         sock.settimeout(0)
         self._socket = sock
 
-    def quiet(self) -> bool:
+    def is_clean(self) -> bool:
         """Whether the connection is open and nothing waits to be read, as it must be before use."""
         self._socket.settimeout(0)
         try:
@@ -91,7 +92,7 @@ def _left_s(deadline: float) -> float:
     return left
 
 
-class Connections:
+class ConnectionPool:
     """The open connections of one process to one server, each lent to one caller at a time.
 
     Callers wait for an open connection, never for the making of one: a short-lived daemon thread
@@ -99,17 +100,19 @@ class Connections:
     holds that thread alone. Any thread may call every method; a forked child is to make its own.
 
     :param connect: makes an open connection, or raises. Called by the daemon thread only.
-    :param most: how many may be open at once.
+    :param max_size: how many may be open at once.
     :param timeout_s: the longest that :meth:`borrow` may wait.
     """
 
-    def __init__(self, connect: Callable[[], Link], *, most: int, timeout_s: float) -> None:
+    def __init__(
+        self, connect: Callable[[], Connection], *, max_size: int, timeout_s: float
+    ) -> None:
         self._connect = connect
-        self._most = most
+        self._max_size = max_size
         self._timeout_s = timeout_s
         # The last one used comes first, so that what a burst opened is left idle for the server
         # to close. append() and pop() of a list are atomic: only who has to wait takes the lock.
-        self._idle: list[Link] = []
+        self._idle: list[Connection] = []
         self._changed = Condition()
         # Guarded by _changed; _waiting may be read without it.
         self._open = 0
@@ -118,30 +121,30 @@ class Connections:
         self._failures = 0
         self._failure: Exception | None = None
 
-    def borrow(self) -> Link:
+    def borrow(self) -> Connection:
         """An open connection, which the caller gives back or discards.
 
         :raises StorageError: none could be made, or there was none within the timeout.
         """
         while True:
             try:
-                link = self._idle.pop()
+                connection = self._idle.pop()
             except IndexError:
                 return self._wait()
-            if link.quiet():
-                return link
-            self.discard(link)
+            if connection.is_clean():
+                return connection
+            self.discard(connection)
 
-    def give_back(self, link: Link) -> None:
+    def give_back(self, connection: Connection) -> None:
         """For a connection whose last reply was read whole."""
-        self._idle.append(link)
+        self._idle.append(connection)
         if self._waiting:
             with self._changed:
                 self._changed.notify()
 
-    def discard(self, link: Link) -> None:
+    def discard(self, connection: Connection) -> None:
         """For a connection that is closed, or of which it is unknown what will be read next."""
-        link.close()
+        connection.close()
         with self._changed:
             self._open -= 1
             self._changed.notify()
@@ -154,7 +157,7 @@ class Connections:
             except IndexError:  # another thread took the last one
                 return
 
-    def _wait(self) -> Link:
+    def _wait(self) -> Connection:
         deadline = monotonic() + self._timeout_s
         with self._changed:
             failures = self._failures
@@ -177,7 +180,7 @@ class Connections:
 
     def _make_one(self) -> None:
         """Start the thread that connects, unless there is one. Requires that the lock is held."""
-        if self._connecting or self._open >= self._most:
+        if self._connecting or self._open >= self._max_size:
             return
         thread = Thread(target=self._make, name="wsgi_throttle-connect", daemon=True)
         try:
@@ -190,7 +193,7 @@ class Connections:
         wanted = True
         while wanted:
             try:
-                link = self._connect()
+                connection = self._connect()
             except Exception as error:  # noqa: BLE001 - whatever it is, the callers wait for word
                 with self._changed:
                     self._connecting = False
@@ -200,7 +203,7 @@ class Connections:
                 return
             with self._changed:
                 self._open += 1
-                self._idle.append(link)
-                wanted = len(self._idle) < self._waiting and self._open < self._most
+                self._idle.append(connection)
+                wanted = len(self._idle) < self._waiting and self._open < self._max_size
                 self._connecting = wanted
                 self._changed.notify()

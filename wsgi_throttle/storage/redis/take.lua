@@ -160,22 +160,22 @@ local now = time[1] * 1000 + floor(time[2] / 1000)
 local saved = #KEYS > 0 and redis.call('MGET', unpack(KEYS)) or {}
 
 local granted = true
-local spent = {}
+local results = {}
 for i = 1, #KEYS do
   local enforce, cost, quota, window, burst, lifetime, strategy = read(CHARGE, ARGV[i])
   local limit = {quota = quota, window = window, burst = burst}
-  local spend = STRATEGIES[strategy]
-  local wait, remaining, reset, state = spend(saved[i] or '', limit, now, cost)
+  local step = STRATEGIES[strategy]
+  local wait, remaining, reset, state = step(saved[i] or '', limit, now, cost)
   if wait > 0 and enforce == 1 then granted = false end
-  spent[i] = {wait, remaining, reset, state, lifetime, spend, limit}
+  results[i] = {wait, remaining, reset, state, lifetime, step, limit}
 end
 
 local reply = {granted and '1' or '0'}
 for i = 1, #KEYS do
-  local wait, remaining, reset, state, lifetime, spend, limit = unpack(spent[i])
+  local wait, remaining, reset, state, lifetime, step, limit = unpack(results[i])
   if not granted then
     local _
-    _, remaining, reset, state = spend(saved[i] or '', limit, now, 0)
+    _, remaining, reset, state = step(saved[i] or '', limit, now, 0)
   end
   if state ~= (saved[i] or '') then
     if state == '' then

@@ -70,7 +70,7 @@ class Opened(NamedTuple):
             return False
 
 
-def derived_folder(identity: str, size_bytes: int) -> Path:
+def derived_folder(application_id: str, size_bytes: int) -> Path:
     """The folder of an application that named none: in shared memory if that has room at all (and
     not: at the moment, since all processes must decide alike), else in the temporary folder."""
     base = SHARED_MEMORY
@@ -81,7 +81,7 @@ def derived_folder(identity: str, size_bytes: int) -> Path:
         fits = False
     if not fits or not os.access(base, os.W_OK | os.X_OK):
         base = tempfile.gettempdir()
-    name = blake2b(os.path.abspath(identity).encode(errors="surrogateescape"), digest_size=8)
+    name = blake2b(os.path.abspath(application_id).encode(errors="surrogateescape"), digest_size=8)
     return Path(base, f"wsgi_throttle-{os.geteuid()}-{name.hexdigest()}")
 
 

@@ -42,7 +42,10 @@ class Packing:
     :raises StorageError: more limits than fit into a part.
     """
 
-    __slots__ = ("_by_lengths", "_by_shapes", "_lifetime_s", "_marks", "_shapes_size", "_widths")
+    __slots__ = (
+        *("__weakref__", "_by_lengths", "_by_shapes", "_lifetime_s", "_marks", "_shapes_size"),
+        "_widths",
+    )
 
     def __init__(self, limits: Sequence[Limit]) -> None:
         if len(limits) > _MOST_LIMITS:
@@ -150,10 +153,10 @@ class _Layout:
         self.marks: list[bytes] = []
         self.shapes: list[bytes] = []
         codes = ""
-        places = []
+        ranges = []
         for mark, length, widths in _SHAPE.iter_unpack(begin[1:]):
             even, odd = divmod(widths, len(_WIDTHS))
-            places.append(slice(len(codes), len(codes) + length))
+            ranges.append(slice(len(codes), len(codes) + length))
             codes += ((_WIDTHS[even] + _WIDTHS[odd]) * length)[:length]
             self.marks.append(mark)
             self.shapes.append(_SHAPE.pack(mark, length, widths))
@@ -164,7 +167,7 @@ class _Layout:
         self.unpack_from = Struct(f"<{len(begin) + HEADER.size}x{codes}").unpack_from
         """All integers of a record that begins so."""
         self.split: Callable[[State], tuple[State, ...]] = (
-            itemgetter(*places) if len(places) > 1 else lambda integers: (integers,)
+            itemgetter(*ranges) if len(ranges) > 1 else lambda integers: (integers,)
         )
         """All integers, by their states."""
 

@@ -1,4 +1,4 @@
-"""A refused client is remembered: what is told of it, for how long, and who is never told so."""
+"""A refused client is remembered: what it is told, for how long, and who is asked for anew."""
 
 from __future__ import annotations
 
@@ -8,29 +8,25 @@ from itertools import pairwise
 
 import pytest
 
-from wsgi_throttle.decision import NEVER_MS, Charge, Charges, Decision, Limit, Outcome
+from support.charges import take
+from support.clock import FakeClock
+from wsgi_throttle.clock import MS
+from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome, Take, Terms
 from wsgi_throttle.errors import StorageError
-from wsgi_throttle.storage import refusal_cache as blocked
+from wsgi_throttle.storage import refusal_cache
 from wsgi_throttle.storage.memory import MemoryStorage
-from wsgi_throttle.storage.refusal_cache import BlockedClients
+from wsgi_throttle.storage.refusal_cache import RefusalCache
 
-MS = 1_000_000
 MINUTE = Limit("sliding-window", 1, 60_000, 1)
 HOUR = Limit("sliding-window", 5, 3_600_000, 5)
 QUICK = Limit("token-bucket", 1, 100, 1)
 
 
-class Clock:
+class Clock(FakeClock):
     """Starts between two milliseconds, where rounding is seen."""
 
     def __init__(self) -> None:
-        self.now_ns = 1_000_000 * MS + 900_000
-
-    def ns(self) -> int:
-        return self.now_ns
-
-    def ms(self) -> int:
-        return self.now_ns // MS
+        super().__init__(now_ms=1_000_000.9)
 
     def pass_ms(self, passed: float) -> None:
         self.now_ns += int(passed * MS)
@@ -40,21 +36,28 @@ class Counting(MemoryStorage):
     """How often it was asked, and slow to answer where a test says so."""
 
     def __init__(self, clock: Clock) -> None:
-        super().__init__(clock=clock.ms)
+        super().__init__(clock=clock)
         self._ticking = clock
         self.asked = 0
         self.before_ms = 0.0
         self.after_ms = 0.0
         self.fails = False
 
-    def take(self, charges: Sequence[Charge]) -> Decision:
-        self.asked += 1
-        if self.fails:
-            raise StorageError("gone")
-        self._ticking.pass_ms(self.before_ms)
-        decision = super().take(charges)
-        self._ticking.pass_ms(self.after_ms)
-        return decision
+    def prepare(self, terms: Terms) -> Take:
+        ask = super().prepare(terms)
+
+        def take(
+            buckets: tuple[str, ...], costs: Sequence[int] | None = None, look: bool = False
+        ) -> Decision:
+            self.asked += 1
+            if self.fails:
+                raise StorageError("gone")
+            self._ticking.pass_ms(self.before_ms)
+            decision = ask(buckets, costs, look)
+            self._ticking.pass_ms(self.after_ms)
+            return decision
+
+        return take
 
 
 def charge(
@@ -74,96 +77,100 @@ def asked(clock: Clock) -> Counting:
 
 
 @pytest.fixture
-def storage(clock: Clock, asked: Counting) -> BlockedClients:
-    return BlockedClients(asked, clock_ns=clock.ns)
+def storage(clock: Clock, asked: Counting) -> RefusalCache:
+    return RefusalCache(asked, clock=clock)
 
 
 def test_the_storage_is_asked_once_a_second_for_a_blocked_client(
-    clock: Clock, asked: Counting, storage: BlockedClients
+    clock: Clock, asked: Counting, storage: RefusalCache
 ) -> None:
-    storage.take([charge()])
+    take(storage, [charge()])
     for _ in range(5_000):
-        assert not storage.take([charge()]).granted
+        assert not take(storage, [charge()]).granted
         clock.pass_ms(1)
     assert asked.asked == 1 + 5
 
 
 def test_a_wait_under_a_second_is_waited_for_and_no_longer(
-    clock: Clock, asked: Counting, storage: BlockedClients
+    clock: Clock, asked: Counting, storage: RefusalCache
 ) -> None:
-    assert storage.take([charge(QUICK)]).granted
-    assert storage.take([charge(QUICK)]).outcomes[0].wait_ms == 100
+    assert take(storage, [charge(QUICK)]).granted
+    assert take(storage, [charge(QUICK)]).outcomes[0].wait_ms == 100
     clock.pass_ms(99)
-    assert storage.take([charge(QUICK)]).outcomes[0].wait_ms == 1
+    assert take(storage, [charge(QUICK)]).outcomes[0].wait_ms == 1
     assert asked.asked == 2
     clock.pass_ms(1)
-    assert storage.take([charge(QUICK)]).granted
+    assert take(storage, [charge(QUICK)]).granted
 
 
 def test_one_answer_serves_for_all_tries_of_a_hundredth_of_a_second(
-    clock: Clock, storage: BlockedClients
+    clock: Clock, storage: RefusalCache
 ) -> None:
-    charges = Charges.of([charge()])
-    storage.take(charges)
-    first = storage.take(charges)
-    told = [storage.take(charges)]
+    terms, buckets = Terms.of([charge()])
+    ask = storage.prepare(terms)
+    ask(buckets)
+    first = ask(buckets)
+    told = [ask(buckets)]
     for _ in range(40):
         clock.pass_ms(1)
-        told.append(storage.take(charges))
+        told.append(ask((*buckets,)))
     assert all(later is earlier for earlier, later in pairwise(told[:10]))
     assert len({id(one) for one in told}) == 5
     for passed_ms, one in enumerate(told):
         true_wait_ms = first.outcomes[0].wait_ms - passed_ms
-        assert true_wait_ms <= one.outcomes[0].wait_ms < true_wait_ms + blocked.TOLD_NS / MS
+        assert true_wait_ms <= one.outcomes[0].wait_ms < true_wait_ms + refusal_cache.REPLY_NS / MS
 
 
-def test_an_answer_is_not_told_of_other_charges(storage: BlockedClients) -> None:
-    mine = Charges.of([charge()])
-    storage.take(mine)
-    storage.take(mine)
-    assert storage.take(mine).charges is mine
-    more = Charges.of([charge(), charge(HOUR)])
-    assert storage.take(more).charges is more
-    assert len(storage.take(mine).outcomes) == 1
+def test_an_answer_is_not_told_of_other_charges(storage: RefusalCache) -> None:
+    mine, more = [charge()], [charge(), charge(HOUR)]
+    (mine_terms, buckets), (more_terms, _) = Terms.of(mine), Terms.of(more)
+    ask, ask_for_more = storage.prepare(mine_terms), storage.prepare(more_terms)
+    ask(buckets)
+    ask(buckets)
+    assert ask(buckets).charges == mine
+    assert ask_for_more(buckets).charges == more
+    assert ask(buckets).charges == mine
+    assert ask(buckets, [1]).costs == [1]
+    assert ask(buckets).costs is None
 
 
 @pytest.mark.parametrize("passed_ms", [0, 0.3, 0.999, 1, 1.7, 500, 999.9])
 def test_what_is_told_has_the_time_that_passed_taken_off_and_is_never_too_short(
-    clock: Clock, storage: BlockedClients, passed_ms: float
+    clock: Clock, storage: RefusalCache, passed_ms: float
 ) -> None:
-    storage.take([charge()])
-    first = storage.take([charge()]).outcomes[0]
+    take(storage, [charge()])
+    first = take(storage, [charge()]).outcomes[0]
     clock.pass_ms(passed_ms)
-    again = storage.take([charge()]).outcomes[0]
+    again = take(storage, [charge()]).outcomes[0]
     assert again == Outcome(first.wait_ms - int(passed_ms), 0, first.reset_ms - int(passed_ms))
 
 
 def test_a_slow_answer_blocks_nobody_for_longer_and_tells_no_shorter_wait(
-    clock: Clock, asked: Counting, storage: BlockedClients
+    clock: Clock, asked: Counting, storage: RefusalCache
 ) -> None:
-    storage.take([charge(QUICK)])
+    take(storage, [charge(QUICK)])
     asked.before_ms, asked.after_ms = 20, 30
-    assert storage.take([charge(QUICK)]).outcomes[0].wait_ms == 80
+    assert take(storage, [charge(QUICK)]).outcomes[0].wait_ms == 80
     asked.before_ms = asked.after_ms = 0
     # The storage's clock says 50 ms more, and it knows nothing of the way back: told is 80.
-    assert storage.take([charge(QUICK)]).outcomes[0].wait_ms == 80
+    assert take(storage, [charge(QUICK)]).outcomes[0].wait_ms == 80
     clock.pass_ms(29)
-    assert not storage.take([charge(QUICK)]).granted
+    assert not take(storage, [charge(QUICK)]).granted
     assert asked.asked == 2
     clock.pass_ms(1)  # 80 ms after the storage was asked
-    storage.take([charge(QUICK)])
+    take(storage, [charge(QUICK)])
     assert asked.asked == 3
 
 
 def test_the_others_of_a_request_are_told_as_they_were_found(
-    clock: Clock, asked: Counting, storage: BlockedClients
+    clock: Clock, asked: Counting, storage: RefusalCache
 ) -> None:
     shadow = charge(Limit("fixed-window", 9, 60_000, 9), enforce=False)
     request = [charge(HOUR), charge(), shadow]
-    assert storage.take(request).granted
-    first = storage.take(request)
+    assert take(storage, request).granted
+    first = take(storage, request)
     clock.pass_ms(250)
-    again = storage.take(request)
+    again = take(storage, request)
     assert asked.asked == 2
     assert again.charges == request
     assert again.refusing == [(request[1], Outcome(59_750, 0, 59_750))]
@@ -173,13 +180,13 @@ def test_the_others_of_a_request_are_told_as_they_were_found(
 
 
 def test_another_request_with_the_blocked_charge_is_refused_too(
-    asked: Counting, storage: BlockedClients
+    asked: Counting, storage: RefusalCache
 ) -> None:
-    storage.take([charge()])
-    storage.take([charge(HOUR), charge()])
+    take(storage, [charge()])
+    take(storage, [charge(HOUR), charge()])
     other = charge(bucket="t:other:{ip:192.0.2.1}", limit=HOUR)
     seen = asked.asked
-    decision = storage.take([other, charge(), charge(HOUR)])
+    decision = take(storage, [other, charge(), charge(HOUR)])
     assert asked.asked == seen
     assert not decision.granted
     assert [outcome.remaining for outcome in decision.outcomes] == [5, 0, 5]
@@ -198,114 +205,112 @@ def test_another_request_with_the_blocked_charge_is_refused_too(
     ids=["another client", "another limit", "a look", "a shadow charge", "a shadow beside another"],
 )
 def test_what_was_not_refused_is_asked_for(
-    asked: Counting, storage: BlockedClients, other: list[Charge]
+    asked: Counting, storage: RefusalCache, other: list[Charge]
 ) -> None:
-    storage.take([charge()])
-    storage.take([charge()])
+    take(storage, [charge()])
+    take(storage, [charge()])
     seen = asked.asked
-    assert storage.take(other).granted
+    assert take(storage, other).granted
     assert asked.asked == seen + 1
 
 
 def test_a_refused_cost_does_not_block_a_smaller_one(
-    asked: Counting, storage: BlockedClients
+    asked: Counting, storage: RefusalCache
 ) -> None:
-    storage.take([charge(HOUR, cost=3)])
-    assert not storage.take([charge(HOUR, cost=3)]).granted
-    assert storage.take([charge(HOUR, cost=2)]).granted
-    assert not storage.take([charge(HOUR, cost=3)]).granted
+    take(storage, [charge(HOUR, cost=3)])
+    assert not take(storage, [charge(HOUR, cost=3)]).granted
+    assert take(storage, [charge(HOUR, cost=2)]).granted
+    assert not take(storage, [charge(HOUR, cost=3)]).granted
     assert asked.asked == 3
 
 
 def test_a_shadow_charge_that_did_not_fit_is_not_remembered(
-    asked: Counting, storage: BlockedClients
+    asked: Counting, storage: RefusalCache
 ) -> None:
     for expected in (1, 2, 3, 4):
-        assert storage.take([charge(enforce=False)]).granted
+        assert take(storage, [charge(enforce=False)]).granted
         assert asked.asked == expected
 
 
 def test_a_limit_of_0_is_remembered_and_never_told_to_end(
-    clock: Clock, asked: Counting, storage: BlockedClients
+    clock: Clock, asked: Counting, storage: RefusalCache
 ) -> None:
     nothing = Limit("sliding-window", 0, 60_000, 0)
-    storage.take([charge(nothing)])
+    take(storage, [charge(nothing)])
     clock.pass_ms(500)
-    assert storage.take([charge(nothing)]).outcomes == [Outcome(NEVER_MS, 0, 0)]
+    assert take(storage, [charge(nothing)]).outcomes == [Outcome(NEVER_MS, 0, 0)]
     assert asked.asked == 1
 
 
 def test_what_fits_first_of_two_refusals_is_told_to_fit(
-    clock: Clock, asked: Counting, storage: BlockedClients
+    clock: Clock, asked: Counting, storage: RefusalCache
 ) -> None:
     both = [charge(QUICK), charge()]
-    storage.take(both)
-    storage.take(both)
+    take(storage, both)
+    take(storage, both)
     clock.pass_ms(150)
-    decision = storage.take(both)
+    decision = take(storage, both)
     assert asked.asked == 2
     assert [outcome.wait_ms for outcome in decision.outcomes] == [0, 59_850]
 
 
-def test_a_reset_takes_effect_at_once(asked: Counting, storage: BlockedClients) -> None:
-    storage.take([charge()])
-    storage.take([charge()])
+def test_a_reset_takes_effect_at_once(asked: Counting, storage: RefusalCache) -> None:
+    take(storage, [charge()])
+    take(storage, [charge()])
     storage.reset([charge()])
-    assert storage.take([charge()]).granted
+    assert take(storage, [charge()]).granted
 
 
-def test_clear_forgets_all(asked: Counting, storage: BlockedClients) -> None:
-    storage.take([charge()])
-    storage.take([charge()])
+def test_clear_forgets_all(asked: Counting, storage: RefusalCache) -> None:
+    take(storage, [charge()])
+    take(storage, [charge()])
     storage.clear()
-    assert not storage.take([charge()]).granted
+    assert not take(storage, [charge()]).granted
     assert asked.asked == 3
 
 
-def test_a_failure_of_the_storage_is_not_remembered(
-    asked: Counting, storage: BlockedClients
-) -> None:
+def test_a_failure_of_the_storage_is_not_remembered(asked: Counting, storage: RefusalCache) -> None:
     asked.fails = True
     for _ in range(3):
         with pytest.raises(StorageError):
-            storage.take([charge()])
+            take(storage, [charge()])
     asked.fails = False
-    assert storage.take([charge()]).granted
+    assert take(storage, [charge()]).granted
 
 
 def test_memory_is_bounded_and_the_newest_are_kept(
-    asked: Counting, storage: BlockedClients, monkeypatch: pytest.MonkeyPatch
+    asked: Counting, storage: RefusalCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocked, "MOST", 10)
+    monkeypatch.setattr(refusal_cache, "MOST", 10)
     clients = [charge(bucket=f"t:{{ip:{number}}}") for number in range(50)]
     for client in clients:
-        storage.take([client])
-        storage.take([client])
+        take(storage, [client])
+        take(storage, [client])
     seen = asked.asked
     for client in clients[-10:]:
-        storage.take([client])
+        take(storage, [client])
     assert asked.asked == seen
-    storage.take([clients[0]])
+    take(storage, [clients[0]])
     assert asked.asked == seen + 1
 
 
-def test_those_whose_time_is_over_are_forgotten(clock: Clock, storage: BlockedClients) -> None:
+def test_those_whose_time_is_over_are_forgotten(clock: Clock, storage: RefusalCache) -> None:
     for number in range(50):
         client = charge(QUICK, bucket=f"t:{{ip:{number}}}")
-        storage.take([client])
-        storage.take([client])
+        take(storage, [client])
+        take(storage, [client])
     clock.pass_ms(100)
-    storage.take([charge(HOUR)])
+    take(storage, [charge(HOUR)])
     assert storage.size == 0
 
 
-def test_threads_may_clear_refuse_and_ask_at_once(asked: Counting, storage: BlockedClients) -> None:
+def test_threads_may_clear_refuse_and_ask_at_once(asked: Counting, storage: RefusalCache) -> None:
     errors: list[BaseException] = []
 
     def work(number: int) -> None:
         try:
             for turn in range(300):
-                storage.take([charge(bucket=f"t:{{ip:{number * turn % 7}}}")])
+                take(storage, [charge(bucket=f"t:{{ip:{number * turn % 7}}}")])
                 if turn % 50 == 0:
                     storage.clear()
         except BaseException as error:

@@ -16,17 +16,19 @@ import pytest
 import redis
 
 from redis_server import Server, eventually, programs
-from wsgi_throttle.decision import Charge, Decision, Limit
+from support.charges import take
+from support.clock import FakeClock
+from wsgi_throttle.decision import Charge, Decision, Limit, Take, Terms
 from wsgi_throttle.errors import StorageError
 from wsgi_throttle.storage import open_storage
-from wsgi_throttle.storage.breaker import Resilient
+from wsgi_throttle.storage.breaker import CircuitBreaker
 
 TIMEOUT_S = 0.1
 SLOWEST_S = 2 * TIMEOUT_S + 0.15
 """Two timeouts, and what a busy machine adds."""
 
 LIMIT = Limit("sliding-window", 10**6, 3_600_000, 10**6)
-CHARGES = [Charge("test_resilient:{all}", LIMIT, 1, True, "rule")]
+CHARGES = [Charge("test_breaker:{all}", LIMIT, 1, True, "rule")]
 KEY = f"{CHARGES[0].bucket}:{LIMIT.tag}"
 
 
@@ -37,7 +39,7 @@ KEY = f"{CHARGES[0].bucket}:{LIMIT.tag}"
 class Load:
     """Requests of a few threads, without a pause, and how they went."""
 
-    storage: Resilient
+    storage: CircuitBreaker
     slowest_s: float = 0.0
     granted: int = 0
     storage_errors: list[str] = field(default_factory=list)
@@ -60,7 +62,7 @@ class Load:
         while not over.wait(0.001):
             began = time.monotonic()
             try:
-                self.granted += self.storage.take(CHARGES).granted
+                self.granted += take(self.storage, CHARGES).granted
             except StorageError as error:
                 self.storage_errors.append(str(error))
             except BaseException as error:
@@ -87,7 +89,7 @@ def redis_program(request: pytest.FixtureRequest) -> str:
 
 @contextmanager
 def load_on(server: Server) -> Iterator[Load]:
-    storage = Resilient(open_storage(server.uri, timeout_s=TIMEOUT_S))
+    storage = CircuitBreaker(open_storage(server.uri, timeout_s=TIMEOUT_S))
     load = Load(storage)
     with load.running():
         yield load
@@ -183,7 +185,7 @@ def test_a_server_that_is_loading(
         name = request.node.callspec.params["redis_program"]
         pytest.skip(f"{name} loads too fast, and has no option to be slowed")
     for number in range(100):
-        before.client.set(f"test_resilient:{number}", os.urandom(2000))
+        before.client.set(f"test_breaker:{number}", os.urandom(2000))
     before.client.save()
     before.stop()
     slowly = {"key-load-delay": "10000", "loading-process-events-interval-bytes": "1024"}
@@ -272,10 +274,10 @@ class Nonsense:
 )
 def test_nonsense_is_a_storage_error_in_time(answer: bytes, pause_s: float) -> None:
     server = Nonsense(answer, pause_s)
-    storage = Resilient(open_storage(server.uri, timeout_s=TIMEOUT_S))
+    storage = CircuitBreaker(open_storage(server.uri, timeout_s=TIMEOUT_S))
     began = time.monotonic()
     with pytest.raises(StorageError):
-        storage.take(CHARGES)
+        take(storage, CHARGES)
     assert time.monotonic() - began < SLOWEST_S
     storage.close()
     server.close()
@@ -291,7 +293,7 @@ def test_a_resolver_that_hangs_holds_one_thread_and_no_request(
         raise socket.gaierror("gave up")
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    load = Load(Resilient(open_storage("redis://redis.invalid", timeout_s=TIMEOUT_S)))
+    load = Load(CircuitBreaker(open_storage("redis://redis.invalid", timeout_s=TIMEOUT_S)))
     with load.running():
         eventually(lambda: len(load.storage_errors) > 1000)
         connecting = [t for t in threading.enumerate() if t.name == "wsgi_throttle-connect"]
@@ -308,21 +310,36 @@ def test_a_resolver_that_hangs_holds_one_thread_and_no_request(
 class Scripted:
     """A storage that answers or not, as it is told, and remembers what it was asked."""
 
+    reach = "network"
+
     def __init__(self) -> None:
         self.error: Exception | None = None
-        self.asked: list[int] = []
+        self.asked: list[str] = []
+        self.answer: Callable[[str], None] = self._answer
+        """Called with what is asked: ``take``, ``reset`` or ``ping``."""
 
     def __repr__(self) -> str:
         return "<Scripted>"
 
-    def take(self, charges: Sequence[Charge]) -> Decision:
-        self.asked.append(len(charges))
+    def _answer(self, what: str) -> None:
+        self.asked.append(what)
         if self.error:
             raise self.error
-        return Decision(True, charges, [])
+
+    def prepare(self, terms: Terms) -> Take:
+        def take(
+            buckets: tuple[str, ...], costs: Sequence[int] | None = None, look: bool = False
+        ) -> Decision:
+            self.answer("take")
+            return Decision(True, terms, buckets, [], costs)
+
+        return take
 
     def reset(self, charges: Sequence[Charge]) -> None:
-        self.take(charges)
+        self.answer("reset")
+
+    def ping(self) -> None:
+        self.answer("ping")
 
     def close(self) -> None:
         pass
@@ -332,17 +349,19 @@ class Guarded:
     """A Scripted storage and its breaker, on a clock that the test moves."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.clock = FakeClock()
         self.changes = 0
+        self.told: list[tuple[bool, str]] = []
         self.inner = Scripted()
-        self.storage = Resilient(self.inner, on_change=self._changed, clock=lambda: self.now)
+        self.storage = CircuitBreaker(self.inner, on_change=self._changed, clock=self.clock)
 
-    def _changed(self) -> None:
+    def _changed(self, failed: bool, cause: str) -> None:
         self.changes += 1
+        self.told.append((failed, cause))
 
     def take(self) -> bool:
         try:
-            return self.storage.take(CHARGES).granted
+            return take(self.storage, CHARGES).granted
         except StorageError:
             return False
 
@@ -370,14 +389,14 @@ def test_a_failed_storage_is_asked_after_half_a_second_and_then_ever_more_rarely
     assert not guarded.take()
     pauses = []
     for _ in range(9):
-        asked, since = len(guarded.inner.asked), guarded.now
+        asked, since = len(guarded.inner.asked), guarded.clock.now_s
         while len(guarded.inner.asked) == asked:
-            guarded.now += 0.25
+            guarded.clock.now_s += 0.25
             guarded.take_after_probe()
-        pauses.append(guarded.now - since)
+        pauses.append(guarded.clock.now_s - since)
     assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
     # Only the first was a request: the others asked with nothing to count.
-    assert guarded.inner.asked == [1] + [0] * 9
+    assert guarded.inner.asked == ["take"] + ["ping"] * 9
 
 
 def test_it_is_over_once_a_request_has_been_counted(
@@ -389,50 +408,44 @@ def test_it_is_over_once_a_request_has_been_counted(
         assert not guarded.take()
     guarded.inner.error = None
     assert not guarded.take()
-    guarded.now += 0.5
+    guarded.clock.now_s += 0.5
     assert guarded.take_after_probe()
     assert guarded.take()
-    assert guarded.inner.asked == [1, 0, 1, 1]
+    assert guarded.inner.asked == ["take", "ping", "take", "take"]
     assert guarded.changes == 2
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
 def test_a_storage_that_answers_but_does_not_count_stays_away_without_a_word(
-    guarded: Guarded, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    guarded: Guarded, caplog: pytest.LogCaptureFixture
 ) -> None:
-    full = StorageError("full")
+    def answer(what: str) -> None:
+        if what != "ping":
+            raise StorageError("full")
 
-    def take(charges: Sequence[Charge]) -> Decision:
-        if charges:
-            raise full
-        return Decision(True, charges, [])
-
-    monkeypatch.setattr(guarded.inner, "take", take)
+    guarded.inner.answer = answer
     for _ in range(5):
         assert not guarded.take_after_probe()
-        guarded.now += 30
+        guarded.clock.now_s += 30
     assert len(caplog.records) == 1
     assert guarded.changes == 1
 
 
-def test_one_request_tries_while_the_others_stay_away(
-    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_request_tries_while_the_others_stay_away(guarded: Guarded) -> None:
     guarded.inner.error = StorageError("gone")
     guarded.take()
     guarded.inner.error = None
-    guarded.now += 0.5
+    guarded.clock.now_s += 0.5
     guarded.probe()
     trying, answer = threading.Event(), threading.Event()
     asked = []
 
-    def wait(charges: Sequence[Charge]) -> Decision:
-        asked.append(len(charges))
+    def wait(what: str) -> None:
+        asked.append(what)
         trying.set()
         answer.wait(10)
-        return Decision(True, charges, [])
 
-    monkeypatch.setattr(guarded.inner, "take", wait)
+    guarded.inner.answer = wait
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(guarded.take)
         assert trying.wait(10)
@@ -441,32 +454,64 @@ def test_one_request_tries_while_the_others_stay_away(
         assert first.result(10)
     assert others == [False, False, False]
     assert guarded.take()
-    assert asked == [1, 1]
+    assert asked == ["take", "take"]
 
 
 def test_requests_that_fail_together_are_one_outage(
-    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    guarded: Guarded, caplog: pytest.LogCaptureFixture
 ) -> None:
     together = threading.Barrier(4, timeout=10)
 
-    def fail(_: Sequence[Charge]) -> Decision:
+    def fail(_: str) -> None:
         together.wait()
         raise StorageError("gone")
 
-    monkeypatch.setattr(guarded.inner, "take", fail)
+    guarded.inner.answer = fail
     with ThreadPoolExecutor(4) as pool:
         assert not any(pool.map(lambda _: guarded.take(), range(4)))
     assert guarded.changes == 1
     assert len(caplog.records) == 1
 
 
-def test_an_error_of_another_kind_is_a_failed_storage_too(guarded: Guarded) -> None:
-    guarded.inner.error = RuntimeError("a bug")
-    with pytest.raises(StorageError, match="a bug"):
-        guarded.storage.take(CHARGES)
-    with pytest.raises(StorageError, match="a bug"):
+def test_what_an_operating_system_says_is_an_outage(guarded: Guarded) -> None:
+    guarded.inner.error = ConnectionResetError("gone")
+    with pytest.raises(StorageError, match="gone"):
+        take(guarded.storage, CHARGES)
+    with pytest.raises(StorageError, match="left alone: gone"):
         guarded.storage.reset(CHARGES)
-    assert guarded.inner.asked == [1]
+    assert guarded.inner.asked == ["take"]
+    assert guarded.changes == 1
+
+
+def test_an_exception_of_another_kind_is_no_outage_and_is_not_hidden(
+    guarded: Guarded, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is a defect of ours: to leave the storage alone for it would hide it, and count nobody."""
+    guarded.inner.error = IndexError("a defect")
+    for _ in range(2):
+        with pytest.raises(IndexError, match="a defect"):
+            take(guarded.storage, CHARGES)
+        with pytest.raises(IndexError, match="a defect"):
+            guarded.storage.reset(CHARGES)
+    assert guarded.inner.asked == ["take", "reset"] * 2
+    assert (guarded.changes, caplog.records) == (0, [])
+    guarded.inner.error = None
+    assert guarded.take()
+
+
+def test_nor_does_one_in_the_request_that_tries_end_an_outage(guarded: Guarded) -> None:
+    guarded.inner.error = StorageError("gone")
+    guarded.take()
+    guarded.inner.error = None
+    guarded.clock.now_s += 0.5
+    guarded.probe()
+    guarded.inner.error = IndexError("a defect")
+    with pytest.raises(IndexError):
+        guarded.take()
+    guarded.inner.error = None
+    assert not guarded.take()
+    guarded.clock.now_s += 1
+    assert guarded.take_after_probe()
 
 
 def test_it_says_when_to_come_back(guarded: Guarded) -> None:
@@ -474,7 +519,7 @@ def test_it_says_when_to_come_back(guarded: Guarded) -> None:
     guarded.inner.error = StorageError("gone")
     guarded.take()
     for _ in range(4):
-        guarded.now += 30
+        guarded.clock.now_s += 30
         guarded.take_after_probe()
     assert guarded.storage.retry_after_s == 8
 
@@ -482,21 +527,20 @@ def test_it_says_when_to_come_back(guarded: Guarded) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_that_is_forked_while_the_storage_is_asked_asks_for_itself(
-    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+    guarded: Guarded,
 ) -> None:
     guarded.inner.error = StorageError("gone")
     guarded.take()
-    guarded.now += 1
+    guarded.clock.now_s += 1
     asking, release = threading.Event(), threading.Event()
     parent = os.getpid()
 
-    def hang(charges: Sequence[Charge]) -> Decision:
+    def hang(_: str) -> None:
         if os.getpid() == parent:
             asking.set()
             release.wait(10)
-        return Decision(True, charges, [])
 
-    monkeypatch.setattr(guarded.inner, "take", hang)
+    guarded.inner.answer = hang
     guarded.take()
     assert asking.wait(10)
     child = os.fork()

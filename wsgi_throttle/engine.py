@@ -1,0 +1,304 @@
+"""Decides on requests: which rule, whose counter, may it pass. It answers nobody."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .clock import MONOTONIC, Clock
+from .config import Config, load
+from .decision import NO_TERMS, Decision
+from .errors import ConfigError, StorageError
+from .identity import Environ
+from .log_once import LogOnce
+from .observers import Observer, RefusalLog
+from .reload import FileWatcher
+from .rules.plan import Plan, Statement
+from .rules.table import RuleTable
+from .storage.breaker import CircuitBreaker
+from .storage.memory import MemoryStorage
+from .storage.refusal_cache import RefusalCache
+from .verdict import Verdict
+
+_NOTHING_COUNTED = Decision(True, NO_TERMS, (), ())
+_PASSING = frozenset({"exempt", "allowed", "granted"})
+
+_new = tuple.__new__  # what a named tuple's own __new__ calls, at half the cost
+
+_log = logging.getLogger("wsgi_throttle")
+
+
+class Engine:
+    """Decides by one configuration, and by the next one when its file changes.
+
+    Any thread may call it, and after a fork any process. Nothing is connected or opened before the
+    first request.
+
+    :param clock: may not step back; injected into all that waits, forgets or logs. Storages have
+        clocks of their own.
+    :param observers: are told of what was decided, after the log of refusals.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock = MONOTONIC,
+        observers: Sequence[Observer] = (),
+        watcher: FileWatcher | None = None,
+    ) -> None:
+        self._clock = clock
+        self._watcher = watcher
+        self._observers = (RefusalLog(clock), *observers)
+        self._of_every_request = tuple(one for one in self._observers if one.every_request)
+        self._of_responses = tuple(one for one in self._observers if one.follows_responses)
+        self.follows_responses = bool(self._of_responses)
+        """Whether :meth:`finish` is to be called for requests that have passed."""
+        self._log_once = LogOnce(60.0, clock=clock)
+        self._local = MemoryStorage()
+        self._use_storage(config)
+        self._table = self._table_of(config)
+        _log_mistakes(config)
+
+    @classmethod
+    def from_source(
+        cls,
+        source: str | os.PathLike[str] | Mapping[str, Any],
+        *,
+        clock: Clock = MONOTONIC,
+        observers: Sequence[Observer] = (),
+    ) -> Engine:
+        """The engine of a rule file, which is watched for changes, or of a mapping.
+
+        :raises ConfigError: with every mistake in the configuration.
+        """
+        if isinstance(source, Mapping):
+            return cls(load(source, lenient_when_off=True), clock=clock, observers=observers)
+        path = Path(source)
+        # Made before the file is read, so that no change is missed.
+        watcher = FileWatcher(path, lambda: engine.reload(path), clock=clock)
+        config = load(path, lenient_when_off=True)
+        engine = cls(
+            config, clock=clock, observers=observers, watcher=watcher if config.reload else None
+        )
+        return engine
+
+    # --- a request --------------------------------------------------------------------------------
+
+    def decide(self, environ: Environ) -> Verdict:
+        """Judge a request, and count it if it may pass. Raises nothing."""
+        watcher = self._watcher
+        if watcher is not None and self._clock() >= watcher.look_at_ns:
+            watcher.poll()
+        plan = self._table.match(environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", ""))
+        if not plan.is_special:  # as most are, for whom these questions need not be asked
+            return self._count(plan, environ)
+        prejudged = plan.is_prejudged and self._table.prejudge(plan, environ)
+        if prejudged:
+            verdict = self._told(environ, Verdict(prejudged[0], plan, rule=prejudged[1]))
+        elif plan.exempt:
+            verdict = _new(Verdict, ("exempt", plan, None, "nobody", None))
+        else:
+            if plan.preflight and _is_preflight(environ):
+                plan = plan.preflight
+            verdict = self._count(plan, environ)
+        if verdict[0] in _PASSING:
+            for observer in self._observers if plan.shadowed else self._of_every_request:
+                self._tell(observer, environ, verdict)
+        return verdict
+
+    def finish(
+        self,
+        verdict: Verdict,
+        environ: Environ,
+        *,
+        status: str,
+        headers: Sequence[tuple[str, str]],
+        bytes_sent: int,
+        seconds: float,
+    ) -> None:
+        """Tell what became of a request that had passed. To be called once for each, after its
+        response or what ended it; see :meth:`.Observer.finished`. Raises nothing."""
+        for observer in self._of_responses:
+            try:
+                observer.finished(
+                    environ,
+                    verdict,
+                    status=status,
+                    headers=headers,
+                    bytes_sent=bytes_sent,
+                    seconds=seconds,
+                )
+            except Exception:  # noqa: BLE001 - as above
+                self._log_failed(f"{type(observer).__name__}.finished failed")
+
+    @property
+    def retry_after_s(self) -> int:
+        """Whole seconds, at least 1, after which a storage that has an outage may answer again."""
+        return self._breaker.retry_after_s
+
+    def _told(self, environ: Environ, verdict: Verdict) -> Verdict:
+        """The verdict on a request that may not pass, after all observers were told of it."""
+        if verdict[0] not in _PASSING:
+            for observer in self._observers:
+                self._tell(observer, environ, verdict)
+        return verdict
+
+    def _tell(self, observer: Observer, environ: Environ, verdict: Verdict) -> None:
+        try:
+            observer.decided(environ, verdict)
+        except Exception:  # noqa: BLE001 - what an observer does is nothing to the client
+            self._log_failed(f"{type(observer).__name__}.decided failed")
+
+    def _count(self, plan: Plan, environ: Environ) -> Verdict:
+        if self._counts_alone:
+            self._warn_of_processes(environ)
+        statement, buckets = plan.statement_for(environ)
+        try:
+            decision = statement.take(buckets)
+        except StorageError:
+            return self._told(environ, self._without_storage(plan, statement, buckets))
+        except Exception:  # noqa: BLE001 - a mistake of ours must not be a client's 500
+            self._log_failed("counting failed, and the request is treated as on_storage_error says")
+            return self._told(environ, self._without_storage(plan, statement, buckets))
+        if decision[0]:
+            return _new(Verdict, ("granted", plan, decision, "storage", None))
+        rule = plan.refusing_rule(decision)
+        return self._told(environ, _new(Verdict, ("refused", plan, decision, "storage", rule)))
+
+    def _without_storage(
+        self, plan: Plan, statement: Statement, buckets: tuple[str, ...]
+    ) -> Verdict:
+        """What on_storage_error says of this request."""
+        if plan.on_storage_error == "deny":
+            return Verdict("unavailable", plan, rule=plan.denying_rule)
+        if plan.on_storage_error == "local":
+            try:
+                if statement.fallback is None:
+                    statement.fallback = self._local.prepare(statement.terms)
+                decision = statement.fallback(buckets)
+                if decision.granted:
+                    return Verdict("granted", plan, decision, "local")
+                rule = plan.refusing_rule(decision)
+                return Verdict("refused", plan, decision, "local", rule)
+            except Exception:  # noqa: BLE001 - as above
+                self._log_failed("counting in this process failed too, and the request may pass")
+        return Verdict("granted", plan, _NOTHING_COUNTED)
+
+    def _warn_of_processes(self, environ: Environ) -> None:
+        self._counts_alone = False
+        if environ.get("wsgi.multiprocess"):
+            _log.warning(
+                "storage memory:// counts in each worker process alone, and this server runs "
+                "several: clients get as many times their limits; write storage: shared://"
+            )
+
+    def _log_failed(self, what: str) -> None:
+        """Log the exception that is being handled, which is a defect."""
+        self._log_once(
+            what,
+            logging.ERROR,
+            "%s. No client sees this error. It is a defect: please report it",
+            what,
+            exc_info=True,
+        )
+
+    # --- everything else --------------------------------------------------------------------------
+
+    def reset(self, key: str) -> None:
+        """Forget what a client has used up, on every counter that the rules now have.
+
+        :param key: as logs and buckets show it, ``ip:192.0.2.1`` or ``session-user:42``; a bare
+            address is an ip.
+        :raises ValueError: it is neither.
+        :raises StorageError: the storage did not answer.
+        """
+        table = self._table
+        charges = table.charges_to_reset(table.key_of(key))
+        self._local.reset(charges)
+        self._storage.reset(charges)
+
+    def close(self) -> None:
+        """Give back files and connections. May be called twice; a later request opens them anew."""
+        self._storage.close()
+
+    def reload(self, path: Path) -> None:
+        """Put the changed file in force. One with mistakes is logged and changes nothing."""
+        try:
+            config = load(path, lenient_when_off=True)
+        except ConfigError as error:
+            _log.error(
+                "the old rules stay in force, since the changed file has mistakes:\n%s", error
+            )
+            self._tell_reloaded(error.mistakes)
+            return
+        except Exception:  # noqa: BLE001 - nothing may end the thread before it has said so
+            _log.exception("the old rules stay in force: the changed file could not be read")
+            return
+        changed = self._started_with.needs_restart(config)
+        if self._started_with.opened_storage is None:  # which nothing was counted on
+            self._use_storage(config)
+            changed = [name for name in changed if name not in ("storage", "storage_timeout")]
+        if changed:
+            _log.warning("changed, but not in force before a restart: %s", ", ".join(changed))
+        _log_mistakes(config)
+        self._table = self._table_of(config)
+        self._storage.clear()
+        _log.info("the rules of %s are in force", config.source)
+        self._tell_reloaded(config.diagnostics)
+
+    def _table_of(self, config: Config) -> RuleTable:
+        return RuleTable(config, self._storage.prepare, is_observed=bool(self._of_every_request))
+
+    def _use_storage(self, config: Config) -> None:
+        self._started_with = config
+        # Without a storage the mode is off, and nothing is counted.
+        self._breaker = CircuitBreaker(
+            config.opened_storage or self._local,
+            on_change=self._storage_changed,
+            clock=self._clock,
+        )
+        self._storage = RefusalCache(self._breaker, clock=self._clock)
+        self._counts_alone = self._storage.reach == "process"
+
+    def _storage_changed(self, failed: bool, cause: str) -> None:
+        self._storage.clear()
+        for observer in self._observers:
+            try:
+                observer.storage_changed(repr(self._breaker), failed=failed, cause=cause)
+            except Exception:  # noqa: BLE001 - as above
+                self._log_failed(f"{type(observer).__name__}.storage_changed failed")
+
+    def _tell_reloaded(self, diagnostics: Sequence[Any]) -> None:
+        for observer in self._observers:
+            try:
+                observer.reloaded(diagnostics)
+            except Exception:  # noqa: BLE001 - as above
+                self._log_failed(f"{type(observer).__name__}.reloaded failed")
+
+
+def _log_mistakes(config: Config) -> None:
+    """Say why nothing of a file is in force but ``mode: off``."""
+    if config.diagnostics:
+        _log.error(
+            "the mode is off and every request is passed on, although the file has mistakes, which "
+            "will keep it from being turned on:\n%s",
+            "\n".join(map(str, config.diagnostics)),
+        )
+
+
+def _is_preflight(environ: Environ) -> bool:
+    """Whether an OPTIONS request is a CORS preflight (Fetch standard, 4.8), which a browser sends
+    by itself, without a body, cookies or credentials. With any of these a program sent it."""
+    return (
+        "HTTP_ORIGIN" in environ
+        and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
+        and environ.get("CONTENT_LENGTH") in (None, "", "0")
+        and not any(name in environ for name in _NOT_IN_A_PREFLIGHT)
+    )
+
+
+_NOT_IN_A_PREFLIGHT = ("HTTP_TRANSFER_ENCODING", "HTTP_COOKIE", "HTTP_AUTHORIZATION")

@@ -1,0 +1,188 @@
+"""Where the Redis server is: URIs, Sentinel, and how redis-py connects."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import SplitResult, urlencode, urlsplit
+
+import redis
+from redis import ConnectionPool, RedisError
+from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from ...errors import StorageURIError
+from ..uri import options, whole_number
+
+CONNECT_TIMEOUT_S = 1.0
+"""For each step of connecting, which no request waits for."""
+
+MAX_CONNECTIONS = 32
+"""Of one process, unless the URI says ``max_connections``."""
+
+SENTINEL_PORT = 26379
+
+SOCKET = "_sock"
+"""Where redis-py keeps the socket of an open connection, for which it has no public name."""
+
+_OPTIONS = {"db", "username", "password", "client_name", "max_connections"}
+_TLS_OPTIONS = {
+    "ssl_ca_certs",
+    "ssl_ca_path",
+    "ssl_cert_reqs",
+    "ssl_certfile",
+    "ssl_check_hostname",
+    "ssl_ciphers",
+    "ssl_keyfile",
+    "ssl_min_version",
+    "ssl_password",
+}
+_KNOWN_OPTIONS = {
+    "redis": _OPTIONS,
+    "rediss": _OPTIONS | _TLS_OPTIONS,
+    "unix": _OPTIONS,
+    "redis+sentinel": _OPTIONS | _TLS_OPTIONS | {"ssl", "sentinel_username", "sentinel_password"},
+}
+
+Connect: TypeAlias = Callable[[], AbstractConnection]
+"""Makes an open connection of redis-py, or raises."""
+
+
+class Address(NamedTuple):
+    """What a URI says."""
+
+    connect: Connect
+    name: str
+    """For messages; without secrets."""
+    max_connections: int
+
+
+def parse(uri: str) -> Address:
+    """Where a ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://`` URI leads. Connects
+    to nothing.
+
+    :raises StorageURIError: an unknown option, a value that does not fit, or a redis-py that keeps
+        its sockets elsewhere.
+    """
+    scheme = urlsplit(uri).scheme
+    found = options(uri, _KNOWN_OPTIONS[scheme])
+    whole_number("db", found.get("db", "0"), least=0)
+    most = found.get("max_connections", str(MAX_CONNECTIONS))
+    find = _via_sentinel if scheme == "redis+sentinel" else _direct
+    try:
+        connect, name = find(uri, found)
+    except RedisError as error:
+        raise StorageURIError(f"a {scheme}:// URI that redis-py cannot use: {error}") from error
+    return Address(connect, name, whole_number("max_connections", most, least=1))
+
+
+def _direct(uri: str, found: dict[str, str]) -> tuple[Connect, str]:
+    """How to connect to the server that a URI of redis-py names, and a name for it."""
+    parts = urlsplit(uri)
+    new_connection = _new_connection_of(uri)
+
+    def connect() -> AbstractConnection:
+        connection = new_connection()
+        connection.connect()
+        return connection
+
+    return connect, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _via_sentinel(uri: str, found: dict[str, str]) -> tuple[Connect, str]:
+    """How to connect to the master of the moment, and a name for it."""
+    parts = urlsplit(uri)
+    user, at, hosts = parts.netloc.rpartition("@")
+    service, _, db = parts.path[1:].partition("/")
+    if not hosts or not service:
+        raise StorageURIError(
+            "Sentinel needs hosts and a service: redis+sentinel://host:26379,other:26379/service"
+        )
+    addresses = []
+    for host in hosts.split(","):
+        address = urlsplit(f"//{host}")
+        addresses.append((address.hostname or "localhost", _port(address) or SENTINEL_PORT))
+
+    tls = found.get("ssl", "false")
+    if tls not in ("true", "false"):
+        raise StorageURIError(f'ssl is "{tls}": use true or false')
+    scheme = "rediss" if tls == "true" else "redis"
+    query = urlencode({name: found[name] for name in found if name in _OPTIONS | _TLS_OPTIONS})
+    new_connection = _new_connection_of(f"{scheme}://{user}{at}/{db}?{query}")
+
+    settings = {name: new_connection.keywords.get(name) for name in _TLS_OPTIONS if name in found}
+    settings |= _settings() | {"ssl": tls == "true"}
+    settings |= {name: found.get(f"sentinel_{name}") for name in ("username", "password")}
+
+    def connect() -> AbstractConnection:
+        sentinel = Sentinel(addresses, sentinel_kwargs=settings)
+        try:
+            host, port = sentinel.discover_master(service)
+        finally:
+            for client in sentinel.sentinels:
+                client.close()
+        connection = new_connection(host=host, port=port)
+        connection.connect()
+        return connection
+
+    return connect, f"redis+sentinel://{hosts}/{service}"
+
+
+def _new_connection_of(uri: str) -> partial[AbstractConnection]:
+    """What makes connections to this server, not open yet, with settings that are known to fit."""
+    parts = urlsplit(uri)
+    _port(parts)
+    # No message shows a part of the URI that a password may have run into.
+    if parts.fragment:
+        raise StorageURIError("# ends a URI: write %23 in a password")
+    if parts.scheme == "unix":
+        if not parts.path:
+            raise StorageURIError("a unix:// URI names a socket: unix:///run/redis/redis.sock")
+    elif not re.fullmatch("/?[0-9]*", parts.path):
+        raise StorageURIError("after the host stands the number of a database, as in /0")
+    try:
+        pool = ConnectionPool.from_url(uri, **_settings())
+    except ValueError as error:
+        raise StorageURIError(str(error)) from error
+    new_connection = partial(pool.connection_class, **pool.connection_kwargs)
+    _check_socket(new_connection())
+    return new_connection
+
+
+def _check_socket(connection: AbstractConnection) -> None:
+    """Notice at the start, and not when the first request needs it, that this redis-py keeps its
+    sockets elsewhere: no request could be counted."""
+    if not hasattr(connection, SOCKET):
+        raise StorageURIError(
+            f"redis-py {redis.__version__} cannot be used: its connections have no "
+            f"{SOCKET}; install a version of redis-py that is known to work, such as redis==5.2.1, "
+            "or a newer wsgi_throttle"
+        )
+
+
+def _port(parts: SplitResult) -> int | None:
+    try:
+        return parts.port
+    except ValueError:  # whose text may hold a part of the password
+        raise StorageURIError(
+            "the port is not a number (in a password, : / ? # @ are written %3A %2F %3F %23 %40)"
+        ) from None
+
+
+def _settings() -> dict[str, Any]:
+    """What every connection of ours has, whatever the URI says."""
+    settings: dict[str, Any] = {
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": CONNECT_TIMEOUT_S,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+    }
+    # To introduce the library takes two round trips, and older servers do not know how.
+    if "driver_info" in inspect.signature(AbstractConnection.__init__).parameters:
+        return settings | {"driver_info": None}
+    return settings | {"lib_name": None, "lib_version": None}

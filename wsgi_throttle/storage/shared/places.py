@@ -1,0 +1,111 @@
+"""The folders that this process has open for shared://, and when they are opened anew."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from pathlib import Path
+from weakref import WeakSet
+
+import lmdb
+
+from ...clock import SECOND
+from ..fork import ForkLock
+from .folder import Opened, open_folder, set_aside
+
+LOOK_EVERY_NS = SECOND
+"""How soon a file that was deleted or replaced under us is noticed."""
+
+
+class Place:
+    """A folder and, once it was used, what this process has open of it. All that is here requires
+    that the lock is held."""
+
+    def __init__(self, folder: Path, size_bytes: int) -> None:
+        self.folder = folder
+        self.size_bytes = size_bytes
+        self.users: WeakSet[object] = WeakSet()
+        """The storages that count here."""
+        self._opened: Opened | None = None
+        self._look_at_ns = 0
+        self._is_known = False
+
+    def environment(self, now_ns: int) -> lmdb.Environment:
+        """
+        :param now_ns: by the monotonic clock.
+        :raises StorageError: the folder cannot be used.
+        """
+        opened = self._opened
+        if opened and now_ns < self._look_at_ns:
+            return opened.env
+        if opened and not opened.is_current():
+            places.notes.append(
+                ("shared storage: %s was deleted or replaced; counting anew", self.folder)
+            )
+            self.close()
+            opened = None
+        if not opened:
+            # A storage replaces a file of another size once, when it first opens it.
+            opened = open_folder(self.folder, self.size_bytes, any_size=self._is_known)
+            self._opened = opened
+            self._is_known = True
+            self.size_bytes = opened.size_bytes
+            if opened.fault:
+                self._note_set_aside(opened.fault)
+        self._look_at_ns = now_ns + LOOK_EVERY_NS
+        return opened.env
+
+    def replace(self, why: str) -> None:
+        """Set the file aside, unless another process was first.
+
+        :raises StorageError: it cannot be renamed.
+        """
+        current = self._opened and self._opened.is_current()
+        self.close()
+        if current:
+            set_aside(self.folder)
+            self._note_set_aside(why)
+
+    def close(self) -> None:
+        """Close what is open. It is opened again at the next use."""
+        if self._opened:
+            self._opened.env.close()
+            self._opened = None
+
+    def _note_set_aside(self, why: str) -> None:
+        places.notes.append(("shared storage: what was in %s is set aside: %s", self.folder, why))
+
+
+class Places:
+    """The folders that this process uses, by real path: LMDB must not open one twice."""
+
+    def __init__(self) -> None:
+        self._fork_lock = ForkLock(after_in_child=self._close_all)
+        self.lock = self._fork_lock.lock
+        """Held around every transaction: across a fork, and so that no thread waits for the
+        interpreter while other processes wait for it."""
+        self.notes: deque[tuple[object, ...]] = deque(maxlen=100)
+        """Warnings to be logged once the lock is free: messages with their arguments."""
+        self._by_path: dict[str, Place] = {}
+
+    def join(self, storage: object, folder: Path, size_bytes: int) -> Place:
+        """The place of this folder, for a storage that is going to use it. Requires that the lock
+        is held."""
+        place = self._by_path.setdefault(os.path.realpath(folder), Place(folder, size_bytes))
+        place.users.add(storage)
+        return place
+
+    def leave(self, storage: object, place: Place) -> None:
+        """Close the place if no other storage uses it. Requires that the lock is held."""
+        place.users.discard(storage)
+        if not place.users:
+            place.close()
+            self._by_path = {path: kept for path, kept in self._by_path.items() if kept.users}
+
+    def _close_all(self) -> None:
+        for place in self._by_path.values():
+            place.close()
+
+
+places = Places()
+"""Those of this process."""

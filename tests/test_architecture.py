@@ -88,6 +88,20 @@ def test_no_function_imports(name: str) -> None:
                 )
 
 
+LONGEST_MODULE = 320
+LONGEST_FUNCTION = 60
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_and_functions_are_short_enough_to_be_read_at_once(name: str) -> None:
+    text = MODULES[name].read_text()
+    assert len(text.splitlines()) <= LONGEST_MODULE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert lines <= LONGEST_FUNCTION, f"{node.name}, line {node.lineno}: {lines} lines"
+
+
 def run(program: str) -> str:
     """What a program prints in a fresh interpreter."""
     command = [sys.executable, "-W", "error", "-c", program]

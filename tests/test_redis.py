@@ -453,6 +453,17 @@ def test_opening_connects_to_nothing_and_tells_no_secret(uri: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "uri", ["redis://host", "rediss://host", "unix:///run/redis.sock", "redis+sentinel://host/name"]
+)
+def test_a_redis_py_that_keeps_its_sockets_elsewhere_is_noticed_at_the_start(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsgi_throttle.storage.redis.address.SOCKET", "_kept_elsewhere")
+    with pytest.raises(StorageURIError, match=r"redis-py .* cannot be used.*install"):
+        open_storage(uri)
+
+
+@pytest.mark.parametrize(
     ("uri", "message"),
     [
         ("redis://host?maxconnections=5", "maxconnections"),

@@ -42,8 +42,7 @@ class Config(RuleSet):
     @property
     def reach(self) -> str:
         """Who counts together in the storage: ``process``, ``host`` or ``network``."""
-        scheme = self.storage.partition("://")[0]
-        return {"memory": "process", "shared": "host"}.get(scheme, "network")
+        return self.opened_storage.reach if self.opened_storage else "process"
 
     def without_rules(self, diagnostics: Sequence[Diagnostic]) -> Config:
         """The same with nothing in it that could refuse a request, because of these mistakes."""

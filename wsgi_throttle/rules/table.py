@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any, Literal, NamedTuple, TypeAlias
-from urllib.parse import quote
 
 from ..cache import Bounded
 from ..decision import Charge, Decision, Take, Terms
@@ -18,18 +17,13 @@ from ..identity import (
     Networks,
     canonical_path_value,
     client_address,
-    key_function,
-    preflight_key,
 )
-from ..limits import multiplied
+from .counters import CounterMaker
 from .match import Matcher
-from .model import METHODS, Rule, RuleLimit, RuleSet
+from .model import METHODS, Rule, RuleSet
 from .patterns import matcher
-from .plan import Counter, CounterLimit, Part, Plan, Prepare, Statements
+from .plan import Counter, Part, Plan, Prepare, Statements
 from .readings import readings
-
-LAYOUT = 2
-"""The version of how states are kept: another one never meets the old states."""
 
 MAX_PATH_BYTES = 8192
 """The longest PATH_INFO that is matched, since the time that takes grows with its length."""
@@ -37,10 +31,6 @@ MAX_PATH_BYTES = 8192
 MAX_CACHED_PATHS = 4096
 MAX_CACHED_CHARACTERS = 512
 MAX_CACHED_PLANS = 1024
-
-PREFLIGHT_FACTOR = 20
-"""How many times the quota of a user is that of an address, in counting the CORS preflights of all
-users who share it."""
 
 _METHODS = frozenset(METHODS)
 
@@ -88,17 +78,7 @@ class RuleTable:
         self._is_observed = is_observed
         is_on = config.mode != "off"
         self.rules = tuple(rule for rule in config.rules if is_on and rule.mode != "off")
-        self._keys = {
-            limit.key: limit.find_key
-            for limits in (
-                config.application_limits,
-                config.default_limits,
-                *(rule.limits for rule in self.rules),
-            )
-            for limit in limits
-        }
-        for key in {preflight_key(key)[0] for key in self._keys} - self._keys.keys():
-            self._keys[key] = key_function(key, config.identity)
+        self._counters = CounterMaker(config)
         # Shadow rules stand first: of two equal ones the shadow rule would replace the other.
         self._entries = [
             (rule, pattern)
@@ -124,7 +104,7 @@ class RuleTable:
         self._application, self._default = (
             {
                 preflight: Part(
-                    None, self._counters(limits if is_on else (), "", self._enforce, preflight)
+                    None, self._counters.of(limits if is_on else (), "", self._enforce, preflight)
                 )
                 for preflight in (False, True)
             }
@@ -197,7 +177,7 @@ class RuleTable:
             for rule in self.rules:
                 enforce = self._enforce and rule.mode == "enforce"
                 for method in METHODS if rule.per_method else ("",):
-                    counters += self._counters(rule.limits, method, enforce, preflight)
+                    counters += self._counters.of(rule.limits, method, enforce, preflight)
         charges = (charge for counter in counters for charge in counter.charges(key))
         return tuple({(charge.bucket, charge.limit): charge for charge in charges}.values())
 
@@ -258,11 +238,7 @@ class RuleTable:
             and not any(part.rule and (part.rule.skip or part.rule.when) for part in parts)
         )
         statements = self._statements
-        is_prejudged = self._enforce and bool(
-            self.config.allow
-            or self.config.block
-            or any(rule.allow or rule.block for rule in rules)
-        )
+        is_prejudged = self._enforce and self._has_lists(rules)
         is_exempt = not any(part.counters for part in parts)
         is_shadowed = bool(shadows) or not self._enforce
         has_preflight = (
@@ -296,6 +272,11 @@ class RuleTable:
             responder=self.config.responder,
         )
 
+    def _has_lists(self, rules: Iterable[Rule]) -> bool:
+        """Whether there are lists of addresses to look the clients of these rules up in."""
+        config = self.config
+        return bool(config.allow or config.block or any(rule.allow or rule.block for rule in rules))
+
     def _part(self, found: _Found, method: str, enforce: bool, preflight: bool) -> Part:
         """The part of a rule, with what it has counted for these variables of the path."""
         rule, path_args = found
@@ -306,42 +287,10 @@ class RuleTable:
         key = rule, method if rule.per_method else "", enforce, preflight
         part = self._parts.get(key)
         if part is None:
-            counters = self._counters(rule.limits, key[1], enforce, preflight)
+            counters = self._counters.of(rule.limits, key[1], enforce, preflight)
             otherwise = self._default[preflight].counters if rule.when and enforce else ()
             part = self._parts[key] = Part(rule, counters, otherwise)
         return replace(part, path_args=dict(path_args)) if path_args else part
-
-    def _counters(
-        self, limits: Sequence[RuleLimit], method: str, enforce: bool, preflight: bool
-    ) -> tuple[Counter, ...]:
-        """:param method: to be counted by itself; empty for all together."""
-        groups: dict[tuple[str, tuple[str, ...]], list[CounterLimit]] = {}
-        for one in limits:
-            limit = one.limit
-            if preflight and preflight_key(one.key)[1]:
-                limit = multiplied(limit, PREFLIGHT_FACTOR)
-            counted = groups.setdefault((one.scope, one.key), [])
-            if all(limit != other.limit for other in counted):  # equal once multiplied
-                counted.append(CounterLimit(limit, one.cost, enforce, one.policy))
-        counters = []
-        for (scope, key), found in groups.items():
-            prefix = self._prefix(scope, key, method, enforce, preflight)
-            counted_by = preflight_key(key)[0] if preflight else key
-            counters.append(Counter(prefix, counted_by, self._keys[counted_by], tuple(found)))
-        return tuple(counters)
-
-    def _prefix(
-        self, scope: str, key: tuple[str, ...], method: str, enforce: bool, preflight: bool
-    ) -> str:
-        """Every part is escaped, so that no two configurations can mean one prefix."""
-        parts = [
-            *([] if enforce else ["shadow"]),
-            *(["preflight"] if preflight else []),
-            quote(scope, safe="=/<> ,"),
-            quote(",".join(key), safe=","),
-            *filter(None, [method]),
-        ]
-        return f"{self.config.namespace}:{LAYOUT}:{':'.join(parts)}:{{"
 
 
 def _holds(networks: Networks | None, address: Address | None) -> bool:

@@ -1,0 +1,72 @@
+"""From the limits of a rule to the counters that its requests are charged on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from ..identity import key_function, preflight_key
+from ..limits import multiplied
+from .model import RuleLimit, RuleSet
+from .plan import Counter, CounterLimit
+
+LAYOUT = 2
+"""The version of how states are kept: another one never meets the old states."""
+
+PREFLIGHT_FACTOR = 20
+"""How many times the quota of a user is that of an address, in counting the CORS preflights of all
+users who share it."""
+
+
+class CounterMaker:
+    """Makes counters, whose buckets begin with the namespace of a rule set."""
+
+    def __init__(self, rule_set: RuleSet) -> None:
+        self._namespace = rule_set.namespace
+        self._keys = {
+            limit.key: limit.find_key
+            for limits in (
+                rule_set.application_limits,
+                rule_set.default_limits,
+                *(rule.limits for rule in rule_set.rules),
+            )
+            for limit in limits
+        }
+        for key in {preflight_key(key)[0] for key in self._keys} - self._keys.keys():
+            self._keys[key] = key_function(key, rule_set.identity)
+
+    def of(
+        self, limits: Sequence[RuleLimit], method: str, enforce: bool, preflight: bool
+    ) -> tuple[Counter, ...]:
+        """
+        :param method: to be counted by itself; empty for all together.
+        :param enforce: False for counters of shadow rules.
+        :param preflight: for CORS preflights, which have counters of their own.
+        """
+        groups: dict[tuple[str, tuple[str, ...]], list[CounterLimit]] = {}
+        for one in limits:
+            limit = one.limit
+            if preflight and preflight_key(one.key)[1]:
+                limit = multiplied(limit, PREFLIGHT_FACTOR)
+            counted = groups.setdefault((one.scope, one.key), [])
+            if all(limit != other.limit for other in counted):  # equal once multiplied
+                counted.append(CounterLimit(limit, one.cost, enforce, one.policy))
+        counters = []
+        for (scope, key), found in groups.items():
+            prefix = self._prefix(scope, key, method, enforce, preflight)
+            counted_by = preflight_key(key)[0] if preflight else key
+            counters.append(Counter(prefix, counted_by, self._keys[counted_by], tuple(found)))
+        return tuple(counters)
+
+    def _prefix(
+        self, scope: str, key: tuple[str, ...], method: str, enforce: bool, preflight: bool
+    ) -> str:
+        """Every part is escaped, so that no two configurations can mean one prefix."""
+        parts = [
+            *([] if enforce else ["shadow"]),
+            *(["preflight"] if preflight else []),
+            quote(scope, safe="=/<> ,"),
+            quote(",".join(key), safe=","),
+            *filter(None, [method]),
+        ]
+        return f"{self._namespace}:{LAYOUT}:{':'.join(parts)}:{{"

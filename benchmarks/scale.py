@@ -46,6 +46,8 @@ class Growth(NamedTuple):
 class Scale(NamedTuple):
     rules: Growth
     """Of which ten get all requests."""
+    rules_in_use: dict[str, Growth]
+    """Of a storage: all alike used, compared with ten that have as many counters together."""
     clients: dict[str, Growth]
     bytes_a_client: dict[tuple[str, str], tuple[float, float]]
     """Of storage and strategy: after one hit, and after five of five a minute."""
@@ -56,10 +58,11 @@ class Scale(NamedTuple):
 def measure(places: Places, effort: Effort) -> Scale:
     quick = effort.quick
     rules = _rules([10, 1000] if quick else [10, 100, 1000, 10_000], effort)
+    in_use = {name: _rules_in_use(places, name, effort) for name in ("memory", "shared")}
     grown = _clients(places, effort)
     taken = _bytes_a_client(places, 1000 if quick else 10_000)
     _networks(effort)
-    return Scale(rules, grown, taken, _import_s(), _build_s())
+    return Scale(rules, in_use, grown, taken, _import_s(), _build_s())
 
 
 # --- rules ----------------------------------------------------------------------------------------
@@ -98,6 +101,40 @@ def _rules(sizes: list[int], effort: Effort) -> Growth:
         print(f"  {size:<34,}{costs[0]:20.2f}{costs[1]:20.2f}")
     few, many = sizes[0], sizes[-1]
     return Growth(many, samples.ratio(f"{many} ten", f"{few} ten"))
+
+
+RULES_IN_USE = (10, 3000)
+
+
+def _rules_in_use(places: Places, storage: str, effort: Effort) -> Growth:
+    """Each request is for any of the rules, of which no two have the same limits; their clients are
+    so many that there are as many counters however many rules there are."""
+    print(f"\n{f'Rules in use, {storage}':36}{'us a request':>14}")
+    few, many = RULES_IN_USE
+    found = [Contender("null", requests(clients()), caller(null))]
+    apps = []
+    for size in RULES_IN_USE:
+        rules = [
+            {
+                "path": path(index, "<name>"),
+                "limits": f"{100_000 + index} per hour; 1000000 per day",
+            }
+            for index in range(size)
+        ]
+        uri = f"shared://{places.shared(f'rules-{size}')}" if storage == "shared" else "memory://"
+        app = ours(null, uri, f"rules-{size}", default_limits=None, rules=rules)
+        apps.append(app)
+        number = many // size
+        for index in range(size):
+            for client in range(number):
+                caller(app)(_visit(index, client))
+        found.append(Contender(str(size), _visits(range(size), number), caller(app), "null"))
+    samples = Samples(found, effort)
+    for size in RULES_IN_USE:
+        print(f"  {size:<34,}{samples.cost_us(str(size)).median:14.2f}")
+    for app in apps:
+        app.close()
+    return Growth(many, samples.ratio(str(many), str(few)))
 
 
 _names = count()

@@ -13,7 +13,7 @@ from statistics import median, quantiles
 from time import perf_counter
 from typing import NamedTuple
 
-from tests.servers import gunicorn
+from tests.support.servers import gunicorn
 
 from . import floor
 from .places import Places

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["redis_server", "skips"]
+pytest_plugins = ["support.redis", "support.skips"]
 
 # A deadline on one example would measure the machine.
 settings.register_profile("suite", deadline=None, print_blob=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from servers import wait_until
+from support.servers import wait_until
 
 WSGI = Callable[..., Any]
 

@@ -15,9 +15,9 @@ from struct import unpack
 import pytest
 import redis
 
-from redis_server import Server, programs
 from support.charges import take as take_of
 from support.clock import FakeClock
+from support.redis import Server, programs
 from wsgi_throttle.decision import Charge, Decision, Limit, Terms
 from wsgi_throttle.storage.memory import MemoryStorage
 from wsgi_throttle.storage.redis.resp import Script, TakeCommand, decision

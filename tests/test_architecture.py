@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from servers import ROOT
+from support.servers import ROOT
 
 PACKAGE = ROOT / "wsgi_throttle"
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import pytest
 import redis
 
-from redis_server import Server, eventually, programs
 from support.charges import take
 from support.clock import FakeClock
+from support.redis import Server, eventually, programs
 from wsgi_throttle.decision import Charge, Decision, Limit, Take, Terms
 from wsgi_throttle.errors import StorageError
 from wsgi_throttle.storage import open_storage

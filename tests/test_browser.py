@@ -17,8 +17,9 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from servers import wait_until
-from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome
+from support.charges import decision_on
+from support.servers import wait_until
+from wsgi_throttle.decision import NEVER_MS, Charge, Limit, Outcome
 from wsgi_throttle.http.responder import Responder
 from wsgi_throttle.http.settings import ResponseSettings
 
@@ -54,7 +55,7 @@ class Site:
         self.requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
         quota = 0 if self.wait_ms == NEVER_MS else 5
         charge = Charge("b", Limit("sliding-window", quota, 60_000, quota), 1, True, "login")
-        decision = Decision(False, [charge], [Outcome(self.wait_ms, 0, self.wait_ms)])
+        decision = decision_on(False, [charge], [Outcome(self.wait_ms, 0, self.wait_ms)])
         status, headers, body = Responder(ResponseSettings()).too_many_requests(
             environ, decision, 0
         )

@@ -670,7 +670,7 @@ def test_what_is_built_to_be_checked_is_what_is_used(
         monkeypatch.setattr(f"{module}.{name}", count)
 
     counted("wsgi_throttle.config.rules", "key_function")
-    counted("wsgi_throttle.rules.table", "key_function")
+    counted("wsgi_throttle.rules.counters", "key_function")
     counted("wsgi_throttle.identity.settings", "user_reader")
     counted("wsgi_throttle.config.build", "open_storage")
     counted("wsgi_throttle.http.bodies", "compile_template")

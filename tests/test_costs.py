@@ -14,8 +14,8 @@ import lmdb
 import pytest
 
 import wsgi_throttle
-from redis_server import Server
 from support.clock import FakeClock
+from support.redis import Server
 from wsgi_throttle import Throttle, reload
 from wsgi_throttle.engine import Engine
 from wsgi_throttle.storage import refusal_cache

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from servers import ROOT, gunicorn
+from support.servers import ROOT, gunicorn
 from wsgi_throttle import ConfigError, config
 from wsgi_throttle.cli import main
 from wsgi_throttle.config.mapping import Option

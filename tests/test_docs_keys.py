@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from servers import ROOT
+from support.servers import ROOT
 from wsgi_throttle.config import load
 from wsgi_throttle.identity import KEY_TYPES, is_client_controlled
 from wsgi_throttle.rules.lint import warnings

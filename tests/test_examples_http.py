@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from servers import ROOT, Response, Server, gunicorn
+from support.servers import ROOT, Response, Server, gunicorn
 from wsgi_throttle.storage.shared.folder import derived_folder
 from wsgi_throttle.storage.shared.storage import DEFAULT_BYTES
 

@@ -22,10 +22,10 @@ import redis
 from werkzeug.test import Client
 from werkzeug.wrappers import Response
 
-from redis_server import Server as Redis
-from redis_server import eventually, programs
-from servers import ROOT
-from site_under_load import TIGHT, WORKERS, Site, edit_rules, now, site
+from support.redis import Server as Redis
+from support.redis import eventually, programs
+from support.servers import ROOT
+from support.site_under_load import TIGHT, WORKERS, Site, edit_rules, now, site
 from wsgi_throttle import Throttle
 
 pytestmark = pytest.mark.slow
@@ -383,7 +383,7 @@ def test_rules_are_edited_and_half_of_the_edits_are_broken(on_shared: Site) -> N
 
 FLOOD = """
 import sys
-from site_under_load import resident_bytes
+from support.site_under_load import resident_bytes
 from wsgi_throttle import Throttle
 
 NAMES = ["HTTP_COOKIE", "HTTP_ACCEPT", "HTTP_X_FORWARDED_FOR", "HTTP_X_API_KEY"]

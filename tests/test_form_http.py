@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from conftest import shared_folder
-from servers import Response, Server, gunicorn
+from support.servers import Response, Server, gunicorn
 
 URLENCODED = "application/x-www-form-urlencoded"
 MAX_BYTES = 65536  # the default

@@ -17,7 +17,7 @@ from werkzeug.middleware.lint import LintMiddleware
 from werkzeug.test import create_environ
 
 from frameworks import APPLICATIONS, PROGRESS, WSGI
-from servers import Server, gunicorn, running
+from support.servers import Server, gunicorn, running
 from wsgi_throttle import Throttle
 
 LIMITED = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from servers import gunicorn, wait_until
+from support.servers import gunicorn, wait_until
 
 WORKERS = {
     "4 sync workers": ["--worker-class=sync"],

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import shared_folder
-from servers import ROOT, Response, Server, gunicorn
+from support.servers import ROOT, Response, Server, gunicorn
 
 SECRET = "only these sites know it"
 HOME, CAFE = "127.0.0.2", "127.0.0.3"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from conftest import shared_folder
-from servers import Server, gunicorn, running
+from support.servers import Server, gunicorn, running
 
 NGINX = shutil.which("nginx", path=os.pathsep.join([os.environ["PATH"], "/usr/sbin"]))
 

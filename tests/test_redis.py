@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from redis_server import (
+from support.charges import take
+from support.redis import (
     PATIENCE_S,
     Server,
     ServerDiesError,
@@ -23,7 +24,6 @@ from redis_server import (
     free_port,
     programs,
 )
-from support.charges import take
 from wsgi_throttle.decision import Charge, Limit
 from wsgi_throttle.errors import StorageError, StorageURIError
 from wsgi_throttle.storage import open_storage

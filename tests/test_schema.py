@@ -12,7 +12,7 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from servers import ROOT
+from support.servers import ROOT
 from test_config import BROKEN
 from test_docs import as_a_whole_file, blocks, flask_limiter_rows
 from wsgi_throttle.cli import main
@@ -197,16 +197,13 @@ def test_every_value_may_come_from_the_environment(text: str) -> None:
         assert errors(changed) == [], path
 
 
-def properties(schema: Any) -> Iterator[dict[str, Any]]:
-    """The properties of every mapping in the schema."""
+def mappings(schema: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping in the schema, itself included."""
     if isinstance(schema, dict):
-        if schema.get("type") == "object" and "properties" in schema:
-            yield schema["properties"]
-        for value in schema.values():
-            yield from properties(value)
-    elif isinstance(schema, list):
-        for value in schema:
-            yield from properties(value)
+        yield schema
+        schema = list(schema.values())
+    for value in schema if isinstance(schema, list) else ():
+        yield from mappings(value)
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
@@ -215,10 +212,17 @@ def test_every_option_of_every_table_is_in_it_with_its_description(
 ) -> None:
     expected = {option.name: re.sub(r"\[(.*?)\]\(.*?\)", r"\1", option.doc) for option in table}
     found = [
-        {name: each.get("description") for name, each in one.items()} for one in properties(SCHEMA)
+        {name: each.get("description") for name, each in one["properties"].items()}
+        for one in mappings(SCHEMA)
+        if one.get("type") == "object" and "properties" in one
     ]
     assert expected in found
     assert all(expected.values())
+
+
+def test_nothing_stands_beside_a_reference() -> None:
+    """Draft-07 ignores it there."""
+    assert all(set(one) == {"$ref"} for one in mappings(SCHEMA) if "$ref" in one)
 
 
 def test_it_is_a_schema_that_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
-from redis_server import Server, eventually, programs
 from support.charges import take
+from support.redis import Server, eventually, programs
 from wsgi_throttle.decision import Charge, Limit
 from wsgi_throttle.errors import StorageError
 from wsgi_throttle.storage import open_storage

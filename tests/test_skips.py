@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from servers import ROOT
-from skips import is_allowed, summary
+from support.servers import ROOT
+from support.skips import is_allowed, summary
 
 pytest_plugins = ["pytester"]
 
@@ -62,7 +62,7 @@ def test_a_reason_that_is_not_listed_fails_a_strict_run(
     pytester.makepyfile(
         f"import pytest\n\ndef test_one(): pytest.skip({reason!r})\n\ndef test_two(): pass\n"
     )
-    options = ["-p", "skips", *(["--strict-skips"] if strict else [])]
+    options = ["-p", "support.skips", *(["--strict-skips"] if strict else [])]
     result = pytester.runpytest_subprocess("-p", "no:valkey", *options)
     result.assert_outcomes(passed=1, skipped=1)
     assert result.ret == (pytest.ExitCode.OK if passes else pytest.ExitCode.TESTS_FAILED)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from redis_server import programs
 from support.charges import take
+from support.redis import programs
 from wsgi_throttle.decision import NEVER_MS, Charge, Limit, Term, Terms
 from wsgi_throttle.storage import Storage, open_storage
 from wsgi_throttle.strategies import STRATEGIES

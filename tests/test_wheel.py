@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from servers import ROOT
+from support.servers import ROOT
 
 NOT_SOURCE = (".*", "build", "dist", "*.egg-info", "__pycache__")
 

@@ -14,9 +14,9 @@ from time import perf_counter_ns, thread_time_ns
 
 import pytest
 
-from redis_server import Server
-from servers import ROOT
-from site_under_load import resident_bytes
+from support.redis import Server
+from support.servers import ROOT
+from support.site_under_load import resident_bytes
 from wsgi_throttle.decision import Limit, Term, Terms
 from wsgi_throttle.storage.shared.storage import SharedStorage
 
@@ -84,7 +84,7 @@ def disk_bytes(folder: Path) -> int:
 
 RANDOM_CLIENTS = """
 import random, sys
-from site_under_load import resident_bytes
+from support.site_under_load import resident_bytes
 from wsgi_throttle import Throttle
 
 throttle = Throttle(lambda environ, start: start("200 OK", []) or [], {

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from redis_server import Server as Redis
-from site_under_load import TIGHT, WORKERS, edit_rules, now, site
+from support.redis import Server as Redis
+from support.site_under_load import TIGHT, WORKERS, edit_rules, now, site
 from test_sentinel import Group, group  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.soak

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from itertools import accumulate
 from operator import itemgetter
 from struct import Struct, error
 
@@ -143,6 +144,38 @@ def rank(record: bytes, now: int) -> tuple[int, int]:
     return (over if expires_s * 1000 > now else EXPIRED, expires_s)
 
 
+class _Codec:
+    """How the integers of a part are packed. One object for all parts of the same shapes but for
+    the marks, so that what many rules need stays small enough for the processor's caches."""
+
+    __slots__ = ("pack", "size", "split", "unpack_from")
+
+    def __init__(self, begin_bytes: int, codes: Sequence[str]) -> None:
+        all_codes = "".join(codes)
+        packed = Struct(f"<{begin_bytes}s{HEADER.format[1:]}{all_codes}")
+        self.size = packed.size
+        self.pack = packed.pack
+        """Of how it begins, both fields of the header, and all integers."""
+        self.unpack_from = Struct(f"<{begin_bytes + HEADER.size}x{all_codes}").unpack_from
+        """All integers of a record that begins so."""
+        ends = list(accumulate(map(len, codes)))
+        ranges = [slice(end - len(own), end) for end, own in zip(ends, codes, strict=True)]
+        self.split: Callable[[State], tuple[State, ...]] = (
+            itemgetter(*ranges) if len(ranges) > 1 else lambda integers: (integers,)
+        )
+        """All integers, by their states."""
+
+
+class _Codecs(Bounded[tuple[int, tuple[str, ...]], _Codec]):
+    __slots__ = ()
+
+    def __missing__(self, key: tuple[int, tuple[str, ...]]) -> _Codec:
+        return self.keep(key, _Codec(*key))
+
+
+_codecs = _Codecs(1024)
+
+
 class _Layout:
     """Where everything is in a part that begins with these shapes and their number."""
 
@@ -152,24 +185,15 @@ class _Layout:
         self.begin = begin
         self.marks: list[bytes] = []
         self.shapes: list[bytes] = []
-        codes = ""
-        ranges = []
+        codes = []
         for mark, length, widths in _SHAPE.iter_unpack(begin[1:]):
             even, odd = divmod(widths, len(_WIDTHS))
-            ranges.append(slice(len(codes), len(codes) + length))
-            codes += ((_WIDTHS[even] + _WIDTHS[odd]) * length)[:length]
+            codes.append(((_WIDTHS[even] + _WIDTHS[odd]) * length)[:length])
             self.marks.append(mark)
             self.shapes.append(_SHAPE.pack(mark, length, widths))
-        packed = Struct(f"<{len(begin)}s{HEADER.format[1:]}{codes}")
-        self.size = packed.size
-        self.pack = packed.pack
-        """Of how it begins, both fields of the header, and all integers."""
-        self.unpack_from = Struct(f"<{len(begin) + HEADER.size}x{codes}").unpack_from
-        """All integers of a record that begins so."""
-        self.split: Callable[[State], tuple[State, ...]] = (
-            itemgetter(*ranges) if len(ranges) > 1 else lambda integers: (integers,)
-        )
-        """All integers, by their states."""
+        codec = _codecs[len(begin), tuple(codes)]
+        self.size, self.pack = codec.size, codec.pack
+        self.unpack_from, self.split = codec.unpack_from, codec.split
 
 
 class _Layouts(Bounded[bytes, _Layout]):

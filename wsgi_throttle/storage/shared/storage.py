@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from hashlib import blake2b
 from operator import itemgetter
 from pathlib import Path
@@ -48,9 +49,9 @@ _Found: TypeAlias = tuple[Packing, bytes, int, bytes]
 not charged."""
 
 _Charge: TypeAlias = Callable[
-    [lmdb.Environment, Sequence[Compiled], Sequence[str]], tuple[bool, list[Measured]]
+    [Sequence[Compiled], Sequence[str], lmdb.Environment], tuple[bool, list[Measured]]
 ]
-"""(environment, compiled terms, buckets): charge, and return whether that was granted and what was
+"""(compiled terms, buckets, environment): charge, and return whether that was granted and what was
 measured."""
 
 _new = tuple.__new__  # what a named tuple's own __new__ calls, at half the cost
@@ -120,17 +121,16 @@ class SharedStorage:
             buckets: tuple[str, ...], costs: Sequence[int] | None = None, look: bool = False
         ) -> Decision:
             charged: Sequence[Compiled] = compiled
-            if look or costs is not None:
-                costs = [0] * len(terms) if look or costs is None else costs
+            if look:
+                costs = [0] * len(terms)
+            if costs is not None:
                 charged = with_costs(compiled, costs)
             lock.acquire()  # `with` costs twice as much
             try:
                 place = self._place or self._at()
-                granted, measured = charge(place.environment(self._clock()), charged, buckets)
+                granted, measured = charge(charged, buckets, place.environment(self._clock()))
             except lmdb.Error as error:
-                granted, measured = self._again(
-                    lambda environment: charge(environment, charged, buckets), error
-                )
+                granted, measured = self._again(partial(charge, charged, buckets), error)
             finally:
                 lock.release()
                 if notes or eviction.evicted:
@@ -222,7 +222,7 @@ class SharedStorage:
         clock, keys = self._clock, self._keys
 
         def charge(
-            environment: lmdb.Environment, charged: Sequence[Compiled], buckets: Sequence[str]
+            charged: Sequence[Compiled], buckets: Sequence[str], environment: lmdb.Environment
         ) -> tuple[bool, list[Measured]]:
             # A transaction that only reads would take a reader's slot, which a SIGKILL would leave.
             txn = environment.begin(write=True)  # `with` costs half as much again as both

@@ -10,9 +10,9 @@ from pathlib import Path
 from struct import unpack
 from typing import NamedTuple
 
-from load import Answer, Load
-from redis_server import Server as Redis
-from servers import Server, gunicorn
+from support.load import Answer, Load
+from support.redis import Server as Redis
+from support.servers import Server, gunicorn
 
 WORKERS = 4
 TIGHT = 20

@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, NamedTuple, TypeAlias
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 START_DEADLINE_S = 60
 STOP_DEADLINE_S = 10
 DECIDING = {"REDIS_URL", "SECRET_KEY", "THROTTLE_MODE", "WSGI_THROTTLE_CONFIG"}

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from redis_server import PACKAGED
+from support.redis import PACKAGED
 
 ALLOWED: dict[str, Callable[[re.Match[str]], bool]] = {
     # The servers in wheels are built without TLS; one that the system has is expected to know it.
@@ -81,7 +81,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--strict-skips",
         action="store_true",
-        help="fail where a test was skipped for a reason that tests/skips.py does not allow",
+        help="fail where a test was skipped for a reason that this plugin does not allow",
     )
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import NamedTuple
 
-from servers import Server, wait_until
+from support.servers import Server, wait_until
 
 RATE = 300
 """Requests a second that are tried. On a busy machine there are fewer."""

@@ -147,6 +147,29 @@ def test_a_defect_of_ours_is_logged_with_its_traceback_and_is_no_clients_error(
     assert "please report it" in caplog.text
 
 
+def test_a_key_that_cannot_be_found_because_of_a_defect_is_no_clients_error(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = [
+        {"path": "/a", "limits": "1 per hour", "key": "header:X-Key"},
+        {
+            "path": "/d",
+            "limits": "1 per hour",
+            "key": "header:X-Key",
+            "on_storage_error": "deny",
+        },
+    ]
+    judge = engine(*rules)
+
+    def broken(value: str) -> str:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr("wsgi_throttle.identity.key_types.from_wsgi", broken)
+    outcomes = [judge.decide(request(path, HTTP_X_KEY="k")).outcome for path in ("/a", "/d")]
+    assert outcomes == ["granted", "unavailable"]
+    assert "ZeroDivisionError: a defect" in caplog.text
+
+
 # --- whose answer ---------------------------------------------------------------------------------
 
 

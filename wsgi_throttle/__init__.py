@@ -14,6 +14,8 @@ from .errors import (
     ThrottleError,
 )
 from .middleware import Throttle, wrap
+from .observers import Observer
+from .verdict import Verdict
 
 __all__ = [
     "Charge",
@@ -22,10 +24,12 @@ __all__ = [
     "Diagnostic",
     "Limit",
     "LimitError",
+    "Observer",
     "Outcome",
     "StorageError",
     "StorageURIError",
     "Throttle",
     "ThrottleError",
+    "Verdict",
     "wrap",
 ]

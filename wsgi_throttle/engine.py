@@ -156,26 +156,31 @@ class Engine:
     def _count(self, plan: Plan, environ: Environ) -> Verdict:
         if self._counts_alone:
             self._warn_of_processes(environ)
-        statement, buckets = plan.statement_for(environ)
+        charged = None
         try:
+            charged = statement, buckets = plan.statement_for(environ)
             decision = statement.take(buckets)
         except StorageError:
-            return self._told(environ, self._without_storage(plan, statement, buckets))
+            return self._told(environ, self._without_storage(plan, charged))
         except Exception:  # noqa: BLE001 - a mistake of ours must not be a client's 500
             self._log_failed("counting failed, and the request is treated as on_storage_error says")
-            return self._told(environ, self._without_storage(plan, statement, buckets))
+            return self._told(environ, self._without_storage(plan, charged))
         if decision[0]:
             return _new(Verdict, ("granted", plan, decision, "storage", None))
         rule = plan.refusing_rule(decision)
         return self._told(environ, _new(Verdict, ("refused", plan, decision, "storage", rule)))
 
     def _without_storage(
-        self, plan: Plan, statement: Statement, buckets: tuple[str, ...]
+        self, plan: Plan, charged: tuple[Statement, tuple[str, ...]] | None
     ) -> Verdict:
-        """What on_storage_error says of this request."""
+        """What on_storage_error says of this request.
+
+        :param charged: how it is charged, and on which buckets; None where that is not known.
+        """
         if plan.on_storage_error == "deny":
             return Verdict("unavailable", plan, rule=plan.denying_rule)
-        if plan.on_storage_error == "local":
+        if plan.on_storage_error == "local" and charged:
+            statement, buckets = charged
             try:
                 if statement.fallback is None:
                     statement.fallback = self._local.prepare(statement.terms)

@@ -14,7 +14,7 @@ from werkzeug.test import Client
 from support.clock import FakeClock
 from wsgi_throttle import Throttle
 from wsgi_throttle.engine import Engine
-from wsgi_throttle.errors import Diagnostic
+from wsgi_throttle.errors import Diagnostic, StorageError
 from wsgi_throttle.observers import Observer
 from wsgi_throttle.rules.table import MAX_PATH_BYTES
 from wsgi_throttle.verdict import Verdict
@@ -200,6 +200,18 @@ def test_the_rule_that_refuses_for_longest_answers_and_not_the_first_reading_of_
     assert answer(user, "/x/../b") == "two says no"
 
 
+def test_of_rules_that_both_refuse_the_one_with_the_longest_wait_answers(
+    pages: dict[str, str],
+) -> None:
+    rules = [
+        {"path": "/x/**", "limits": "1 per minute", "response": {"text": pages["one"]}},
+        {"path": "/b", "limits": "0 per hour", "response": {"text": pages["two"]}},
+    ]
+    user = Client(Throttle(ok, {"storage": "memory://", "rules": rules}))
+    assert user.get("/x/y").status_code == 200
+    assert answer(user, "/x/../b") == "two says no"
+
+
 def test_of_rules_that_refuse_equally_long_the_first_in_the_file_answers(
     pages: dict[str, str],
 ) -> None:
@@ -373,6 +385,15 @@ def test_reset_forgets_what_was_counted_by_the_storage_and_in_this_process() -> 
     assert [judge.decide(request()).outcome for _ in range(2)] == ["granted", "refused"]
     judge.reset("192.0.2.1")
     assert judge.decide(request()).outcome == "granted"
+
+
+def test_reset_forgets_what_was_counted_in_this_process_though_the_storage_is_down() -> None:
+    judge = engine({"name": "a", "path": "/a", "limits": "1 per hour"}, storage=DOWN)
+    assert [judge.decide(request()).outcome for _ in range(2)] == ["granted", "refused"]
+    with pytest.raises(StorageError):
+        judge.reset("192.0.2.1")
+    assert judge.decide(request()).outcome == "granted"
+    judge.close()
 
 
 def test_an_engine_may_be_closed_twice_and_goes_on_afterwards(tmp_path: Path) -> None:

@@ -59,15 +59,15 @@ class Throttle:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         engine = self._engine
         verdict = engine.decide(environ)
-        outcome, plan, decision, _, _ = verdict
+        decision = verdict.decision  # to take a named tuple apart takes much longer
         if decision is None:
-            if outcome in _ANSWERS:
-                return _answer(start_response, _ANSWERS[outcome](engine, verdict, environ))
+            if verdict.outcome in _ANSWERS:
+                return _answer(start_response, _ANSWERS[verdict.outcome](engine, verdict, environ))
         else:
             environ[DECISION] = decision
-            if outcome == "refused":
+            if not decision.granted:
                 return self._refuse(verdict, decision, environ, start_response)
-            pairs = plan.responder.limit_headers.pairs
+            pairs = verdict.plan.responder.limit_headers.pairs
             start_response = _announcing(start_response, decision, pairs)
         if engine.follows_responses:
             return _followed(engine, verdict, self._app, environ, start_response)

@@ -85,7 +85,7 @@ class Responder:
         return self._answer("429 Too Many Requests", environ, known[1], known[2])
 
     def _refusal_of(self, kind: str, decision: Decision) -> _Ready:
-        _, terms, _, measured, _ = decision
+        terms, measured = decision.terms, decision.measured
         tightest = tightest_of(False, terms.enforced, measured)
         # Several keys of one rule share a name.
         refusing = (terms[index].policy for index in terms.enforced if measured[index][0])

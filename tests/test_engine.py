@@ -396,6 +396,13 @@ def test_reset_forgets_what_was_counted_in_this_process_though_the_storage_is_do
     judge.close()
 
 
+def test_reset_opens_no_storage_where_nothing_is_counted(tmp_path: Path) -> None:
+    judge = engine(storage=f"shared://{tmp_path}", mode="off", default_limits="1 per hour")
+    judge.reset("192.0.2.1")
+    judge.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_engine_may_be_closed_twice_and_goes_on_afterwards(tmp_path: Path) -> None:
     judge = engine(
         {"name": "a", "path": "/a", "limits": "1 per hour"}, storage=f"shared://{tmp_path}"

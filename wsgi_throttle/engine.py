@@ -223,8 +223,9 @@ class Engine:
         """
         table = self._table
         charges = table.charges_to_reset(table.key_of(key))
-        self._local.reset(charges)
-        self._storage.reset(charges)
+        if charges:  # else there is nothing to open a storage for
+            self._local.reset(charges)
+            self._storage.reset(charges)
 
     def close(self) -> None:
         """Give back files and connections. May be called twice; a later request opens them anew."""

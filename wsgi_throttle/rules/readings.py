@@ -11,10 +11,6 @@ _SLASHES = re.compile("/{2,}")
 MAX_READINGS = 4
 """How many readings of one path are matched at most."""
 
-_plain = re.compile(r"((?:/[!-\-0-~][!-.0-~]*)*)/?").fullmatch
-"""Of a path that can be read in one way only: visible ASCII, no empty segment but at its end, and
-none that begins with a dot."""
-
 _has_dots = re.compile(r"/\.\.?(?:/|\Z)").search
 
 _EDGES = "".join(
@@ -32,9 +28,8 @@ def readings(path_info: str) -> tuple[str, ...]:
     _EDGES stripped from both ends of every segment, and ``.`` and ``..`` resolved. These three have
     eight combinations, of which the first MAX_READINGS that differ are taken, the likeliest first.
     """
-    plain = _plain(path_info)
-    if plain:
-        return (plain[1] or "/",)
+    if _is_plain(path_info):
+        return (path_info[:-1] or "/",) if path_info[-1] == "/" else (path_info,)
     path = valid = "/" + _SLASHES.sub("/", path_info).strip("/")
     if not path.isascii():
         raw = path.encode("latin-1", "replace")
@@ -44,11 +39,24 @@ def readings(path_info: str) -> tuple[str, ...]:
     if valid is path and not _has_edges(path):
         return tuple({path: 0, _resolved(path.split("/")): 0}) if "/." in path else (path,)
     found = {path: 0}
-    for other in _other_readings(path, valid.split("/")):
+    for other in _other_readings(path, valid):
         found[other] = 0
         if len(found) == MAX_READINGS:
             break
     return tuple(found)
+
+
+def _is_plain(path: str) -> bool:
+    """Whether a path can be read in one way only: visible ASCII, no empty segment but at its end,
+    and none that begins with a dot."""
+    return (
+        path.isascii()
+        and path.isprintable()
+        and " " not in path
+        and "/." not in path
+        and "//" not in path
+        and path[:1] == "/"
+    )
 
 
 def _has_edges(path: str) -> bool:
@@ -56,14 +64,15 @@ def _has_edges(path: str) -> bool:
     return " " in path or not path.isprintable()
 
 
-def _other_readings(path: str, segments: list[str]) -> Iterator[str]:
+def _other_readings(path: str, valid: str) -> Iterator[str]:
     """The readings of a path besides the one as it is written, some of them equal. One that is
     known to be equal is not made, since a path may have thousands of segments.
 
-    :param segments: of the path, without the bytes that are not UTF-8.
+    :param valid: the path without the bytes that are not UTF-8.
     """
+    segments = valid.split("/")
     has_edges = _has_edges(path)
-    stripped = [segment.strip(_EDGES) for segment in segments] if has_edges else segments
+    stripped = _stripped(segments, valid) if has_edges else segments
     if has_edges:
         yield _joined(stripped)
     has_dots = "." in stripped or ".." in stripped
@@ -72,13 +81,24 @@ def _other_readings(path: str, segments: list[str]) -> Iterator[str]:
         yield _resolved(stripped)
     if _has_dots(path):
         yield _resolved(path.split("/"))
-    yield _joined(segments)
+    if valid is not path:
+        yield _joined(segments)
     if has_dots and "" in stripped[1:]:
         yield _resolved([segment for segment in stripped if segment])
     if has_edges:
-        yield _joined([segment.strip(_EDGES) for segment in path.split("/")])
+        if valid is not path:
+            yield _joined(_stripped(path.split("/"), path))
         if has_dots:
             yield _resolved(segments)
+
+
+def _stripped(segments: list[str], path: str) -> list[str]:
+    """The segments of a path without what is in _EDGES at their ends."""
+    # White space alone is stripped much faster than a set of characters.
+    without_space = map(str.strip, segments)
+    if path.isprintable():
+        return list(without_space)
+    return [each if each.isprintable() else each.strip(_EDGES) for each in without_space]
 
 
 def _resolved(segments: list[str]) -> str:

@@ -19,8 +19,11 @@ from .timing import Contender, Effort, Samples
 WINDOWS_MS = (86_400_000, 3_600_000)
 """Those of LIMITS[2], the longer first."""
 
-PROXIES = {"client_ip": {"trusted_proxies": ["192.0.2.0/24"]}}
-SESSION = {"session": {"kind": "flask", "secret_key": "not a secret"}, "key": "session-user"}
+PROXIES: dict[str, Any] = {"client_ip": {"trusted_proxies": ["192.0.2.0/24"]}}
+SESSION: dict[str, Any] = {
+    "session": {"kind": "flask", "secret_key": "not a secret"},
+    "key": "session-user",
+}
 
 
 class Row(NamedTuple):
@@ -207,6 +210,7 @@ def _keys() -> Iterator[Row]:
     app = Flask(__name__)
     app.secret_key = SESSION["session"]["secret_key"]
     serializer = SecureCookieSessionInterface().get_signing_serializer(app)
+    assert serializer
     users = [
         {**one, "HTTP_COOKIE": f"session={serializer.dumps({'user_id': number})}"}
         for number, one in enumerate(clients())

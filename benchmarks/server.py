@@ -13,7 +13,7 @@ from statistics import median, quantiles
 from time import perf_counter
 from typing import NamedTuple
 
-from tests.support.servers import gunicorn
+from support.servers import gunicorn
 
 from . import floor
 from .places import Places
@@ -44,10 +44,10 @@ def measure(places: Places, rounds: int, seconds: float) -> dict[tuple[str, str]
         print("\nThe load comes from Python, which is slow: wrk is a better one (apt install wrk)")
     loads: dict[tuple[str, str], list[Load]] = {}
     with ExitStack() as stack:
-        ports = {}
+        ports: dict[str, int] = {}
         for name, env in _sites(places):
             site = gunicorn("benchmarks.site:application", workers=WORKERS, env=env)
-            ports[name] = stack.enter_context(site).address[1]
+            ports[name] = stack.enter_context(site).host_and_port[1]
             _threads(ports[name], "/", 0.3)
         for _ in range(rounds):
             for page, path in PAGES.items():

@@ -7,9 +7,8 @@ from math import inf
 from typing import NamedTuple
 
 from .floor import FIVE_HEADERS
-from .requests import Samples
 from .scale import Scale
-from .timing import Spread
+from .timing import Samples, Spread
 
 
 class Target(NamedTuple):

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from wsgi_throttle.clock import MS
+
 pytest_plugins = ["support.redis", "support.skips"]
 
 # A deadline on one example would measure the machine.
@@ -48,6 +50,12 @@ def new_user() -> Callable[[], str]:
 def shared_uri(tmp_path: Path) -> str:
     """shared:// in a folder of this test's own, which small counters fit."""
     return shared_folder(tmp_path)
+
+
+@pytest.fixture
+def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A changed rule file is noticed within milliseconds."""
+    monkeypatch.setattr("wsgi_throttle.reload.LOOK_EVERY_NS", 5 * MS)
 
 
 def shared_folder(parent: Path) -> str:

@@ -57,7 +57,8 @@ def django_app() -> WSGI:
     ]
     if not settings.configured:
         settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=DjangoURLs)
-    return get_wsgi_application()
+    application: WSGI = get_wsgi_application()
+    return application
 
 
 def falcon_app() -> WSGI:

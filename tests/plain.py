@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
+from typing import Any
 
 from wsgi_throttle import Throttle, reload
 from wsgi_throttle.clock import MS
@@ -15,7 +17,7 @@ logging.basicConfig(level=logging.INFO, format="%(process)d %(name)s %(message)s
 reload.LOOK_EVERY_NS = int(os.environ.get("LOOK_EVERY_MS", "500")) * MS
 
 
-def hello(environ, start_response):
+def hello(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
     return [b"ok"]
 

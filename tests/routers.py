@@ -117,7 +117,8 @@ def bottle_site() -> WSGI:
     routes = ["/login", "/report/", "/users/<id>/edit", "/items/<id:int>", "/files/<name:path>/raw"]
     for name, route in zip(NAMES, routes, strict=True):
         app.route(route, callback=view(name))
-    return app
+    application: WSGI = app
+    return application
 
 
 def pyramid_site() -> WSGI:

@@ -4,12 +4,14 @@ directory. It notes each request that reaches it in the file calls.txt there."""
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from examples.demo import app
 from wsgi_throttle import Throttle
 
 
-def noting(environ, start_response):
+def noting(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     line = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']} {environ['REMOTE_ADDR']}\n"
     # One short write in append mode: lines of several processes stay whole.
     file = os.open("calls.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from itertools import count
 from math import gcd
 from pathlib import Path
-from struct import unpack
 
 import pytest
 import redis
 
 from support.charges import take as take_of
 from support.clock import FakeClock
-from support.redis import Server, programs
+from support.redis import Server, numbers_in, programs
 from wsgi_throttle.decision import Charge, Decision, Limit, Terms
 from wsgi_throttle.storage.memory import MemoryStorage
 from wsgi_throttle.storage.redis.resp import Script, TakeCommand, decision
@@ -171,10 +170,7 @@ def saved_states(world: World, client: redis.Redis) -> dict[tuple[str, str], Sta
     places = list(world.states)
     texts = client.mget([f"{bucket}:{tag}" for bucket, tag in places])
     assert b"" not in texts  # what is no state has no key
-    return {
-        place: tuple(map(int, unpack(f">{len(text) // 8}d", text))) if text else ()
-        for place, text in zip(places, texts, strict=True)
-    }
+    return {place: numbers_in(text) for place, text in zip(places, texts, strict=True)}
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -13,9 +15,12 @@ from wsgi_throttle.cli import main
 ROOT = Path(__file__).parent.parent
 EXAMPLE = str(ROOT / "config.example.yaml")
 
+Run: TypeAlias = Callable[..., tuple[int, str, str]]
+"""A command with these arguments: its exit status, its output and its errors."""
+
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.delenv("REDIS_URL", raising=False)
     monkeypatch.delenv("SECRET_KEY", raising=False)
 
@@ -27,7 +32,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):  #
     return run
 
 
-def test_check_prints_the_table(run) -> None:  # type: ignore[no-untyped-def]
+def test_check_prints_the_table(run: Run) -> None:
     status, out, _ = run("check", EXAMPLE)
     assert status == 0
     lines = {line.split()[0]: line for line in out.splitlines() if line}
@@ -48,7 +53,7 @@ def test_check_prints_the_table(run) -> None:  # type: ignore[no-untyped-def]
     assert out.splitlines()[-1].endswith("8 rules, 0 warnings")
 
 
-def test_check_prints_every_mistake_and_fails(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_check_prints_every_mistake_and_fails(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "throttle.yaml"
     path.write_text("mode: of\nrules: [{path: /a, limits: 5 per minutee}]")
     status, out, err = run("check", str(path))
@@ -58,7 +63,7 @@ def test_check_prints_every_mistake_and_fails(run, tmp_path: Path) -> None:  # t
     assert err.splitlines()[2] == f"{path}: 2 mistakes"
 
 
-def test_check_tells_of_rules_that_the_table_refuses(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_check_tells_of_rules_that_the_table_refuses(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "throttle.yaml"
     path.write_text("rules:\n- {path: /a/<x>, limits: 1/s}\n- {path: /a/<y>, limits: 1/s}")
     status, _, err = run("check", str(path))
@@ -67,7 +72,7 @@ def test_check_tells_of_rules_that_the_table_refuses(run, tmp_path: Path) -> Non
     assert "in line 2" in err
 
 
-def test_check_prints_warnings_and_succeeds(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_check_prints_warnings_and_succeeds(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "throttle.yaml"
     path.write_text("rules: [{path: /a, limits: 100 per minute; 50 per hour}]")
     status, out, _ = run("check", str(path))
@@ -76,7 +81,7 @@ def test_check_prints_warnings_and_succeeds(run, tmp_path: Path) -> None:  # typ
     assert "can never be reached" in out
 
 
-def test_check_shows_no_password(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_check_shows_no_password(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "throttle.yaml"
     path.write_text(
         "storage: redis://user:hunter2@127.0.0.1:6379/0?password=hunter2\ndefault_limits: 1/s"
@@ -87,7 +92,7 @@ def test_check_shows_no_password(run, tmp_path: Path) -> None:  # type: ignore[n
     assert "hunter2" not in out
 
 
-def test_check_without_the_secrets_is_for_ci(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_check_without_the_secrets_is_for_ci(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "throttle.yaml"
     path.write_text(
         'session: {kind: flask, secret_key: "${SECRET_KEY}"}\n'
@@ -133,15 +138,15 @@ def test_check_without_the_secrets_is_for_ci(run, tmp_path: Path) -> None:  # ty
     ],
 )
 def test_explain_says_which_rule_wins_and_why(
-    run, arguments: list[str], expected: list[str]
-) -> None:  # type: ignore[no-untyped-def]
+    run: Run, arguments: list[str], expected: list[str]
+) -> None:
     status, out, _ = run("explain", EXAMPLE, *arguments)
     assert status == 0
     for text in expected:
         assert text in out
 
 
-def test_explain_tells_of_shadow_rules_and_of_less_specific_ones(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_explain_tells_of_shadow_rules_and_of_less_specific_ones(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "throttle.yaml"
     path.write_text(
         "rules:\n- {name: all, path: /**, limits: 9/s}\n- {name: a, path: /a, limits: 5/s}\n"
@@ -156,7 +161,7 @@ def test_explain_tells_of_shadow_rules_and_of_less_specific_ones(run, tmp_path: 
 
 
 @pytest.mark.parametrize("mode", ["enforce", "shadow"])
-def test_explain_tells_of_a_rules_own_conditions(run, tmp_path: Path, mode: str) -> None:  # type: ignore[no-untyped-def]
+def test_explain_tells_of_a_rules_own_conditions(run: Run, tmp_path: Path, mode: str) -> None:
     path = tmp_path / "throttle.yaml"
     path.write_text(
         f"default_limits: 9/s\nrules:\n- path: /a\n  limits: 1/s\n  mode: {mode}\n"
@@ -169,27 +174,27 @@ def test_explain_tells_of_a_rules_own_conditions(run, tmp_path: Path, mode: str)
 
 
 @pytest.mark.parametrize("query", ["q=\u00e9", "q=%C3%A9"])
-def test_explain_reads_a_query_as_a_server_does(run, tmp_path: Path, query: str) -> None:  # type: ignore[no-untyped-def]
+def test_explain_reads_a_query_as_a_server_does(run: Run, tmp_path: Path, query: str) -> None:
     path = tmp_path / "throttle.yaml"
     path.write_text("default_limits: 1/s\nkey: query:q")
     assert "here query:q:%C3%A9" in run("explain", str(path), "GET", f"/x?{query}")[1]
 
 
-def test_explain_takes_a_path_that_is_not_utf_8(run) -> None:  # type: ignore[no-untyped-def]
+def test_explain_takes_a_path_that_is_not_utf_8(run: Run) -> None:
     assert run("explain", EXAMPLE, "GET", "/\udcff")[0] == 0
 
 
 @pytest.mark.parametrize(("mode", "told"), [("enforce", "answered 414"), ("shadow", "passed on")])
 def test_explain_tells_of_a_path_that_is_too_long(
-    run, tmp_path: Path, mode: str, told: str
-) -> None:  # type: ignore[no-untyped-def]
+    run: Run, tmp_path: Path, mode: str, told: str
+) -> None:
     path = tmp_path / "throttle.yaml"
     path.write_text(f"mode: {mode}\ndefault_limits: 1/s")
     assert told in run("explain", str(path), "GET", "/" + "a" * 8192)[1]
     assert told not in run("explain", str(path), "GET", "/" + "a" * 8191)[1]
 
 
-def test_explain_wants_an_address(run, capsys) -> None:  # type: ignore[no-untyped-def]
+def test_explain_wants_an_address(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("explain", EXAMPLE, "GET", "/", "--ip", "localhost")
     assert "'localhost' does not appear to be an IPv4 or IPv6 address" in capsys.readouterr().err
@@ -208,7 +213,7 @@ def test_it_runs_as_a_module() -> None:
 
 
 @pytest.mark.parametrize(("key", "told"), [("block", "  blocked  "), ("allow", "  allowed  ")])
-def test_explain_tells_of_lists_of_addresses(run, tmp_path: Path, key: str, told: str) -> None:  # type: ignore[no-untyped-def]
+def test_explain_tells_of_lists_of_addresses(run: Run, tmp_path: Path, key: str, told: str) -> None:
     path = tmp_path / "throttle.yaml"
     path.write_text(f"{key}: [192.0.2.0/24]\ndefault_limits: 1/s")
     assert told in run("explain", str(path), "GET", "/")[1]

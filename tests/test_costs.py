@@ -57,7 +57,7 @@ def request(**changes: Any) -> dict[str, Any]:
 
 def send(throttle: Throttle, **changes: Any) -> str:
     statuses: list[str] = []
-    b"".join(throttle(request(**changes), lambda status, headers, *_: statuses.append(status)))  # type: ignore[arg-type, return-value]
+    b"".join(throttle(request(**changes), lambda status, headers, *_: statuses.append(status)))
     return statuses[0]
 
 
@@ -131,7 +131,7 @@ def test_a_request_calls_few_python_functions(
     environ = request()
     sys.setprofile(profile)
     try:
-        served(environ, lambda status, headers, *_: None)  # type: ignore[arg-type, return-value]
+        served(environ, lambda status, headers, *_: None)
     finally:
         sys.setprofile(None)
     bound = {"memory": 20, "shared": 25, "redis": 26}[storage.partition(":")[0]]
@@ -173,7 +173,7 @@ def test_a_request_executes_few_bytecodes(storage: str) -> None:
         send(served)
     environ = request()
     # The first traced call of a code object is not traced whole by every version of Python.
-    counts = [bytecodes(lambda: served(environ, lambda *_: None)) for _ in range(5)]  # type: ignore[arg-type, return-value]
+    counts = [bytecodes(lambda: served(environ, lambda *_: None)) for _ in range(5)]
     served.close()
     assert max(counts) <= BYTECODES[storage.partition(":")[0]]
     assert max(counts) > 500, "nothing was counted"

@@ -50,7 +50,7 @@ def test_terms_are_a_tuple() -> None:
 
 def test_no_charges_are_no_terms() -> None:
     assert Terms.of([]) == (NO_TERMS, ())
-    assert NO_TERMS.groups == NO_TERMS.enforced == ()
+    assert (NO_TERMS.groups, NO_TERMS.enforced) == ((), ())
     nothing = Decision(True, NO_TERMS, (), ())
     assert (nothing.charges, nothing.outcomes, nothing.tightest) == ([], [], None)
 

@@ -15,17 +15,8 @@ from support.servers import ROOT, gunicorn
 from wsgi_throttle import ConfigError, config
 from wsgi_throttle.cli import main
 from wsgi_throttle.config.mapping import Option
-from wsgi_throttle.config.options import (
-    CLIENT_IP,
-    LIMIT,
-    RESPONSE,
-    RESPONSES,
-    RULE,
-    SESSION,
-    TABLES,
-    TOP_LEVEL,
-    WHEN,
-)
+from wsgi_throttle.config.options import CLIENT_IP, RESPONSES, SESSION, TABLES, TOP_LEVEL
+from wsgi_throttle.config.rule_options import LIMIT, RESPONSE, RULE, WHEN
 
 README = ROOT / "README.md"
 TEXT = README.read_text()
@@ -118,7 +109,9 @@ def test_the_sixth_login_is_refused_as_shown(
 
 def test_a_mistake_is_reported_as_shown(tmp_path: Path) -> None:
     (shown,) = re.findall(r"^    throttle\.yaml(:.*)$", TEXT, re.MULTILINE)
-    wrong, right = re.search(r'"(.*)" is not a limit: did you mean "(.*)"', shown).groups()
+    found = re.search(r'"(.*)" is not a limit: did you mean "(.*)"', shown)
+    assert found
+    wrong, right = found.groups()
     assert right in FIRST_RULES
     with pytest.raises(ConfigError) as caught:
         load(FIRST_RULES.replace(right, wrong), tmp_path)

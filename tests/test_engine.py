@@ -81,7 +81,7 @@ def request(path: str = "/a", method: str = "GET", **more: Any) -> dict[str, Any
 
 
 def test_every_outcome_is_reached_and_says_what_it_rests_on() -> None:
-    rules = [
+    rules: list[dict[str, Any]] = [
         {"path": "/free", "exempt": True},
         {"name": "a", "path": "/a", "limits": "1 per hour"},
         {"name": "shut", "path": "/shut", "limits": "1 per hour", "block": ["192.0.2.1"]},
@@ -244,7 +244,7 @@ def ok(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 # --- observers ------------------------------------------------------------------------------------
 
-RULES = [
+RULES: list[dict[str, Any]] = [
     {"path": "/free", "exempt": True},
     {"name": "a", "path": "/a", "limits": "1 per hour"},
     {"name": "shadow", "path": "/s", "limits": "9 per hour", "mode": "shadow"},

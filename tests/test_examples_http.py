@@ -38,19 +38,18 @@ class Case(NamedTuple):
         return f"{self.quota} per {UNITS[self.window_s]}"
 
 
-LOGIN = {"method": "POST", "path": "/login", "form": "user_id=7&password=guess", "status": 401}
-DELETE = {"method": "POST", "path": "/admin/delete-user/7"}
+LOGIN = Case("login", 5, MINUTE, "POST", "/login", "user_id=7&password=guess", 401)
 
 CASES = [
-    Case("login", 5, MINUTE, **LOGIN),
-    Case("login", 20, HOUR, **LOGIN),
+    LOGIN,
+    LOGIN._replace(quota=20, window_s=HOUR),
     Case("register", 3, HOUR, "POST", "/register", "email=a@example.com", 201),
     Case("password-reset", 3, HOUR, "POST", "/forgot-password", "email=a@example.com", 202),
     Case("search", 30, MINUTE, "GET", "/api/search?q=tea"),
     Case("data", 10, MINUTE, "GET", "/api/data"),
     Case("data", 100, HOUR, "GET", "/api/data"),
     Case("export", 3, HOUR, "GET", "/api/export", status=401),
-    Case("delete-user", 10, HOUR, **DELETE),
+    Case("delete-user", 10, HOUR, "POST", "/admin/delete-user/7"),
     Case("default", 50, HOUR, "GET", "/", elsewhere="/api/data"),
     Case("default", 200, DAY, "GET", "/", elsewhere="/api/data"),
 ]

@@ -13,9 +13,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from struct import unpack
+from typing import TypeAlias
 
 import pytest
 import redis
@@ -23,7 +23,7 @@ from werkzeug.test import Client
 from werkzeug.wrappers import Response
 
 from support.redis import Server as Redis
-from support.redis import eventually, programs
+from support.redis import eventually, numbers_in, programs
 from support.servers import ROOT
 from support.site_under_load import TIGHT, WORKERS, Site, edit_rules, now, site
 from wsgi_throttle import Throttle
@@ -35,6 +35,8 @@ FAULT_S = 0.7
 
 
 # --- Redis ---------------------------------------------------------------------------------------
+
+Outage: TypeAlias = Callable[[Redis], AbstractContextManager[None]]
 
 
 @pytest.fixture(scope="module", params=programs())
@@ -132,7 +134,7 @@ class Stranger:
             thread.join()
 
 
-def replaced_by(answer: bytes) -> Callable[[Redis], object]:
+def replaced_by(answer: bytes) -> Outage:
     @contextmanager
     def replaced(server: Redis) -> Iterator[None]:
         server.kill()
@@ -144,7 +146,7 @@ def replaced_by(answer: bytes) -> Callable[[Redis], object]:
     return replaced
 
 
-OUTAGES = {
+OUTAGES: dict[str, Outage] = {
     "killed, and empty when it is back": killed,
     "stopped for a while": stopped,
     "out of memory": out_of_memory,
@@ -156,12 +158,13 @@ OUTAGES = {
 
 
 @pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES)
-def test_redis_is(outage: Callable[[Redis], object], on_redis: Site) -> None:
+def test_redis_is(outage: Outage, on_redis: Site) -> None:
+    assert on_redis.redis
     failures = on_redis.failures
     load = on_redis.load()
     with load.running():
         load.go_on(0.3)
-        with outage(on_redis.redis):  # type: ignore[attr-defined]
+        with outage(on_redis.redis):
             load.until(lambda: on_redis.failures - failures == WORKERS, "that all have noticed")
             load.go_on(FAULT_S)
         over_at = now()
@@ -311,9 +314,9 @@ def test_a_request_whose_answer_is_lost_is_charged_once(
     def charged() -> int:
         (key,) = server.client.keys()
         assert 0 < server.client.pttl(key) <= 3_600_100
-        state = server.client.get(key)
-        numbers = unpack(f">{len(state) // 8}d", state)
-        return int(numbers[-1])  # a window's last number is what it has counted
+        return numbers_in(server.client.get(key))[
+            -1
+        ]  # a window's last number is what it has counted
 
     counted = sum(was_counted() for _ in range(5))
     assert charged() == counted == 5

@@ -29,7 +29,11 @@ LIMITED = {
     ],
 }
 
-CHECKED_BY = {"wsgiref": validator, "werkzeug": LintMiddleware, "nobody": lambda app: app}
+CHECKED_BY: dict[str, Callable[[WSGI], WSGI]] = {
+    "wsgiref": validator,
+    "werkzeug": LintMiddleware,
+    "nobody": lambda app: app,
+}
 
 
 class Answer:

@@ -13,6 +13,8 @@ import pytest
 
 from support.servers import gunicorn, wait_until
 
+pytestmark = pytest.mark.slow
+
 WORKERS = {
     "4 sync workers": ["--worker-class=sync"],
     "4 sync workers, preloaded": ["--worker-class=sync", "--preload"],

@@ -400,7 +400,7 @@ class TestKeyText:
             ),
             ["session-user", "header:X-API-Key", "query:q"],
         ):
-            found = charged(spec, environ)  # type: ignore[arg-type]
+            found = charged(spec, environ)
             for key in found if isinstance(found, tuple) else (found,):
                 assert SAFE(key)
 

@@ -80,7 +80,7 @@ def serving(module: str, session: str, folder: Path, **env: str) -> Iterator[Sit
         yield Site(server)
 
 
-SITES = {
+SITES: dict[str, tuple[str, str, dict[str, str]]] = {
     "Flask": ("logins.flask_site", FLASK, {}),
     "Flask-Login": ("logins.flask_login_site", FLASK, {}),
     "Django": ("logins.django_site", DJANGO, {"SESSION_ENGINE": "signed_cookies"}),
@@ -88,7 +88,7 @@ SITES = {
 }
 
 
-@pytest.fixture(scope="module", params=SITES.values(), ids=SITES)
+@pytest.fixture(scope="module", params=SITES.values(), ids=list(SITES))
 def site(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:

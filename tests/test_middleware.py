@@ -341,10 +341,10 @@ def test_reset_forgets_preflights_too(per_method: bool) -> None:
     user = Client(throttle)
     address = {"REMOTE_ADDR": "192.0.2.1"}
     for path in ("/a", "/b"):
-        asked = {"path": path, "headers": PREFLIGHT, "environ_base": address}
-        assert statuses(user, 2, **asked) == [200, 429]
-        throttle.reset("192.0.2.1")
-        assert statuses(user, 2, **asked) == [200, 429]
+        for _ in range(2):
+            found = statuses(user, 2, path, headers=PREFLIGHT, environ_base=address)
+            assert found == [200, 429]
+            throttle.reset("192.0.2.1")
 
 
 def test_a_shadow_rule_that_names_options_counts_preflights_as_any_request() -> None:
@@ -540,8 +540,8 @@ def test_a_key_that_nobody_can_have_is_not_reset(key: str) -> None:
 
 
 def test_any_address_of_a_household_resets_it() -> None:
-    user = client({"path": "/a", "limits": "1 per hour"})
-    throttle = user.application
+    throttle = throttled({"path": "/a", "limits": "1 per hour"})
+    user = Client(throttle)
     address = {"REMOTE_ADDR": "2001:db8:1:2::9"}
     assert [user.get("/a", environ_base=address).status_code for _ in range(2)] == [200, 429]
     throttle.reset("ip:2001:db8:1:2::5")

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from werkzeug.test import Client
+from werkzeug.wrappers import Response
 
+from support.servers import wait_until
 from wsgi_throttle import ConfigError, Throttle
-from wsgi_throttle import reload as reload_module
 from wsgi_throttle.cli import main
-from wsgi_throttle.clock import MS
 from wsgi_throttle.config import load
 
 MISTAKES = {
@@ -36,21 +33,8 @@ MISTAKES = {
 }
 
 
-def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [b"ok"]
-
-
-@pytest.fixture(autouse=True)
-def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reload_module, "LOOK_EVERY_NS", 5 * MS)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)  # a poll, with a deadline
+app = Response("ok")
+pytestmark = pytest.mark.usefixtures("look_often")
 
 
 def errors_in(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -151,11 +135,11 @@ def test_a_changed_file_with_mistakes_is_turned_off_and_on_again_once_they_are_m
     client = Client(throttle)
     assert client.get("/").status_code == 429
     path.write_text(f"mode: off\n{refusing}\nstoarge: x")
-    until(lambda: client.get("/").status_code == 200)
+    wait_until(lambda: client.get("/").status_code == 200)
     (told,) = errors_in(caplog)
     assert 'did you mean "storage"?' in told
     path.write_text(refusing)
-    until(lambda: client.get("/").status_code == 429)
+    wait_until(lambda: client.get("/").status_code == 429)
     throttle.close()
 
 
@@ -171,11 +155,11 @@ def test_a_storage_that_was_mistaken_at_the_start_is_used_once_it_is_right(
     client = Client(throttle)
     assert client.get("/").status_code == 200
     path.write_text(f"{right}7/h")
-    until(lambda: "X-RateLimit-Limit" in client.get("/").headers)
+    wait_until(lambda: "X-RateLimit-Limit" in client.get("/").headers)
     assert any((tmp_path / "counts").iterdir())
     assert "restart" not in caplog.text
     path.write_text("default_limits: 8/h\nstorage: memory://")
-    until(lambda: client.get("/").headers["X-RateLimit-Limit"] == "8")
+    wait_until(lambda: client.get("/").headers["X-RateLimit-Limit"] == "8")
     assert "before a restart: storage" in caplog.text
     assert int(client.get("/").headers["X-RateLimit-Remaining"]) < 8
     throttle.close()

@@ -221,10 +221,12 @@ def test_a_connection_in_use_at_close_is_closed_after_use(
     storage = storage_of(server, "?client_name=in_use")
     charges = charges_of(hourly(10))
     take(storage, charges)
+    connections = storage._connections
+    assert connections
     with ThreadPoolExecutor(1) as pool:
         with server.stopped():
             in_use = pool.submit(take, storage, charges)
-            eventually(lambda: not storage._connections._idle)  # it is lent
+            eventually(lambda: not connections._idle)  # it is lent
             storage.close()
         assert in_use.result(PATIENCE_S).granted
     eventually(lambda: "in_use" not in names_of_clients(server))

@@ -5,31 +5,25 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from werkzeug.test import Client
+from werkzeug.wrappers import Response
 
 from support.clock import FakeClock
+from support.servers import wait_until
 from wsgi_throttle import ConfigError, Throttle
 from wsgi_throttle import reload as reload_module
-from wsgi_throttle.clock import MS
 from wsgi_throttle.config.options import TOP_LEVEL
 from wsgi_throttle.reload import FileWatcher
 
 LIMIT = "storage: memory://\nrules: [{{name: r, path: /, limits: {} per hour}}]\n"
 
 
-def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [b"ok"]
-
-
-@pytest.fixture(autouse=True)
-def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reload_module, "LOOK_EVERY_NS", 5 * MS)
+app = Response("ok")
+pytestmark = pytest.mark.usefixtures("look_often")
 
 
 @pytest.fixture
@@ -41,13 +35,6 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, Client]]:
     throttle.close()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)  # a poll, with a deadline
-
-
 def limit_of(client: Client) -> str:
     return client.get("/").headers["X-RateLimit-Limit"]
 
@@ -56,7 +43,7 @@ def test_a_change_is_picked_up(served: tuple[Path, Client]) -> None:
     path, client = served
     assert limit_of(client) == "1000"
     path.write_text(LIMIT.format(77))
-    until(lambda: limit_of(client) == "77")
+    wait_until(lambda: limit_of(client) == "77")
 
 
 def test_a_bad_change_leaves_the_old_rules_in_force_and_logs_every_mistake_once(
@@ -65,7 +52,7 @@ def test_a_bad_change_leaves_the_old_rules_in_force_and_logs_every_mistake_once(
     path, client = served
     with caplog.at_level(logging.ERROR, "wsgi_throttle"):
         path.write_text("rules: [{path: /, limits: 5 per minutee}, {path: x, limits: 1/s}]")
-        until(lambda: client.get("/") is not None and bool(caplog.records))
+        wait_until(lambda: client.get("/") is not None and bool(caplog.records))
         for _ in range(20):
             assert limit_of(client) == "1000"
             time.sleep(0.002)
@@ -73,7 +60,7 @@ def test_a_bad_change_leaves_the_old_rules_in_force_and_logs_every_mistake_once(
     assert 'did you mean "5 per minute"?' in caplog.text
     assert "begins with a slash" in caplog.text
     path.write_text(LIMIT.format(5000))
-    until(lambda: limit_of(client) == "5000")
+    wait_until(lambda: limit_of(client) == "5000")
 
 
 def test_a_deleted_file_leaves_the_old_rules_in_force(
@@ -81,10 +68,10 @@ def test_a_deleted_file_leaves_the_old_rules_in_force(
 ) -> None:
     path, client = served
     path.unlink()
-    until(lambda: client.get("/") is not None and "cannot be read" in caplog.text)
+    wait_until(lambda: client.get("/") is not None and "cannot be read" in caplog.text)
     assert limit_of(client) == "1000"
     path.write_text(LIMIT.format(77))
-    until(lambda: limit_of(client) == "77")
+    wait_until(lambda: limit_of(client) == "77")
 
 
 def test_the_counters_of_unchanged_limits_survive(served: tuple[Path, Client]) -> None:
@@ -92,7 +79,7 @@ def test_the_counters_of_unchanged_limits_survive(served: tuple[Path, Client]) -
     for _ in range(10):
         client.get("/")
     path.write_text(LIMIT.format(1000) + "default_limits: 9 per day\n")
-    until(lambda: client.get("/other").headers.get("X-RateLimit-Limit") == "9")
+    wait_until(lambda: client.get("/other").headers.get("X-RateLimit-Limit") == "9")
     assert int(client.get("/").headers["X-RateLimit-Remaining"]) == 989
 
 
@@ -132,7 +119,7 @@ def test_what_is_read_at_the_start_alone_says_that_it_needs_a_restart(
     client = Client(throttle)
     with caplog.at_level(logging.INFO, "wsgi_throttle"):
         path.write_text(written({**before, name: CHANGED[name]}))
-        until(lambda: client.get("/") is not None and "are in force" in caplog.text)
+        wait_until(lambda: client.get("/") is not None and "are in force" in caplog.text)
     throttle.close()
     told = [record.getMessage() for record in caplog.records if "restart" in record.getMessage()]
     is_live = {option.name: option.live for option in TOP_LEVEL}[name]
@@ -145,11 +132,11 @@ def test_an_option_that_is_changed_back_needs_no_restart(
 ) -> None:
     path, client = served
     path.write_text(LIMIT.format(50) + "storage_timeout: 2\nreload: false")
-    until(lambda: limit_of(client) == "50")
+    wait_until(lambda: limit_of(client) == "50")
     assert "before a restart: storage_timeout, reload" in caplog.text
     caplog.clear()
     path.write_text(LIMIT.format(51) + "storage_timeout: 100 ms")
-    until(lambda: limit_of(client) == "51")
+    wait_until(lambda: limit_of(client) == "51")
     assert "restart" not in caplog.text
 
 
@@ -160,13 +147,13 @@ def test_an_error_that_nobody_foresaw_is_logged_once_and_the_next_change_is_pick
     with monkeypatch.context() as patched:
         patched.setattr("wsgi_throttle.engine.load", lambda *_, **__: 1 / 0)
         path.write_text(LIMIT.format(7))
-        until(lambda: client.get("/") is not None and "could not be read" in caplog.text)
+        wait_until(lambda: client.get("/") is not None and "could not be read" in caplog.text)
         for _ in range(20):
             client.get("/")
             time.sleep(0.002)
         assert caplog.text.count("could not be read") == 1
     path.write_text(LIMIT.format(77))
-    until(lambda: limit_of(client) == "77")
+    wait_until(lambda: limit_of(client) == "77")
 
 
 def test_reload_false_turns_it_off(tmp_path: Path) -> None:
@@ -246,7 +233,7 @@ def test_every_request_is_judged_by_one_table_through_20_reloads(
 ) -> None:
     path, client = served
     path.write_text(LIMIT.format(10**9))
-    until(lambda: limit_of(client) == str(10**9))
+    wait_until(lambda: limit_of(client) == str(10**9))
     errors: list[BaseException] = []
     seen: set[str] = set()
     stop = threading.Event()
@@ -269,7 +256,7 @@ def test_every_request_is_judged_by_one_table_through_20_reloads(
             path.write_text("rules: [{path: /, limi")
         else:
             path.write_text(LIMIT.format(10**9 + number))
-            until(lambda wanted=str(10**9 + number): wanted in seen)  # type: ignore[misc]
+            wait_until(lambda wanted=str(10**9 + number): wanted in seen)  # type: ignore[misc]
     stop.set()
     for thread in threads:
         thread.join()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.charges import decision_on
+from wsgi_throttle.cache import Bounded
 from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome
 from wsgi_throttle.http.headers import HEADER_STYLES
 from wsgi_throttle.http.negotiate import MAX_ACCEPT, negotiate
@@ -53,7 +55,7 @@ def answer(
     return responder.too_many_requests(environ(accept, **more), decision or refused(), NOW_S)
 
 
-ANSWERS = {
+ANSWERS: dict[str, Callable[[Responder, dict[str, Any]], Response]] = {
     "429": lambda responder, environ: responder.too_many_requests(environ, refused(), NOW_S),
     "503": lambda responder, environ: responder.unavailable(environ, 3),
     "403": lambda responder, environ: responder.forbidden(environ),
@@ -150,7 +152,7 @@ def test_what_clients_send_is_kept_bounded() -> None:
         accept = f"application/json;n={number}"
         responder.too_many_requests(environ(accept), refused(number * 1_000 + 1), NOW_S)
         responder.unavailable(environ(accept), number + 1)
-    kept = [responder._kinds, responder._refusals, responder._unavailable]
+    kept: list[Bounded[Any, Any]] = [responder._kinds, responder._refusals, responder._unavailable]
     assert all(len(cache) <= cache.most <= 1024 for cache in kept)
 
 

@@ -51,7 +51,8 @@ def errors(value: Any) -> list[str]:
 
 def keys_example() -> str:
     text = (ROOT / "docs" / "keys.md").read_text()
-    return re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[0]
+    example: str = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[0]
+    return example
 
 
 EXAMPLES = {
@@ -139,7 +140,9 @@ BEYOND_A_SCHEMA = {
 """The mistakes that the loader alone finds."""
 
 
-@pytest.mark.parametrize("text", {**EXAMPLES, **ACCEPTED}.values(), ids={**EXAMPLES, **ACCEPTED})
+@pytest.mark.parametrize(
+    "text", [*EXAMPLES.values(), *ACCEPTED.values()], ids=[*EXAMPLES, *ACCEPTED]
+)
 def test_what_can_be_used_is_accepted(text: str) -> None:
     assert errors(parsed(text)) == []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -19,6 +19,12 @@ LIMIT = Limit("sliding-window", 1000, 3_600_000, 1000)
 CHARGES = [Charge("test_sentinel:{all}", LIMIT, 1, True, "rule")]
 
 
+def master_known_to(sentinel: Server) -> dict[str, Any]:
+    state = sentinel.client.sentinel_master(SERVICE)
+    assert isinstance(state, dict)
+    return state
+
+
 class Group(NamedTuple):
     master: Server
     replica: Server
@@ -30,7 +36,7 @@ class Group(NamedTuple):
         return f"redis+sentinel://127.0.0.1:1,127.0.0.1:{self.sentinel.port}/{SERVICE}"
 
     def names_the_replica(self) -> bool:
-        port: int = self.sentinel.client.sentinel_masters()[SERVICE]["port"]
+        port: int = master_known_to(self.sentinel)["port"]
         return port == self.replica.port
 
 
@@ -53,7 +59,8 @@ def group(new_redis: Callable[..., Server]) -> Group:
     sentinel = new_redis(sentinel=True, **directives)
 
     def has_found_all() -> bool:
-        return sentinel.client.sentinel_master(SERVICE)["num-slaves"] == 1
+        replicas: int = master_known_to(sentinel)["num-slaves"]
+        return replicas == 1
 
     eventually(has_found_all, patience_s=30)
     return Group(master, replica, sentinel)

@@ -150,11 +150,12 @@ class TestFlask:
         app.secret_key = KEY
         manager = flask_login.LoginManager(app)
 
-        @manager.user_loader
         def load(user_id: str) -> Any:
             user = flask_login.UserMixin()
             user.id = user_id
             return user
+
+        manager.user_loader(load)
 
         @app.post("/login")
         def login() -> str:

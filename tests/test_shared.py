@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -125,7 +126,7 @@ def test_without_a_folder_it_is_in_shared_memory_named_by_user_and_configuration
 def test_without_shared_memory_it_is_in_the_temporary_folder(
     memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder_module.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     size = MB
     if memory == "missing":
         monkeypatch.setattr(folder_module, "SHARED_MEMORY", str(tmp_path / "none"))
@@ -197,7 +198,7 @@ def test_a_link_in_place_of_a_file_is_not_followed(
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
     """The folder as it is, but read-only, for root too."""
-    command = ["mount", "--bind", folder, folder]
+    command = ["mount", "--bind", str(folder), str(folder)]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount")
     try:
@@ -530,6 +531,7 @@ def test_what_was_set_aside_makes_room_for_the_new_file(
     assert not (disk / "counters" / "data.mdb.aside").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size_bytes", [LEAST_BYTES, 4 * MB], ids="{} bytes".format)
 def test_a_flood_of_new_clients_frees_no_blocked_one(
     size_bytes: int, new: Callable[..., SharedStorage], caplog: pytest.LogCaptureFixture
@@ -564,6 +566,7 @@ def test_expired_clients_make_room_before_live_ones(
     assert warnings_of(caplog) == []
 
 
+@pytest.mark.slow
 def test_records_that_grow_are_counted_as_room_too(new: Callable[..., SharedStorage]) -> None:
     clock = FakeClock(10_000_000)
     storage = new(clock=clock)

@@ -65,7 +65,8 @@ def check(site: str, count: int) -> None:
         for name, path in paths.items()
     ]
     throttle = Throttle(SITES[site](), {"storage": "memory://", "rules": rules})
-    reached, missed = set(), []
+    reached: set[tuple[str, str]] = set()
+    missed: list[tuple[str, str]] = []
     for path in spellings(count):
         ran: list[str] = []
         environ: dict[str, Any] = {

@@ -508,7 +508,12 @@ def test_children_of_a_parent_in_use_count_together(
             start_child(lambda: sum(take(storage, charges).granted for _ in range(15)))
             for _ in range(4)
         ]
-        return sum(result() for result in work)
+        granted = 0
+        for result in work:
+            number = result()
+            assert isinstance(number, int), number  # what a child raised
+            granted += number
+        return granted
 
     threads = [threading.Thread(target=busy) for _ in range(3)]
     for thread in threads:

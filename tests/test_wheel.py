@@ -17,8 +17,9 @@ NOT_SOURCE = (".*", "build", "dist", "*.egg-info", "__pycache__")
 
 def run(*command: object, cwd: Path) -> str:
     arguments = [str(part) for part in command]
-    options = {"cwd": cwd, "capture_output": True, "text": True, "timeout": 300}
-    result = subprocess.run(arguments, check=False, **options)
+    result = subprocess.run(
+        arguments, cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
     assert result.returncode == 0, f"{arguments}\n{result.stdout}\n{result.stderr}"
     return result.stdout
 

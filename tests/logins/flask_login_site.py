@@ -26,9 +26,7 @@ class User(UserMixin):  # type: ignore[misc]
         self.id = name
 
 
-@manager.user_loader
-def load(name: str) -> User:
-    return User(name)
+manager.user_loader(User)
 
 
 @app.post("/login")
@@ -45,11 +43,12 @@ def logout() -> str:
     return "good-bye"
 
 
-@app.get("/export")
-@login_required
 def export() -> str:
     name: str = current_user.id
     return name
+
+
+app.add_url_rule("/export", view_func=login_required(export))
 
 
 application = Throttle(app, "throttle.yaml")

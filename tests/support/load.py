@@ -130,7 +130,7 @@ def get(server: Server, path: str, source: str) -> tuple[int, str]:
 
     :raises ValueError: the answer is none, or a part of one.
     """
-    host, port = server.address
+    host, port = server.host_and_port
     with socket.create_connection((host, port), PATIENCE_S, (source, 0)) as connection:
         connection.sendall(
             f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from struct import unpack
 
 import pytest
 import redis
@@ -72,6 +73,15 @@ def eventually(what: Callable[[], object], patience_s: float = PATIENCE_S) -> No
             error = caught
         assert time.monotonic() < deadline, f"not within {patience_s} s ({error})"
         time.sleep(0.005)
+
+
+def numbers_in(state: bytes | str | None) -> tuple[int, ...]:
+    """What take.lua keeps as the value of a key: numbers of 8 bytes. A key that is not there has
+    none."""
+    if state is None:
+        return ()
+    assert isinstance(state, bytes)
+    return tuple(map(int, unpack(f">{len(state) // 8}d", state)))
 
 
 class Server:

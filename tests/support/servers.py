@@ -85,6 +85,12 @@ class Server:
         self._log.flush()
         return os.pread(self._log.fileno(), 1 << 24, 0).decode(errors="replace")
 
+    @property
+    def host_and_port(self) -> tuple[str, int]:
+        """Of a server that does not listen on a unix socket."""
+        assert not isinstance(self.address, str), self.address
+        return self.address
+
     def connect(self, source: str = "", timeout: float = 30) -> http.client.HTTPConnection:
         """An unopened connection. ``source``: the client's own address, any of 127.0.0.0/8."""
         if isinstance(self.address, str):

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from struct import unpack
 from typing import NamedTuple
 
-from support.load import Answer, Load
+from support.load import RATE, THREADS, Answer, Load
 from support.redis import Server as Redis
+from support.redis import numbers_in
 from support.servers import Server, gunicorn
 
 WORKERS = 4
@@ -81,10 +81,17 @@ class Site:
         """How many workers have become ready so far."""
         return self.server.log.count("worker is ready")
 
-    def load(self, paths: Sequence[str] = PATHS, *, clients: int = 3, **settings: float) -> Load:
+    def load(
+        self,
+        paths: Sequence[str] = PATHS,
+        *,
+        clients: int = 3,
+        rate: float = RATE,
+        threads: int = THREADS,
+    ) -> Load:
         """Of clients that have sent nothing yet."""
         sources = [self._new_client() for _ in range(clients)]
-        return Load(self.server, paths, sources, **settings)
+        return Load(self.server, paths, sources, rate=rate, threads=threads)
 
     def wait_for_all_workers(self, load: Load) -> None:
         """Until each worker that has noticed an outage has seen its end."""
@@ -132,8 +139,7 @@ class Site:
             for path in PATHS:
                 sent = sum((a.path, a.source) == (path, source) for a in load.answers)
                 for key in client.scan_iter(f"throttle:*={path[1:]}:ip:{{ip:{source}}}:*"):
-                    state = client.get(key)
-                    *entries, total = map(int, unpack(f">{len(state) // 8}d", state))
+                    *entries, total = numbers_in(client.get(key))
                     counts = entries[::2]
                     assert total == sum(counts), key
                     assert min(counts) > 0, key

@@ -107,34 +107,44 @@ RULES_IN_USE = (10, 3000)
 
 
 def _rules_in_use(places: Places, storage: str, effort: Effort) -> Growth:
-    """Each request is for any of the rules, of which no two have the same limits; their clients are
-    so many that there are as many counters however many rules there are."""
+    """Each request is for any of the rules, of which each has one path. Their clients are so many
+    that there are as many counters however many rules there are."""
     print(f"\n{f'Rules in use, {storage}':36}{'us a request':>14}")
     few, many = RULES_IN_USE
     found = [Contender("null", requests(clients()), caller(null))]
     apps = []
     for size in RULES_IN_USE:
-        rules = [
-            {
-                "path": path(index, "<name>"),
-                "limits": f"{100_000 + index} per hour; 1000000 per day",
-            }
-            for index in range(size)
-        ]
+        rules = [{"path": f"/in-use/{index}", "limits": AMPLE} for index in range(size)]
         uri = f"shared://{places.shared(f'rules-{size}')}" if storage == "shared" else "memory://"
         app = ours(null, uri, f"rules-{size}", default_limits=None, rules=rules)
         apps.append(app)
         number = many // size
-        for index in range(size):
-            for client in range(number):
-                caller(app)(_visit(index, client))
-        found.append(Contender(str(size), _visits(range(size), number), caller(app), "null"))
+        _visit_all(app, size, number)
+        found.append(Contender(str(size), _visits_in_use(size, number), caller(app), "null"))
     samples = Samples(found, effort)
     for size in RULES_IN_USE:
         print(f"  {size:<34,}{samples.cost_us(str(size)).median:14.2f}")
     for app in apps:
         app.close()
     return Growth(many, samples.ratio(str(many), str(few)))
+
+
+def _visit_all(app: Application, rules: int, number: int) -> None:
+    for index in range(rules):
+        for client in range(number):
+            caller(app)(_visit_in_use(index, client))
+
+
+def _visits_in_use(rules: int, number: int) -> Callable[[int], list[Environ]]:
+    choose = random.Random(0).randrange
+    return lambda count: [_visit_in_use(choose(rules), choose(number)) for _ in range(count)]
+
+
+def _visit_in_use(index: int, client: int) -> Environ:
+    (environ,) = _make_one(1)
+    environ["PATH_INFO"] = f"/in-use/{index}"
+    environ["REMOTE_ADDR"] = address(client)
+    return environ
 
 
 _names = count()

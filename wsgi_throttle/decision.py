@@ -184,6 +184,10 @@ class Decision(_Fields):
         return None if wait_ms >= NEVER_MS else seconds_up(wait_ms)
 
 
+NOTHING_COUNTED = Decision(True, NO_TERMS, (), ())
+"""On a request that may pass although nothing was counted."""
+
+
 def tightest_of(granted: bool, among: Iterable[int], measured: Sequence[Measured]) -> int:
     """Which limit to tell a client of: the longest wait of a refusal; else the least remaining, and
     of these the latest reset. The first one, if they are equal.

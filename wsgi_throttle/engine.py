@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .clock import MONOTONIC, Clock
 from .config import Config, load
-from .decision import NO_TERMS, Decision
+from .decision import NOTHING_COUNTED
 from .errors import ConfigError, StorageError
 from .identity import Environ
 from .log_once import LogOnce
@@ -23,7 +23,6 @@ from .storage.memory import MemoryStorage
 from .storage.refusal_cache import RefusalCache
 from .verdict import Verdict
 
-_NOTHING_COUNTED = Decision(True, NO_TERMS, (), ())
 _PASSING = frozenset({"exempt", "allowed", "granted"})
 
 _new = tuple.__new__  # what a named tuple's own __new__ calls, at half the cost
@@ -106,8 +105,9 @@ class Engine:
                 plan = plan.preflight
             verdict = self._count(plan, environ)
         if verdict[0] in _PASSING:
-            for observer in self._observers if plan.shadowed else self._of_every_request:
-                self._tell(observer, environ, verdict)
+            observers = self._observers if plan.shadowed else self._of_every_request
+            if observers:
+                self._tell(observers, "decided", environ, verdict)
         return verdict
 
     def finish(
@@ -122,18 +122,16 @@ class Engine:
     ) -> None:
         """Tell what became of a request that had passed. To be called once for each, after its
         response or what ended it; see :meth:`.Observer.finished`. Raises nothing."""
-        for observer in self._of_responses:
-            try:
-                observer.finished(
-                    environ,
-                    verdict,
-                    status=status,
-                    headers=headers,
-                    bytes_sent=bytes_sent,
-                    seconds=seconds,
-                )
-            except Exception:  # noqa: BLE001 - as above
-                self._log_failed(f"{type(observer).__name__}.finished failed")
+        self._tell(
+            self._of_responses,
+            "finished",
+            environ,
+            verdict,
+            status=status,
+            headers=headers,
+            bytes_sent=bytes_sent,
+            seconds=seconds,
+        )
 
     @property
     def retry_after_s(self) -> int:
@@ -143,15 +141,16 @@ class Engine:
     def _told(self, environ: Environ, verdict: Verdict) -> Verdict:
         """The verdict on a request that may not pass, after all observers were told of it."""
         if verdict[0] not in _PASSING:
-            for observer in self._observers:
-                self._tell(observer, environ, verdict)
+            self._tell(self._observers, "decided", environ, verdict)
         return verdict
 
-    def _tell(self, observer: Observer, environ: Environ, verdict: Verdict) -> None:
-        try:
-            observer.decided(environ, verdict)
-        except Exception:  # noqa: BLE001 - what an observer does is nothing to the client
-            self._log_failed(f"{type(observer).__name__}.decided failed")
+    def _tell(self, observers: Iterable[Observer], event: str, *told: Any, **more: Any) -> None:
+        """Call this method of each of them. What an observer raises is nothing to the client."""
+        for observer in observers:
+            try:
+                getattr(observer, event)(*told, **more)
+            except Exception:  # noqa: BLE001 - whatever it is, it is logged
+                self._log_failed(f"{type(observer).__name__}.{event} failed")
 
     def _count(self, plan: Plan, environ: Environ) -> Verdict:
         if self._counts_alone:
@@ -191,7 +190,7 @@ class Engine:
                 return Verdict("refused", plan, decision, "local", rule)
             except Exception:  # noqa: BLE001 - as above
                 self._log_failed("counting in this process failed too, and the request may pass")
-        return Verdict("granted", plan, _NOTHING_COUNTED)
+        return Verdict("granted", plan, NOTHING_COUNTED)
 
     def _warn_of_processes(self, environ: Environ) -> None:
         self._counts_alone = False
@@ -239,7 +238,7 @@ class Engine:
             _log.error(
                 "the old rules stay in force, since the changed file has mistakes:\n%s", error
             )
-            self._tell_reloaded(error.mistakes)
+            self._tell(self._observers, "reloaded", error.mistakes)
             return
         except Exception:  # noqa: BLE001 - nothing may end the thread before it has said so
             _log.exception("the old rules stay in force: the changed file could not be read")
@@ -254,7 +253,7 @@ class Engine:
         self._table = self._table_of(config)
         self._storage.clear()
         _log.info("the rules of %s are in force", config.source)
-        self._tell_reloaded(config.diagnostics)
+        self._tell(self._observers, "reloaded", config.diagnostics)
 
     def _table_of(self, config: Config) -> RuleTable:
         return RuleTable(config, self._storage.prepare, is_observed=bool(self._of_every_request))
@@ -272,18 +271,8 @@ class Engine:
 
     def _storage_changed(self, failed: bool, cause: str) -> None:
         self._storage.clear()
-        for observer in self._observers:
-            try:
-                observer.storage_changed(repr(self._breaker), failed=failed, cause=cause)
-            except Exception:  # noqa: BLE001 - as above
-                self._log_failed(f"{type(observer).__name__}.storage_changed failed")
-
-    def _tell_reloaded(self, diagnostics: Sequence[Any]) -> None:
-        for observer in self._observers:
-            try:
-                observer.reloaded(diagnostics)
-            except Exception:  # noqa: BLE001 - as above
-                self._log_failed(f"{type(observer).__name__}.reloaded failed")
+        name = repr(self._breaker)
+        self._tell(self._observers, "storage_changed", name, failed=failed, cause=cause)
 
 
 def _log_mistakes(config: Config) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from ..cache import Bounded
-from ..decision import NO_TERMS, Charge, Decision, Limit, Take, Term, Terms
+from ..decision import NOTHING_COUNTED, Charge, Decision, Limit, Take, Term, Terms
 from ..http.responder import Responder
 from ..identity import Environ, Key, KeyFunction, Networks
 from .model import Rule
@@ -133,10 +133,7 @@ def _nothing_to_count(
     buckets: tuple[str, ...], costs: Sequence[int] | None = None, look: bool = False
 ) -> Decision:
     """Takes what a request without any terms is charged, for which no storage is asked."""
-    return _NOTHING_COUNTED
-
-
-_NOTHING_COUNTED = Decision(True, NO_TERMS, (), ())
+    return NOTHING_COUNTED
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
@@ -322,6 +323,18 @@ def test_a_long_path_takes_no_more_steps_than_a_short_one(separator: str) -> Non
             taken = steps(partial(found.match, "GET", path))
             # less than one for sixteen characters
             assert taken / SIBLINGS < LENGTH / 16, (rules[0], path[:80])
+
+
+def test_a_path_is_split_no_deeper_than_the_rules() -> None:
+    matcher = Matcher([(Route.parse(rule), (), 0) for rule in ("/ab/<name>/cd", "/ab/<path:rest>")])
+    path = "/ab" * (LENGTH // 3)
+    tracemalloc.start()
+    try:
+        assert matcher.match("GET", path) == (0, {"rest": path.removeprefix("/ab/")})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 * LENGTH  # 16 times as much if it were split at every slash
 
 
 def test_no_regular_expression_can_match_a_text_in_two_ways(

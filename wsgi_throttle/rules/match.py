@@ -101,7 +101,7 @@ class _Node:
 
     def finish(self) -> None:
         """Make ready to find, when all rules were added."""
-        for below in (*self._static.values(), *self._dynamic.values()):
+        for below in self._below():
             below.finish()
         if "" in self._static:  # rules that end with a slash
             self._ends += self._static[""]._ends
@@ -123,6 +123,13 @@ class _Node:
             fitting.sort(key=lambda ranked: ranked[0])
             self._steps[beginning] = tuple(step for _, step in fitting)
         self._always = self._steps.get("", ()) if self._lengths in ((), (0,)) else None
+
+    def depth(self) -> int:
+        """How many parts the longest rule below has."""
+        return max((1 + below.depth() for below in self._below()), default=0)
+
+    def _below(self) -> tuple[_Node, ...]:
+        return (*self._static.values(), *self._dynamic.values())
 
     def find(
         self, method: str, parts: Sequence[str], at: int, values: tuple[str, ...]
@@ -205,6 +212,7 @@ class Matcher:
             if not route.names:
                 self._exact[route.text] = (*self._exact.get(route.text, ()), end)
         self._root.finish()
+        self._depth = self._root.depth()
 
     def match(self, method: str, path: str) -> tuple[int, Mapping[str, str]] | None:
         """What was to be returned for the pattern that wins, and its variables as text.
@@ -215,5 +223,6 @@ class Matcher:
         for methods, endpoint, _ in self._exact.get(path, ()):
             if methods is None or method in methods:
                 return endpoint, {}
-        parts = path.lstrip("/").split("/") if path else []
+        # What lies deeper than every rule is left as one part: a path may have thousands.
+        parts = path.lstrip("/").split("/", self._depth) if path else []
         return self._root.find(method, parts, 0, ())

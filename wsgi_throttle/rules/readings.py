@@ -30,7 +30,7 @@ def readings(path_info: str) -> tuple[str, ...]:
     """
     if _is_plain(path_info):
         return (path_info[:-1] or "/",) if path_info[-1] == "/" else (path_info,)
-    path = valid = "/" + _SLASHES.sub("/", path_info).strip("/")
+    path = valid = _merged(path_info)
     if not path.isascii():
         raw = path.encode("latin-1", "replace")
         path = valid = raw.decode("utf-8", "replace")
@@ -50,12 +50,11 @@ def _is_plain(path: str) -> bool:
     """Whether a path can be read in one way only: visible ASCII, no empty segment but at its end,
     and none that begins with a dot."""
     return (
-        path.isascii()
-        and path.isprintable()
-        and " " not in path
-        and "/." not in path
+        path[:1] == "/"
+        and path.isascii()
         and "//" not in path
-        and path[:1] == "/"
+        and "/." not in path
+        and not _has_edges(path)
     )
 
 
@@ -70,35 +69,42 @@ def _other_readings(path: str, valid: str) -> Iterator[str]:
 
     :param valid: the path without the bytes that are not UTF-8.
     """
-    segments = valid.split("/")
-    has_edges = _has_edges(path)
-    stripped = _stripped(segments, valid) if has_edges else segments
-    if has_edges:
-        yield _joined(stripped)
-    has_dots = "." in stripped or ".." in stripped
+    stripped = segments = valid.split("/")
+    stripped_path = valid
+    if _has_edges(valid):
+        stripped, stripped_path = _stripped(segments)
+        yield stripped_path
+    has_dots = _has_dots(stripped_path)
     if has_dots:
         # A segment of which nothing is left is still one that a ".." takes away.
         yield _resolved(stripped)
     if _has_dots(path):
         yield _resolved(path.split("/"))
     if valid is not path:
-        yield _joined(segments)
+        yield _merged(valid)
     if has_dots and "" in stripped[1:]:
         yield _resolved([segment for segment in stripped if segment])
-    if has_edges:
+    if stripped is not segments:
         if valid is not path:
-            yield _joined(_stripped(path.split("/"), path))
+            yield _stripped(path.split("/"))[1]
         if has_dots:
             yield _resolved(segments)
 
 
-def _stripped(segments: list[str], path: str) -> list[str]:
-    """The segments of a path without what is in _EDGES at their ends."""
+def _merged(path: str) -> str:
+    """A path in which repeated slashes are one, and one at the end is none."""
+    return "/" + (_SLASHES.sub("/", path) if "//" in path else path).strip("/")
+
+
+def _stripped(segments: list[str]) -> tuple[list[str], str]:
+    """The segments without what is in _EDGES at their ends, and the path that they make."""
     # White space alone is stripped much faster than a set of characters.
-    without_space = map(str.strip, segments)
+    stripped = list(map(str.strip, segments))
+    path = _joined(stripped)
     if path.isprintable():
-        return list(without_space)
-    return [each if each.isprintable() else each.strip(_EDGES) for each in without_space]
+        return stripped, path
+    stripped = [segment.strip(_EDGES) for segment in stripped]
+    return stripped, _joined(stripped)
 
 
 def _resolved(segments: list[str]) -> str:
@@ -106,11 +112,13 @@ def _resolved(segments: list[str]) -> str:
     kept: list[str] = []
     for segment in segments:
         if segment == "..":
-            del kept[-1:]
+            if kept:
+                kept.pop()
         elif segment != ".":
             kept.append(segment)
     return _joined(kept)
 
 
 def _joined(segments: list[str]) -> str:
+    """The path of segments, of which empty ones do not count."""
     return "/" + "/".join(filter(None, segments))

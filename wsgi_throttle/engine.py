@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .body_last import BodyLast, Pending
 from .clock import MONOTONIC, Clock
 from .config import Config, load
 from .decision import NOTHING_COUNTED
@@ -24,6 +25,8 @@ from .storage.refusal_cache import RefusalCache
 from .verdict import Verdict
 
 _PASSING = frozenset({"exempt", "allowed", "granted"})
+
+_DEFECT = "counting failed, and the request is treated as on_storage_error says"
 
 _new = tuple.__new__  # what a named tuple's own __new__ calls, at half the cost
 
@@ -103,7 +106,8 @@ class Engine:
         else:
             if plan.preflight and _is_preflight(environ):
                 plan = plan.preflight
-            verdict = self._count(plan, environ)
+            count = self._count_body_last if plan.needs_body else self._count
+            verdict = count(plan, environ)
         if verdict[0] in _PASSING:
             observers = self._observers if plan.shadowed else self._of_every_request
             if observers:
@@ -162,12 +166,28 @@ class Engine:
         except StorageError:
             return self._told(environ, self._without_storage(plan, charged))
         except Exception:  # noqa: BLE001 - a mistake of ours must not be a client's 500
-            self._log_failed("counting failed, and the request is treated as on_storage_error says")
+            self._log_failed(_DEFECT)
             return self._told(environ, self._without_storage(plan, charged))
         if decision[0]:
             return _new(Verdict, ("granted", plan, decision, "storage", None))
         rule = plan.refusing_rule(decision)
         return self._told(environ, _new(Verdict, ("refused", plan, decision, "storage", rule)))
+
+    def _count_body_last(self, plan: Plan, environ: Environ) -> Verdict:
+        """The same where a key is in the body, which is read after all else was asked."""
+        if self._counts_alone:
+            self._warn_of_processes(environ)
+        request = Pending(plan, environ)
+        try:
+            decision, counted_by = self._body_last.count(request)
+        except Exception as error:  # noqa: BLE001 - as above
+            if not isinstance(error, StorageError):
+                self._log_failed(_DEFECT)
+            return self._told(environ, self._without_storage(plan, request.charged))
+        if decision.granted:
+            return Verdict("granted", plan, decision, counted_by)
+        rule = plan.refusing_rule(decision)
+        return self._told(environ, Verdict("refused", plan, decision, counted_by, rule))
 
     def _without_storage(
         self, plan: Plan, charged: tuple[Statement, tuple[str, ...]] | None
@@ -267,6 +287,7 @@ class Engine:
             clock=self._clock,
         )
         self._storage = RefusalCache(self._breaker, clock=self._clock)
+        self._body_last = BodyLast(self._storage, self._local, config.storage_timeout_s)
         self._counts_alone = self._storage.reach == "process"
 
     def _storage_changed(self, failed: bool, cause: str) -> None:

@@ -32,6 +32,8 @@ class Config(RuleSet):
     opened_storage: Storage | None = field(default=None, compare=False, repr=False)
     """The storage itself, which connects to nothing before it is used; None where the URI has a
     mistake."""
+    storage_timeout_s: float = 0.1
+    """The longest a request waits for the storage to be reached, and again for its answer."""
     reload: bool = True
     start_options: Mapping[str, object] = field(default_factory=dict, repr=False)
     """The values of the options that are read at start only."""
@@ -91,6 +93,7 @@ def build_config(top: Options, path: Path | None) -> Config:
         namespace=top["namespace"],
         mode=top["mode"],
         on_storage_error=top["on_storage_error"],
+        storage_timeout_s=top["storage_timeout"] / 1000,
         reload=top["reload"],
         application_limits=builder.limits(top, "application_limits", application),
         default_limits=default_limits,

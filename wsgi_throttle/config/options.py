@@ -158,7 +158,7 @@ TOP_LEVEL = (
         "form_max_bytes",
         integer(1, 1 << 24),
         Identity.form_max_bytes,
-        "the longest body that a `form:` key reads",
+        "the longest body that a `form:` or `json:` key reads",
     ),
     Option("responses", mapping(RESPONSES), None, "headers and bodies", "below"),
     Option(

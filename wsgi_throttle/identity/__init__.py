@@ -17,6 +17,7 @@ from .keys import (
     client_address,
     is_client_controlled,
     key_function,
+    needs_body,
     preflight_key,
 )
 from .session import Session, user_reader
@@ -48,6 +49,7 @@ __all__ = [
     "is_header_name",
     "key_function",
     "load_hook",
+    "needs_body",
     "parse_network",
     "preflight_key",
     "read_networks",

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from ..decision import Limit
 from ..errors import Diagnostic
-from ..identity import is_client_controlled
+from ..identity import is_client_controlled, needs_body
 from ..limits import describe
 from .model import Location, Rule, RuleLimit, RuleSet
 from .patterns import Pattern, too_many
@@ -156,8 +156,32 @@ def _unreachable(checked: Checked) -> Iterator[Finding]:
 
 
 def _client_controlled(checked: Checked) -> Iterator[Finding]:
+    for subject, names in _chosen_by_clients(checked):
+        if not needs_body(names):
+            yield Finding(
+                subject,
+                f"nothing is counted but by what the client chooses ({', '.join(names)}), so that "
+                f"each new value has a new allowance: {_BY_IP}",
+            )
+
+
+def _body_key_alone(checked: Checked) -> Iterator[Finding]:
+    for subject, names in _chosen_by_clients(checked):
+        if needs_body(names):
+            yield Finding(
+                subject,
+                f"the limit by {', '.join(names)} stands alone: each new value has a new "
+                "allowance, and all bodies that cannot be read have one together, which one client "
+                f"can use up for everybody: {_BY_IP}",
+            )
+
+
+_BY_IP = "add a limit by ip beside it, {limit: 100 per minute, key: ip}"
+
+
+def _chosen_by_clients(checked: Checked) -> Iterator[tuple[Rule | str, list[str]]]:
     """Where these limits, and those of the application, hold nobody back who sends another value
-    each time."""
+    each time; and the keys of those values."""
     config = checked.config
     subjects: list[tuple[Rule | str, Sequence[RuleLimit]]] = [
         (rule, rule.limits) for rule in checked.rules
@@ -173,13 +197,7 @@ def _client_controlled(checked: Checked) -> Iterator[Finding]:
             for limit in (*limits, *config.application_limits)
         ]
         if limits and all(parts):
-            names = ", ".join(dict.fromkeys(part for chosen in parts for part in chosen))
-            yield Finding(
-                subject,
-                f"nothing is counted but by what the client chooses ({names}), so that each new "
-                "value has a new allowance: add a limit by ip beside it, "
-                "{limit: 100 per minute, key: ip}",
-            )
+            yield subject, list(dict.fromkeys(part for chosen in parts for part in chosen))
 
 
 def _nothing_limited(checked: Checked) -> Iterator[Finding]:
@@ -210,6 +228,7 @@ WARNINGS: dict[str, Check] = {
     "rules-overlap": _overlaps,
     "limit-unreachable": _unreachable,
     "client-controlled-key": _client_controlled,
+    "body-key-alone": _body_key_alone,
     "nothing-limited": _nothing_limited,
     "client-ip": _client_ip,
     "not-enforced": _not_enforced,

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, TypeAlias
 from ..cache import Bounded
 from ..decision import NOTHING_COUNTED, Charge, Decision, Limit, Take, Term, Terms
 from ..http.responder import Responder
-from ..identity import Environ, Key, KeyFunction, Networks
+from ..identity import Environ, Key, KeyFunction, Networks, PathArgs
+from ..storage.look import Look
 from .model import Rule
 
 Prepare: TypeAlias = Callable[[Terms], Take]
@@ -39,6 +40,8 @@ class Counter:
     key_types: tuple[str, ...]
     key: KeyFunction
     limits: tuple[CounterLimit, ...]
+    needs_body: bool = False
+    """The key is in the body of the request."""
 
     def bucket(self, key: str) -> str:
         """Whose counter it is for a client with this key; :func:`key_in` is its reverse."""
@@ -63,6 +66,11 @@ class Part:
     """What they are charged where the rule's ``when`` does not hold."""
     path_args: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def needs_body(self) -> bool:
+        """Some requests have a key in their body."""
+        return any(counter.needs_body for counter in (*self.counters, *self.otherwise))
+
     def applicable(self, environ: Environ) -> tuple[Counter, ...]:
         """The counters for this request, by the rule's own conditions."""
         if self.rule is None:
@@ -75,13 +83,17 @@ class Part:
 class Statement:
     """Terms that are prepared: all that is to be known to charge any client by them."""
 
-    __slots__ = ("fallback", "take", "terms")
+    __slots__ = ("fallback", "local_look", "look", "take", "terms")
 
     def __init__(self, terms: Terms, take: Take) -> None:
         self.terms = terms
         self.take = take
         self.fallback: Take | None = None
         """Charges them while the storage has an outage. Its owner's to prepare when one begins."""
+        self.look: Look | None = None
+        self.local_look: Look | None = None
+        """Look whether they would be refused, where a body is still to be read. Its owner's to
+        prepare, in the storage and for an outage."""
 
 
 class Statements:
@@ -161,9 +173,11 @@ class Plan:
     is_prejudged: bool
     """There is something to ask before anything is counted: the path is too long, or there are
     lists of addresses to look the client up in."""
+    needs_body: bool
+    """A key may be in the body of the request, which is then read after all else was asked."""
     is_special: bool
-    """There is more to do than to count: something to ask before, a shadow rule or another observer
-    to tell, or nothing is counted at all."""
+    """There is more to do than to count: something to ask before, a body to read, a shadow rule or
+    another observer to tell, or nothing is counted at all."""
     preflight: Plan | None
     """The plan of a CORS preflight, which has the same rules and counters of its own. None where it
     counts as any request does: the method is not OPTIONS, or a rule names it."""
@@ -206,6 +220,13 @@ class Plan:
         """The rule that says to deny while nothing can be counted; None where no rule does."""
         denying = (rule for rule in self.rules if rule.on_storage_error == "deny")
         return min(denying, key=lambda rule: rule.index, default=None)
+
+    def counters_for(self, environ: Environ) -> list[tuple[Counter, PathArgs]]:
+        """The counters for this request, by the rules' own conditions, with what their keys are to
+        know of the path."""
+        return [
+            (counter, part.path_args) for part in self.parts for counter in part.applicable(environ)
+        ]
 
     def statement_for(self, environ: Environ) -> tuple[Statement, tuple[str, ...]]:
         """How this request is to be charged, and on which buckets."""

@@ -237,6 +237,7 @@ class RuleTable:
             and (not shadows or (len(shadows) == 1 and self._enforce))
             and not any(part.rule and (part.rule.skip or part.rule.when) for part in parts)
         )
+        needs_body = any(part.needs_body for part in parts)
         statements = self._statements
         is_prejudged = self._enforce and self._has_lists(rules)
         is_exempt = not any(part.counters for part in parts)
@@ -256,7 +257,9 @@ class RuleTable:
             shadowed=is_shadowed,
             allow=tuple(found.rule.allow if found.rule else None for found in charged),
             is_prejudged=is_prejudged,
+            needs_body=needs_body,
             is_special=self._is_observed
+            or needs_body
             or is_prejudged
             or is_exempt
             or is_shadowed

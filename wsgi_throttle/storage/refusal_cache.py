@@ -14,6 +14,7 @@ from ..clock import MONOTONIC, MS, Clock
 from ..decision import NEVER_MS, Charge, Decision, Measured, Take, Terms
 from . import Storage
 from .fork import ForkLock
+from .look import Look, prepare_look
 
 LONGEST_NS = 1_000_000_000
 """After how long the storage is asked again at the latest, so that a reset, a failover or an edit
@@ -101,6 +102,25 @@ class RefusalCache:
             return decision
 
         return take
+
+    def prepare_look(self, terms: Terms) -> Look:
+        """As the storage's, but that a refusal which is remembered is not asked for again."""
+        ask = prepare_look(self._storage, terms)
+        clock, refusals = self._clock, self._refusals
+        enforced = [terms[index] for index in terms.enforced]
+
+        def look(buckets: tuple[str, ...]) -> Decision | None:
+            now_ns = clock()
+            for bucket, limit, cost, _, _ in enforced if refusals else ():
+                refusal = refusals.get((buckets[bucket], limit.tag, cost))
+                if refusal and now_ns < refusal.until_ns:
+                    return _reply(refusal, terms, buckets, None, now_ns)
+            decision = ask(buckets)
+            if decision:
+                self._remember(decision, now_ns)
+            return decision
+
+        return look
 
     def reset(self, charges: Sequence[Charge]) -> None:
         """See :class:`.Storage`."""

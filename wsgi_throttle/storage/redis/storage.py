@@ -10,6 +10,7 @@ from time import monotonic
 from ...decision import Charge, Decision, Take, Terms
 from ...errors import StorageError
 from ..fork import ForkLock
+from ..patience import shared_deadline
 from .address import MAX_CONNECTIONS, Connect, parse
 from .pool import Connection, ConnectionPool
 from .resp import Script, TakeCommand, bulk, decision, delete
@@ -118,6 +119,9 @@ class RedisStorage:
         connections = self._connections or self._first_connections()
         connection = connections.borrow()
         deadline = monotonic() + self._timeout_s
+        shared = shared_deadline.get()
+        if shared is not None and shared < deadline:
+            deadline = shared
         try:
             line = connection.ask(command, deadline)
             if unknown_script and line.startswith(b"-NOSCRIPT"):

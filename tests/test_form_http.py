@@ -48,7 +48,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         for case in range(100)
     )
     rules += (
-        "  - {path: /echo/guarded, limits: [2 per minute, {limit: 5 per minute, key: form:email}]}\n"
+        "  - path: /echo/guarded\n"
+        "    limits: [2 per minute, {limit: 5 per minute, key: 'form:email'}]\n"
         "  - path: /echo/everything\n"
         "    limits:\n"
         "      - 100 per minute\n"

@@ -443,6 +443,12 @@ def test_an_enforced_rule_and_its_shadow_may_have_one_path() -> None:
             "(cookie:c, query:q), so",
         ),
         ([rule("/a", key=["ip", "form:email"])], {}, "add a limit by ip beside it"),
+        ([rule("/a", key="json:a.b")], {}, "the limit by json:a.b stands alone: each new value"),
+        (
+            [rule("/a", limits=["1/s", {"limit": "9/h", "key": "cookie:c"}], key="form:f")],
+            {},
+            "the limit by form:f, cookie:c stands alone",
+        ),
         ([rule("/u/<id>", key="path:id")], {}, "rules[0]: nothing is counted but by"),
         ([rule("/a", key="environ:HTTP_X_TEAM")], {}, "(environ:HTTP_X_TEAM)"),
         ([rule("/a", key="environ:QUERY_STRING")], {}, "(environ:QUERY_STRING)"),
@@ -479,6 +485,7 @@ rules:
 - {path: /u/<name>, limits: 1/s}
 -  {path: /u/<uuid:id>, limits: 1/s}
 - {path: /a, limits: 5/s, key: cookie:c}
+- {path: /b, limits: 5/s, key: "json:user.email"}
 """
     )
     config = load(path)

@@ -1,7 +1,8 @@
-"""One small site behind the routers of several frameworks, to learn which paths reach its views.
+"""The same small site for the routers of several frameworks, to find out which paths reach its
+views.
 
-Each view adds its name to the list that the environ has at RAN, and answers 200. Views are named
-as the keys of PATHS, which are also the names of the rules that limit them.
+Each view appends its name to the list ``environ[RAN]``, and answers 200. The names of the views are
+the keys of PATHS, which are also the names of the rules that limit them.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ PATHS = {
     "item": "/items/<int:id>",
     "file": "/files/<path:name>/raw",
 }
-"""As rules write them."""
+"""Each view's path, as a rule writes it."""
 
 OTHER_NUMBERS = {"bottle": "/items/<int(signed=True):id>", "falcon": "/items/<id>"}
-"""The rule for ``item`` where the framework's own converter takes more than digits for a number:
-Bottle a minus, and Falcon whatever ``int()`` does."""
+"""The path of ``item`` for frameworks whose own converter takes more than digits for a number:
+Bottle takes a minus, and Falcon everything that ``int()`` does."""
 
 NAMES = tuple(PATHS)
 
@@ -49,14 +50,14 @@ def flask_site() -> WSGI:
 
 
 class DjangoSite:
-    """What ROOT_URLCONF names."""
+    """The module that ROOT_URLCONF names."""
 
     urlpatterns: list[Any]
     handler404: Any
 
 
 def django_site() -> WSGI:
-    """Both kinds of its patterns. The path in a regular expression often ends in ``$``."""
+    """With both kinds of Django's patterns. Its regular expressions end in ``$``, as many do."""
     from django.http import HttpResponse
     from django.test.utils import override_settings
     from django.urls import path, re_path
@@ -123,7 +124,7 @@ def bottle_site() -> WSGI:
 
 def pyramid_site() -> WSGI:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what they import is deprecated: cgi, pkg_resources
+        warnings.simplefilter("ignore")  # they import the deprecated cgi and pkg_resources
         from pyramid.config import Configurator
         from pyramid.exceptions import URLDecodeError
         from pyramid.response import Response
@@ -145,7 +146,7 @@ def pyramid_site() -> WSGI:
     def app(environ: dict[str, Any], start_response: WSGI) -> Any:
         try:
             return application(environ, start_response)
-        except URLDecodeError:  # which it leaves to the server
+        except URLDecodeError:  # Pyramid does not answer it itself
             start_response("400 Bad Request", [("Content-Type", "text/plain")])
             return [b""]
 
@@ -172,9 +173,9 @@ def werkzeug_site() -> WSGI:
 
 
 def re_site(read: Callable[[str], str] = str) -> WSGI:
-    """What people write by hand: expressions that end in ``$``.
+    """A router as people write it by hand: regular expressions that end in ``$``.
 
-    :param read: what they match, from PATH_INFO; by default as it comes.
+    :param read: makes of PATH_INFO the text that they match; by default the same text.
     """
     expressions = [
         r"^/login$",
@@ -199,12 +200,12 @@ def re_site(read: Callable[[str], str] = str) -> WSGI:
 
 
 def resolving_site() -> WSGI:
-    """With the dots resolved before."""
+    """The same, after ``.`` and ``..`` in the path were resolved."""
     return re_site(lambda path: normpath(path.encode("latin-1").decode(errors="replace")))
 
 
 def stripping_site() -> WSGI:
-    """With white space stripped from every segment before."""
+    """The same, after white space was stripped from every segment."""
 
     def read(path: str) -> str:
         segments = path.encode("latin-1").decode(errors="ignore").split("/")

@@ -1,4 +1,4 @@
-"""Charging a storage by lists of charges, as tests write them."""
+"""Lets tests charge a storage by plain lists of charges."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from wsgi_throttle.storage import Storage
 
 
 def take(storage: Storage, charges: Iterable[Charge]) -> Decision:
-    """What the storage says of these charges. The terms are prepared anew each time."""
+    """Charge the storage in one step. The terms are prepared anew each time."""
     terms, buckets = Terms.of(charges)
     return storage.prepare(terms)(buckets)
 
 
 def decision_on(granted: bool, charges: Iterable[Charge], outcomes: Iterable[Outcome]) -> Decision:
-    """As a storage that found these outcomes would make it."""
+    """The decision of a storage that found these outcomes, one for each charge."""
     terms, buckets = Terms.of(charges)
     return Decision(granted, terms, buckets, [(*outcome,) for outcome in outcomes])

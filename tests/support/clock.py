@@ -1,4 +1,4 @@
-"""A clock that the test moves."""
+"""A clock that a test sets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from wsgi_throttle.clock import MS, SECOND
 
 
 class FakeClock:
-    """See :data:`wsgi_throttle.clock.Clock`. Starts at ``now_ms``, and stands still until told."""
+    """A :data:`wsgi_throttle.clock.Clock` that stands still until the test sets it."""
 
     def __init__(self, now_ms: float = 1_000_000) -> None:
         self.now_ns = int(now_ms * MS)
@@ -16,7 +16,7 @@ class FakeClock:
 
     @property
     def now_ms(self) -> int:
-        """Whole milliseconds. May be set back."""
+        """In whole milliseconds, rounded down. The clock may be set back."""
         return self.now_ns // MS
 
     @now_ms.setter

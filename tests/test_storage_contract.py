@@ -1,7 +1,7 @@
-"""What every storage promises. A new one earns its place by a line in STORAGES.
+"""What every storage promises. A new storage is tested by adding a line to STORAGES.
 
-Clocks are the storages' own, so that windows are either so long that nothing leaves them, or so
-short that a test may wait for their end.
+Storages use their own clocks here. So windows are either so long that nothing leaves them during a
+test, or so short that a test can wait for their end.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ STORAGES: dict[str, Callable[[pytest.FixtureRequest, Path], str]] = {
     "shared": lambda request, folder: f"shared://{folder}?size=1mb",
     **{name: _uri_of(program) for name, program in programs().items()},
 }
-"""How each is named. All but memory are shared by processes."""
+"""Every storage, by the name that the tests use. Processes share all of them except memory."""
 
 _buckets = count()
 
 pytestmark = pytest.mark.filterwarnings(
-    # Forking with threads is what is tested.
+    # A fork while threads run, which Python warns about, is what is tested.
     "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning"
 )
 
@@ -116,7 +116,7 @@ def test_as_many_fit_as_the_limit_says(storage: Storage, bucket: str, strategy: 
 
 @every_strategy
 def test_clients_of_the_same_terms_are_counted_apart(storage: Storage, strategy: str) -> None:
-    """As the rules have them charged: all clients share the terms, each has its own buckets."""
+    """Charge as the rules do: all clients share the terms, and each has buckets of its own."""
     both = [limit(2, strategy=strategy), limit(5, strategy=strategy)]
     terms = Terms(
         [
@@ -201,7 +201,7 @@ def test_it_fits_after_the_wait_and_not_before(
     while (decision := take(storage, charges)).granted:
         assert time.monotonic() < deadline
     told = time.monotonic() + decision.outcomes[0].wait_ms / 1000
-    # The storage's clock has whole milliseconds, and another one may run a little apart.
+    # The storage's clock has whole milliseconds, and may differ a little from this process's.
     asked = time.monotonic()
     while not take(storage, charges).granted:
         assert asked < told + 0.003
@@ -336,7 +336,8 @@ def test_many_limits_of_one_bucket(storage: Storage, bucket: str) -> None:
 
 
 def test_a_decision_holds_nothing_of_the_storage(storage: Storage, bucket: str) -> None:
-    """It reaches the application, which may keep it, compare it and send it elsewhere."""
+    """The application gets the decision, and may keep it, compare it, or send it to another
+    process."""
     for enforce in (True, False):
         charges = [charge(bucket, limit(3)), charge(new_bucket(), limit(2), enforce=enforce)]
         decision = take(storage, charges)
@@ -487,7 +488,7 @@ def test_a_forked_child_goes_on_where_the_parent_was(storage: Storage, bucket: s
     take(storage, charges)
     child = in_child(lambda: [take(storage, charges).granted for _ in range(5)])
     assert child == [True] * 4 + [False]
-    assert take(storage, []).granted  # the parent's own is unharmed
+    assert take(storage, []).granted  # the parent's storage still works
 
 
 @between_processes
@@ -511,7 +512,7 @@ def test_children_of_a_parent_in_use_count_together(
         granted = 0
         for result in work:
             number = result()
-            assert isinstance(number, int), number  # what a child raised
+            assert isinstance(number, int), number  # otherwise it is what a child has raised
             granted += number
         return granted
 
@@ -564,7 +565,7 @@ def in_child(work: Callable[[], object]) -> object:
 
 
 def start_child(work: Callable[[], object]) -> Callable[[], object]:
-    """Do the work in a forked child. Return what waits for its result."""
+    """Run the work in a forked child. Return a function that waits for its result."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

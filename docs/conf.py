@@ -6,11 +6,11 @@ in the built pages and where the repository is browsed.
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from importlib import metadata
 from typing import Any
 
 project = "wsgi_throttle"
-release = version("wsgi-throttle")
+release = metadata.version("wsgi-throttle")
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 
 root_doc = "README"
@@ -21,6 +21,7 @@ highlight_language = "none"
 autodoc_member_order = "bysource"
 html_title = f"{project} {release}"
 html_show_copyright = False
+html_theme_options = {"page_width": "1200px", "body_max_width": "none", "sidebar_width": "250px"}
 
 CONTENTS = """
 ```{toctree}
@@ -37,11 +38,19 @@ CHANGELOG
 """What README.md has in the built pages only: every page of docs/ is found by itself."""
 
 
+def add_contents(app: Any, page: str, source: list[str]) -> None:
+    if page == root_doc:
+        source[0] += CONTENTS
+
+
+def drop_aliases(*arguments: Any) -> None:
+    """Leave out what Python itself says of a named tuple's field that has no docstring."""
+    lines: list[str] = arguments[-1]
+    if lines[:1] and lines[0].startswith("Alias for field number"):
+        lines[:] = []
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
-
-    def add_contents(app: Any, page: str, source: list[str]) -> None:
-        if page == root_doc:
-            source[0] += CONTENTS
-
     app.connect("source-read", add_contents)
+    app.connect("autodoc-process-docstring", drop_aliases)

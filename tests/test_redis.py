@@ -295,24 +295,24 @@ def test_a_restarted_server_is_found_again(new_redis: Callable[..., Server]) -> 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle parent", "parent amid a take"])
 def test_a_forked_child_and_its_parent_read_their_own_replies(busy: bool, server: Server) -> None:
     storage = storage_of(server)
-    parents, childs = charges_of(hourly(1000)), charges_of(hourly(500))
+    of_parent, of_child = charges_of(hourly(1000)), charges_of(hourly(500))
 
     def counts_down(charges: list[Charge], first: int) -> bool:
         seen = [take(storage, charges).outcomes[0].remaining for _ in range(200)]
         return seen == list(range(first, first - 200, -1))
 
-    assert counts_down(parents, 999)
+    assert counts_down(of_parent, 999)
     with ThreadPoolExecutor(1) as pool:
         if busy:
-            meanwhile = pool.submit(counts_down, parents, 799)
+            meanwhile = pool.submit(counts_down, of_parent, 799)
         child = os.fork()
         if not child:
-            os._exit(0 if counts_down(childs, 499) else 1)
+            os._exit(0 if counts_down(of_child, 499) else 1)
         if not busy:
-            meanwhile = pool.submit(counts_down, parents, 799)
+            meanwhile = pool.submit(counts_down, of_parent, 799)
         assert meanwhile.result(PATIENCE_S)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert counts_down(parents, 599)
+    assert counts_down(of_parent, 599)
     storage.close()
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import uuid
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from wsgi_throttle.identity import canonical_path_value
 from wsgi_throttle.rules.patterns import Pattern, matcher, too_many
 from wsgi_throttle.rules.readings import MAX_READINGS, readings
 
@@ -118,6 +120,9 @@ def test_what_is_no_pattern_is_refused_with_a_remedy(text: str, told: str) -> No
     assert f'"{text}"' in str(caught.value)
 
 
+UUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+
+
 @pytest.mark.parametrize(
     ("path_info", "expected"),
     [
@@ -163,12 +168,56 @@ def test_what_is_no_pattern_is_refused_with_a_remedy(text: str, told: str) -> No
             "/x/../lo\x80gin\n",
             ("/x/../lo\ufffdgin\n", "/x/../login", "/login", "/lo\ufffdgin\n"),
         ),
+        ("/users/+5", ("/users/+5", "/users/5")),
+        ("/users/005/", ("/users/005", "/users/5")),
+        ("/users/-0/1_0", ("/users/-0/1_0", "/users/0/10")),
+        ("/users/ +5", ("/users/ +5", "/users/5")),
+        ("/users/\xd9\xa5", ("/users/\u0665", "/users/5")),
+        ("/users/+5.json", ("/users/+5.json", "/users/5.json")),
+        ("/v/1.0/2026-01-05/a0", ("/v/1.0/2026-01-05/a0",)),
+        (f"/x/{{{UUID.upper()}}}", (f"/x/{{{UUID.upper()}}}", f"/x/{UUID}")),
+        (f"/x/{UUID.replace('-', '')}", (f"/x/{UUID.replace('-', '')}", f"/x/{UUID}")),
+        (f"/x/urn:uuid:{UUID}", (f"/x/urn:uuid:{UUID}", f"/x/{UUID}")),
+        # What a router makes of a number comes before what few make of the rest.
+        ("/u/+5/\xff\n", ("/u/+5/\ufffd\n", "/u/5/\ufffd\n", "/u/5", "/u/+5/\n")),
+        (
+            "/+1 /\xff/../login",
+            ("/+1 /\ufffd/../login", "/1/\ufffd/../login", "/1/../login", "/1/login"),
+        ),
     ],
 )
 def test_a_path_is_matched_in_every_form_that_an_application_may_see(
     path_info: str, expected: tuple[str, ...]
 ) -> None:
     assert readings(path_info) == expected
+
+
+@given(st.text("0159+-_ \n\u0665\uff10\u2003", max_size=8))
+@example("0" * 9)
+@example("-0_0")
+def test_what_int_reads_is_matched_as_its_number_too(text: str) -> None:
+    try:
+        number = int(text)
+    except ValueError:
+        return
+    assert f"/u/{number}" in readings("/u/" + text.encode().decode("latin-1"))
+    assert canonical_path_value(text) == str(number)
+
+
+UUID_PIECES = ["{", "}", "-", "urn:", "uuid:", "+", "0x", "_", "A", UUID[:8], UUID[9:13], UUID[14:]]
+
+
+@given(st.lists(st.sampled_from(UUID_PIECES), max_size=8).map("".join))
+@example(f"{{urn:uuid:{UUID}}}")
+@example("-" * 40 + UUID)
+@example(f"0x{UUID[2:]}")
+def test_what_uuid_reads_is_matched_as_its_uuid_too(text: str) -> None:
+    try:
+        identifier = uuid.UUID(text)
+    except ValueError:
+        return
+    assert f"/u/{identifier}" in readings(f"/u/{text}")
+    assert canonical_path_value(text) == str(identifier)
 
 
 PIECES = ["a", "b", "/", ".", "..", "/../", " ", "\n", "\x00", "\xff", "\xe2\x80\x83", "\xc3\xbc"]

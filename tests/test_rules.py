@@ -248,6 +248,28 @@ def test_the_variables_of_two_rules_that_a_path_may_mean_are_not_mixed() -> None
     assert set(plain) < set(buckets(rules, "GET /a/z/../../b/5"))
 
 
+@pytest.mark.parametrize("spelling", ["+5", "005", "0_5", " 5", "\xd9\xa5"])
+def test_a_number_is_charged_as_it_is_written_and_as_int_reads_it(spelling: str) -> None:
+    named, number, static = rule("/u/<name>", "name"), rule("/u/<int:id>", "id"), rule("/u/5", "5")
+    assert charged(table(number), f"GET /u/{spelling}") == ["id"]
+    assert charged(table(static), f"GET /u/{spelling}") == ["5"]
+    as_written = "id" if spelling.isdigit() or not spelling.isascii() else "name"
+    assert charged(table(named, number), f"GET /u/{spelling}") in ([as_written], ["name", "id"])
+    assert charged(table(named, number, static), f"GET /u/{spelling}") == [as_written, "5"]
+    assert charged(table(exempt("/u/<name>"), number), f"GET /u/{spelling}") == ["id"]
+
+
+def test_all_spellings_of_an_id_have_one_counter() -> None:
+    rules = table(rule("/u/<int:id>", "id", key="path:id"), rule("/o/<id>", "o", key="path:id"))
+    for path, spellings in {
+        "/u/": ["+5", "005", "0_5", " 5\n", "\xd9\xa5"],
+        "/o/": ["6BA7B8109DAD11D180B400C04FD430C8", "{6ba7b810-9dad-11d1-80b4-00c04fd430c8}"],
+    }.items():
+        plain = "5" if path == "/u/" else "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+        for spelling in spellings:
+            assert buckets(rules, f"GET {path}{spelling}") == buckets(rules, f"GET {path}{plain}")
+
+
 def test_what_a_rule_allows_is_not_allowed_where_the_path_may_mean_no_rule() -> None:
     rules = table(rule("/in/**", allow=["192.0.2.0/24"]), default_limits="1 per hour")
     environ = {"REMOTE_ADDR": "192.0.2.1"}

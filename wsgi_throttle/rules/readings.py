@@ -6,6 +6,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+from ..identity import with_canonical_numbers
+
 _SLASHES = re.compile("/{2,}")
 
 MAX_READINGS = 4
@@ -24,22 +26,24 @@ def readings(path_info: str) -> tuple[str, ...]:
     """The readings of a path, each to be matched: how the routers of applications may see it.
 
     In each of them repeated slashes are one, and a slash at the end is none. The first is the path
-    as it is written. Others, where they differ, have bytes that are not UTF-8 left out, what is in
-    _EDGES stripped from both ends of every segment, and ``.`` and ``..`` resolved. These three have
-    eight combinations, of which the first MAX_READINGS that differ are taken, the likeliest first.
+    as it is written. Others, where they differ, have numbers and UUIDs in canonical form, bytes
+    that are not UTF-8 left out, what is in _EDGES stripped from both ends of every segment, and
+    ``.`` and ``..`` resolved. Of the combinations of these four the first MAX_READINGS that differ
+    are taken, the likeliest first.
     """
     if _is_plain(path_info):
-        return (path_info[:-1] or "/",) if path_info[-1] == "/" else (path_info,)
+        path = path_info[:-1] or "/" if path_info[-1] == "/" else path_info
+        other = with_canonical_numbers(path)
+        return (path,) if other == path else (path, other)
     path = valid = _merged(path_info)
     if not path.isascii():
         raw = path.encode("latin-1", "replace")
         path = valid = raw.decode("utf-8", "replace")
         if "\ufffd" in path:
             valid = raw.decode("utf-8", "ignore")
-    if valid is path and not _has_edges(path):
-        return tuple({path: 0, _resolved(path.split("/")): 0}) if "/." in path else (path,)
-    found = {path: 0}
-    for other in _other_readings(path, valid):
+    canonical = with_canonical_numbers(path)
+    found = {path: 0, canonical: 0}
+    for other in _other_readings(path, canonical, valid):
         found[other] = 0
         if len(found) == MAX_READINGS:
             break
@@ -63,28 +67,33 @@ def _has_edges(path: str) -> bool:
     return " " in path or not path.isprintable()
 
 
-def _other_readings(path: str, valid: str) -> Iterator[str]:
-    """The readings of a path besides the one as it is written, some of them equal. One that is
-    known to be equal is not made, since a path may have thousands of segments.
+def _other_readings(path: str, canonical: str, valid: str) -> Iterator[str]:
+    """The readings of a path besides these, some of them equal. One that is known to be equal is
+    not made, since a path may have thousands of segments.
 
+    :param path: as it is written.
+    :param canonical: the same with canonical numbers.
     :param valid: the path without the bytes that are not UTF-8.
     """
-    stripped = segments = valid.split("/")
-    stripped_path = valid
-    if _has_edges(valid):
-        stripped, stripped_path = _stripped(segments)
-        yield stripped_path
+    has_edges = _has_edges(valid)
+    if valid is path and not has_edges:
+        if "/." in path:
+            yield _resolved(canonical.split("/"))
+        return
+    segments = valid.split("/")
+    stripped, stripped_path = _stripped(segments) if has_edges else (segments, _merged(valid))
+    yield with_canonical_numbers(stripped_path)
     has_dots = _has_dots(stripped_path)
     if has_dots:
         # A segment of which nothing is left is still one that a ".." takes away.
-        yield _resolved(stripped)
-    if _has_dots(path):
-        yield _resolved(path.split("/"))
-    if valid is not path:
+        yield with_canonical_numbers(_resolved(stripped))
+    if _has_dots(canonical):
+        yield _resolved(canonical.split("/"))
+    if has_edges and valid is not path:
         yield _merged(valid)
     if has_dots and "" in stripped[1:]:
         yield _resolved([segment for segment in stripped if segment])
-    if stripped is not segments:
+    if has_edges:
         if valid is not path:
             yield _stripped(path.split("/"))[1]
         if has_dots:

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from wsgi_throttle.identity import canonical_path_value
-from wsgi_throttle.rules.patterns import Pattern, matcher, too_many
+from wsgi_throttle.rules.patterns import Entry, Pattern, matcher, too_many
 from wsgi_throttle.rules.readings import MAX_READINGS, readings
 
 
@@ -19,7 +19,7 @@ def winner(rules: list[str], request: str) -> str | None:
     entries = []
     for index, rule in enumerate(rules):
         methods, _, path = rule.rpartition(" ")
-        entries.append((Pattern.parse(path), tuple(filter(None, methods.split(","))), index))
+        entries.append(Entry(Pattern.parse(path), tuple(filter(None, methods.split(","))), index))
     method, _, path = request.partition(" ")
     found = matcher(entries).match(method, path)
     return rules[found[0]] if found else None
@@ -272,14 +272,14 @@ def test_a_path_is_matched_by_the_changes_that_a_router_may_make_to_it(path_info
 @example("/..")
 @example("/%2e%2e/|")
 def test_no_path_escapes_a_pattern_for_everything(path_info: str) -> None:
-    everything = matcher([(Pattern.parse("/**"), (), 7)])
+    everything = matcher([Entry(Pattern.parse("/**"), (), 7)])
     for path in readings(path_info):
         assert everything.match("GET", path) is not None
 
 
 @given(st.lists(st.sampled_from(["a", "b", "..", ".", "", "a.b"]), max_size=8))
 def test_no_spelling_of_a_path_below_a_folder_escapes_its_pattern(segments: list[str]) -> None:
-    found = matcher([(Pattern.parse("/a/**"), (), 1), (Pattern.parse("/**"), (), 0)])
+    found = matcher([Entry(Pattern.parse("/a/**"), (), 1), Entry(Pattern.parse("/**"), (), 0)])
     resolved: list[str] = []
     for segment in segments:
         if segment == "..":
@@ -299,18 +299,18 @@ def test_more_partial_segments_under_a_node_than_werkzeug_matches_fast_are_told(
 def test_a_part_may_have_a_thousand_combinations_of_alternatives() -> None:
     lists = [",".join(f"{letter}{index}" for index in range(10)) for letter in "abc"]
     text = "/" + "-".join(f"<any({one}):{one[0]}>" for one in lists)
-    found = matcher([(Pattern.parse(text), (), 0)]).match("GET", "/a3-b9-c0")
+    found = matcher([Entry(Pattern.parse(text), (), 0)]).match("GET", "/a3-b9-c0")
     assert found == (0, {"a": "a3", "b": "b9", "c": "c0"})
 
 
 def test_the_deepest_pattern_is_matched() -> None:
-    found = matcher([(Pattern.parse("/a" * 99 + "/<x>"), (), 0)])
+    found = matcher([Entry(Pattern.parse("/a" * 99 + "/<x>"), (), 0)])
     assert found.match("GET", "/a" * 99 + "/b") == (0, {"x": "b"})
 
 
 def test_different_segments_may_be_more_than_the_cache_of_re_holds() -> None:
     patterns = [Pattern.parse(f"/{index}/a{index}-<x>") for index in range(600)]
-    found = matcher([(pattern, (), index) for index, pattern in enumerate(patterns)])
+    found = matcher([Entry(pattern, (), index) for index, pattern in enumerate(patterns)])
     assert too_many(patterns) is None
     re.purge()
     assert found.match("GET", "/599/a599-b") == (599, {"x": "b"})

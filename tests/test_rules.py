@@ -270,6 +270,54 @@ def test_all_spellings_of_an_id_have_one_counter() -> None:
             assert buckets(rules, f"GET {path}{spelling}") == buckets(rules, f"GET {path}{plain}")
 
 
+def test_an_exemption_frees_the_form_in_which_it_is_written() -> None:
+    rules = table(exempt("/health"), exempt("/live/"), rule("/**", "all"))
+    assert charged(rules, "GET /health") == charged(rules, "GET /live/") == []
+    assert charged(rules, "GET /health/") == charged(rules, "GET /live") == ["all"]
+    assert charged(rules, "GET /health//") == charged(rules, "GET //live") == ["all"]
+
+
+def test_an_exemption_frees_the_other_form_where_no_other_rule_fits_it() -> None:
+    rules = table(
+        exempt("/health"),
+        exempt("/live/<name>/", methods=["GET"]),
+        rule("/<name>", "post", methods=["POST"]),
+        default_limits="9 per hour",
+    )
+    assert charged(rules, "GET /health/") == charged(rules, "GET /live/x") == []
+    assert charged(rules, "POST /health/") == ["post"]
+    assert charged(rules, "POST /live/x") == ["default"]
+    other = table(exempt("/health"), exempt("/**"), rule("/health/x"))
+    assert charged(other, "GET /health/") == []
+
+
+def test_an_exemption_of_a_folder_or_the_root_frees_both_forms() -> None:
+    rules = table(
+        *map(exempt, ("/", "/static/**", "/files/<path:name>", "/both", "/both/")),
+        rule("/**", "all"),
+    )
+    for path in ("/", "//", "/static", "/static/", "/static/a/", "/files/a/", "/both", "/both/"):
+        assert charged(rules, f"GET {path}") == [], path
+
+
+@pytest.mark.parametrize("path", ["/x/../health", "/health/.", "/health/..", "/health%0A"])
+def test_an_exempt_path_that_is_spelt_in_another_way_is_not_free(path: str) -> None:
+    rules = table(exempt("/health"), rule("/<name>", "one"), rule("/<a>/<b>", "two"))
+    assert charged(rules, f"GET {path.replace('%0A', chr(10))}") != []
+
+
+def test_a_limit_folds_the_slash_at_the_end() -> None:
+    rules = table(rule("/a", "a"), rule("/b/", "b"), exempt("/**"))
+    assert charged(rules, "GET /a/") == charged(rules, "GET /a") == ["a"]
+    assert charged(rules, "GET /b/") == charged(rules, "GET /b") == ["b"]
+
+
+def test_a_shadow_rule_minds_the_form_of_an_exemption() -> None:
+    rules = table(exempt("/health"), rule("/**", "all", mode="shadow"))
+    assert charged(rules, "GET /health") == []
+    assert charged(rules, "GET /health/") == ["all (shadow)"]
+
+
 def test_what_a_rule_allows_is_not_allowed_where_the_path_may_mean_no_rule() -> None:
     rules = table(rule("/in/**", allow=["192.0.2.0/24"]), default_limits="1 per hour")
     environ = {"REMOTE_ADDR": "192.0.2.1"}
@@ -475,6 +523,22 @@ def test_an_enforced_rule_and_its_shadow_may_have_one_path() -> None:
         ),
         ([], {"default_limits": "9/h", "key": "header:A"}, "default_limits: nothing is counted"),
         ([], {"application_limits": "9/h", "key": "header:A"}, "application_limits: nothing is"),
+        (
+            [exempt("/health"), rule("/**", "all")],
+            {},
+            'it exempts /health; /health/ is taken by the rule "all": write both',
+        ),
+        (
+            [exempt("/u/<int:id>/"), rule("/u/<name>", "u")],
+            {},
+            'it exempts /u/<int:id>/; /u/<int:id> is taken by the rule "u": write both',
+        ),
+        ([rule("/login", methods=["POST"])], {}, "nothing limits PUT, PATCH, OTHER on its path"),
+        (
+            [rule("/in", methods=["POST", "PUT"]), rule("/<name>", methods=["OTHER"])],
+            {},
+            "nothing limits PATCH on its path",
+        ),
         ([rule("/a")], {"mode": "shadow"}, "the mode is shadow"),
         ([rule("/a")], {"storage": "redis://127.0.0.1"}, "a namespace of its own"),
         ([rule("/a")], {"storage": "rediss://127.0.0.1"}, "a namespace of its own"),
@@ -486,6 +550,27 @@ def test_what_is_doubtful_is_warned_of(rules: list[Any], top: dict[str, Any], to
     config = load({"storage": "memory://", "rules": rules, **top})
     found = warnings(config, reach=config.reach)
     assert any(told in str(warning) for warning in found), found
+
+
+@pytest.mark.parametrize(
+    ("rules", "top"),
+    [
+        ([exempt(["/health", "/health/"]), rule("/**")], {}),
+        ([exempt("/health"), rule("/health/live")], {"default_limits": "9/h"}),
+        ([exempt("/static/**"), exempt("/files/<path:name>"), exempt("/"), rule("/**")], {}),
+        ([exempt("/health"), exempt("/**")], {}),
+        ([rule("/login", methods=["POST"])], {"default_limits": "9/h"}),
+        ([rule("/login", methods=["POST"])], {"application_limits": "9/h"}),
+        ([rule("/login", methods=["POST"]), rule("/**")], {}),
+        ([rule("/login", methods=["POST", "PUT", "PATCH", "OTHER"])], {}),
+        ([rule("/login", methods=["GET"])], {}),
+    ],
+)
+def test_what_is_held_by_another_rule_is_not_warned_of(
+    rules: list[Any], top: dict[str, Any]
+) -> None:
+    found = warnings(load({"storage": "memory://", "rules": rules, **top}))
+    assert not {"exempt-slash", "other-methods"} & {warning.code for warning in found}
 
 
 def test_every_check_has_a_code_and_every_finding_its_place(tmp_path: Path) -> None:
@@ -501,17 +586,21 @@ rules:
 - {path: /u/<name>, limits: 1/s}
 -  {path: /u/<uuid:id>, limits: 1/s}
 - {path: /a, limits: 5/s, key: cookie:c}
+- {path: /health, exempt: true}
+- {path: /health/, limits: 5/s}
 """
     )
     config = load(path)
     found = warnings(config, reach=config.reach)
     nothing = warnings(load({}))
-    assert {one.code for one in (*found, *nothing)} == set(WARNINGS)
+    methods = warnings(load({"rules": [rule("/login", methods=["POST"])]}))
+    assert {one.code for one in (*found, *nothing, *methods)} == set(WARNINGS)
     assert {one.severity for one in found} == {"warning"}
     assert {(one.code, one.line, one.column, one.where) for one in found} == {
         ("rules-overlap", 8, 4, "rules[1]"),
         ("client-controlled-key", 9, 3, "rules[2]"),
         ("limit-unreachable", 5, 17, "default_limits"),
+        ("exempt-slash", 10, 3, "rules[3]"),
         ("client-ip", 4, 12, "client_ip"),
         ("not-enforced", 3, 7, "mode"),
         ("shared-namespace", 2, 12, "namespace"),

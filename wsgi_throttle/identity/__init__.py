@@ -19,9 +19,9 @@ from .keys import (
     key_function,
     preflight_key,
 )
+from .numbers import canonical_path_value, with_canonical_numbers
 from .session import Session, user_reader
 from .settings import Identity
-from .numbers import canonical_path_value, with_canonical_numbers
 from .text import environ_name, is_header_name
 
 __all__ = [

@@ -61,6 +61,17 @@ class Variable(NamedTuple):
         return self.alternatives is None and not self.is_uuid
 
 
+_EXAMPLES = ("x", "1", "1.0", "00000000-0000-4000-8000-000000000000", *("x" * n for n in range(65)))
+
+
+@lru_cache(maxsize=1024)
+def example(variable: Variable) -> str | None:
+    """A text that it may be; None where none is found, as for a string of a hundred."""
+    if variable.alternatives is not None:
+        return variable.alternatives[0]
+    return next(filter(whole(variable), _EXAMPLES), None)
+
+
 def whole(variable: Variable) -> Callable[..., re.Match[str] | None]:
     """Whether a text is one for the variable: ``(text, start, end)`` as in ``fullmatch`` of re."""
     # Greedy is faster than lazy, and gives the same where both ends are given.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -15,8 +16,9 @@ from ..decision import Limit
 from ..errors import Diagnostic
 from ..identity import is_client_controlled
 from ..limits import describe
-from .model import Location, Rule, RuleLimit, RuleSet
-from .patterns import Pattern, too_many
+from .match import Matcher
+from .model import METHODS, Location, Rule, RuleLimit, RuleSet
+from .patterns import Entry, Pattern, matcher, too_many
 
 MAX_LIMITS = 255
 """Different ones of one scope and key, which is what a record of every storage can hold."""
@@ -31,6 +33,21 @@ class Checked:
     """Those that are not off by themselves."""
     reach: str
     """Who counts together in the storage: ``process``, ``host`` or ``network``."""
+
+    @cached_property
+    def _matcher(self) -> Matcher:
+        return matcher(
+            Entry(pattern, rule.methods, index, rule.exempt)
+            for index, rule in enumerate(self.rules)
+            if rule.mode == "enforce"
+            for pattern in rule.patterns
+        )
+
+    def winner(self, method: str, pattern: Pattern, has_slash: bool | None = None) -> Rule | None:
+        """The rule for a path that fits this pattern, as :meth:`.Matcher.match` finds it."""
+        path = pattern.example()
+        found = None if path is None else self._matcher.match(method, path, has_slash)
+        return self.rules[found[0]] if found else None
 
 
 class Finding(NamedTuple):
@@ -188,6 +205,45 @@ def _nothing_limited(checked: Checked) -> Iterator[Finding]:
         yield Finding("", "nothing is limited: add rules or default_limits")
 
 
+def _exempt_slash(checked: Checked) -> Iterator[Finding]:
+    """Where an exemption is written with a slash at its end, or without, and what ends in the other
+    way has a rule of its own: who means both writes both."""
+    exempt = [rule for rule in checked.rules if rule.exempt and rule.mode == "enforce"]
+    for rule in exempt:
+        for pattern in rule.patterns:
+            if pattern.has_slash is not None:
+                taker = checked.winner((rule.methods or METHODS)[0], pattern, not pattern.has_slash)
+                if taker is not None and not taker.exempt:
+                    other = pattern.text.rstrip("/") if pattern.has_slash else f"{pattern.text}/"
+                    yield Finding(
+                        rule,
+                        f"it exempts {pattern.text}; {other} is taken by the rule "
+                        f"{_known_as(taker)}: write both",
+                    )
+
+
+def _other_methods(checked: Checked) -> Iterator[Finding]:
+    """Where a limit is for POST, and a view that runs for every method can be had without it."""
+    config = checked.config
+    if config.default_limits or config.application_limits:
+        return
+    for rule in checked.rules:
+        if rule.exempt or "POST" not in rule.methods:
+            continue
+        free = [
+            method
+            for method in ("PUT", "PATCH", "OTHER")
+            if any(checked.winner(method, pattern) is None for pattern in rule.patterns)
+        ]
+        if free:
+            yield Finding(
+                rule,
+                f"nothing limits {', '.join(free)} on its path, and some views run for every "
+                "method (Django's functions, Pyramid, CherryPy): leave out methods, or name "
+                "these too",
+            )
+
+
 def _client_ip(checked: Checked) -> Iterator[Finding]:
     for doubt in checked.config.identity.client_ip.doubts:
         yield Finding("client_ip", doubt)
@@ -211,6 +267,8 @@ WARNINGS: dict[str, Check] = {
     "limit-unreachable": _unreachable,
     "client-controlled-key": _client_controlled,
     "nothing-limited": _nothing_limited,
+    "exempt-slash": _exempt_slash,
+    "other-methods": _other_methods,
     "client-ip": _client_ip,
     "not-enforced": _not_enforced,
     "shared-namespace": _shared_namespace,
@@ -230,19 +288,32 @@ def _all_limits(checked: Checked) -> Iterator[tuple[Rule | str, Sequence[RuleLim
 def _pairs(
     rules: Iterable[Rule], view: Callable[[Pattern], tuple[str, ...]]
 ) -> list[tuple[Rule, Rule]]:
-    """The pairs of rules that look alike in this view, and have a method in common."""
-    alike: dict[tuple[str, ...], list[Rule]] = {}
-    for rule in rules:
-        for seen in {view(pattern) for pattern in rule.patterns}:
-            alike.setdefault(seen, []).append(rule)
-    found = {}
+    """The pairs of rules that look alike in this view, and have a method in common. An exemption
+    and what ends with a slash where it does not, or the reverse, are no pair."""
+    known = list(rules)
+    alike: dict[tuple[str, ...], set[tuple[int, bool | None]]] = {}
+    for number, rule in enumerate(known):
+        for pattern in rule.patterns:
+            alike.setdefault(view(pattern), set()).add((number, pattern.has_slash))
+    found = set()
     for group in alike.values():
-        for first, second in combinations(group, 2):
-            if bool(first.methods) == bool(second.methods) and (
-                not first.methods or set(first.methods) & set(second.methods)
+        for (one, one_slash), (other, other_slash) in combinations(group, 2):
+            first, second = known[one], known[other]
+            minds_slash = first.exempt or second.exempt
+            if (
+                one != other
+                and _share_methods(first, second)
+                and (one_slash == other_slash or not minds_slash)
             ):
-                found[id(first), id(second)] = first, second
-    return list(found.values())
+                found.add((min(one, other), max(one, other)))
+    return [(known[one], known[other]) for one, other in sorted(found)]
+
+
+def _share_methods(first: Rule, second: Rule) -> bool:
+    """Whether a method is named by both, or neither names any."""
+    if not (first.methods and second.methods):
+        return first.methods == second.methods
+    return not set(first.methods).isdisjoint(second.methods)
 
 
 def _known_as(rule: Rule) -> str:

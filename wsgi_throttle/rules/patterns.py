@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from .converters import CONVERTERS, VARIABLE, read_pieces
 from .match import Matcher, Route
@@ -23,6 +23,8 @@ for a path of 8 KB is 0.1 ms each."""
 
 MAX_SEGMENTS = 100
 """Each is a call deep to match, and the stack of Python is limited."""
+
+_ends_with_path = re.compile(r"<path(\([^<>]*\))?:\w+>\Z").search
 
 _REST = "wsgi_throttle_rest"
 
@@ -89,6 +91,18 @@ class Pattern:
     def shapes(self) -> tuple[str, ...]:
         """The rules with nothing of a variable but its weight: equal if none is more specific."""
         return tuple(VARIABLE.sub(_weight, rule) for rule in self.rules)
+
+    @property
+    def has_slash(self) -> bool | None:
+        """Whether the paths that it is written for end with a slash. None where it is for both: the
+        root, a folder with all that is below, and what ends in a ``<path:...>``."""
+        if self.text == "/" or len(self.rules) > 1 or _ends_with_path(self.text):
+            return None
+        return self.text.endswith("/")
+
+    def example(self) -> str | None:
+        """A path that it fits, without a slash at its end; None where none is found."""
+        return self.routes[0].example()
 
 
 def _segment(segment: str, text: str, variables: dict[str, str]) -> str:
@@ -166,23 +180,39 @@ def _weight(match: re.Match[str]) -> str:
     return f"<{converter}>" if converter in (*_NUMBERS, "path") else "<string>"
 
 
-def matcher(entries: Sequence[tuple[Pattern, Sequence[str], int]]) -> Matcher:
-    """A matcher for (pattern, methods, what to return), in the order of the file.
+class Entry(NamedTuple):
+    """What a matcher is made of: a pattern of a rule."""
+
+    pattern: Pattern
+    methods: Sequence[str]
+    """Empty: all."""
+    endpoint: int
+    """What to return."""
+    is_exempt: bool = False
+    """It is for paths that end as it does, with or without a slash. Others are for both."""
+
+
+def matcher(entries: Iterable[Entry]) -> Matcher:
+    """A matcher of patterns, in the order of the file.
 
     Within a pattern: an explicit path before a folder's own, rules with methods before one without,
-    an explicit HEAD before the HEAD that GET brings.
+    an explicit HEAD before the HEAD that GET brings, an exemption of this form of the path before a
+    limit of both.
     """
     first: dict[str, int] = {}
     ordered = []
-    for index, (pattern, methods, endpoint) in enumerate(entries):
+    for index, (pattern, methods, endpoint, is_exempt) in enumerate(entries):
         folder = len(pattern.rules) > 1
+        slash = pattern.has_slash if is_exempt else None
         for route, signature in zip(pattern.routes, pattern.signatures, strict=True):
             place = first.setdefault(signature, index)
-            ordered.append(((place, folder, 0 if methods else 2, index), route, methods, endpoint))
+            rank = (place, folder, 0 if methods else 2, slash is None, index)
+            ordered.append((rank, (route, methods, slash, endpoint)))
             if "GET" in methods and "HEAD" not in methods:
-                ordered.append(((place, folder, 1, index), route, ("HEAD",), endpoint))
+                rank = (place, folder, 1, slash is None, index)
+                ordered.append((rank, (route, ("HEAD",), slash, endpoint)))
     ordered.sort(key=lambda entry: entry[0])
-    return Matcher((route, methods, endpoint) for _, route, methods, endpoint in ordered)
+    return Matcher(route for _, route in ordered)
 
 
 def too_many(patterns: Iterable[Pattern]) -> str | None:

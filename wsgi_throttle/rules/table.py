@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -21,7 +21,7 @@ from ..identity import (
 from .counters import CounterMaker
 from .match import Matcher
 from .model import METHODS, Rule, RuleSet
-from .patterns import matcher
+from .patterns import Entry, matcher
 from .plan import Counter, Part, Plan, Prepare, Statements
 from .readings import readings
 
@@ -86,10 +86,14 @@ class RuleTable:
             for pattern in rule.patterns
         ]
         entries = [
-            (pattern, rule.methods, index) for index, (rule, pattern) in enumerate(self._entries)
+            Entry(pattern, rule.methods, index, rule.exempt)
+            for index, (rule, pattern) in enumerate(self._entries)
         ]
         self._enforced = matcher(
-            [entry for entry in entries if self._entries[entry[2]][0].mode == "enforce"]
+            entry for entry in entries if self._entries[entry.endpoint][0].mode == "enforce"
+        )
+        self._minds_slash = any(
+            entry.is_exempt and entry.pattern.has_slash is not None for entry in entries
         )
         self._has_shadows = any(rule.mode == "shadow" for rule in self.rules)
         self._all = matcher(entries) if self._has_shadows else self._enforced
@@ -186,12 +190,12 @@ class RuleTable:
             method = "OTHER"
         winners: list[_Found] = []
         shadows: list[_Found] = []
-        for path in readings(path_info):
-            winner = self._find(self._enforced, method, path)
+        for path, has_slash in self._readings(path_info):
+            winner = self._find(self._enforced, method, path, has_slash)
             if winner not in winners:
                 winners.append(winner)
             if self._has_shadows:
-                shadow = self._find(self._all, method, path)
+                shadow = self._find(self._all, method, path, has_slash)
                 if shadow.rule and shadow.rule.mode == "shadow" and shadow not in shadows:
                     shadows.append(shadow)
         key = (method, *winners, None, *shadows)
@@ -202,8 +206,21 @@ class RuleTable:
                 self._plans.keep(key, plan)
         return plan
 
-    def _find(self, among: Matcher, method: str, path: str) -> _Found:
-        found = among.match(method, path)
+    def _readings(self, path_info: str) -> Iterator[tuple[str, bool]]:
+        """The readings of a path, each with whether it ends with a slash. Who reads a path
+        otherwise than it is written may read its end in either way, which exemptions mind."""
+        written, *others = readings(path_info)
+        yield written, path_info.endswith("/")
+        for other in others:
+            yield other, False
+            if self._minds_slash:
+                yield other, True
+
+    def _find(self, among: Matcher, method: str, path: str, has_slash: bool) -> _Found:
+        found = among.match(method, path, has_slash)
+        if found is None and self._minds_slash:
+            # An exemption frees the other form too, as no other rule fits that.
+            found = among.match(method, path)
         if found is None:
             return _NONE
         (rule, pattern), values = self._entries[found[0]], found[1]

@@ -50,7 +50,7 @@ def rule(path: str, name: str = "", limits: Any = "5 per minute", **more: Any) -
     return {"path": path, "limits": limits, **({"name": name} if name else {}), **more}
 
 
-def exempt(path: str, **more: Any) -> dict[str, Any]:
+def exempt(path: str | list[str], **more: Any) -> dict[str, Any]:
     return {"path": path, "exempt": True, **more}
 
 

@@ -291,6 +291,12 @@ def test_an_exemption_frees_the_other_form_where_no_other_rule_fits_it() -> None
     assert charged(other, "GET /health/") == []
 
 
+def test_an_exemption_of_the_very_form_goes_before_a_limit_of_both_wherever_it_stands() -> None:
+    for rules in ([rule("/a/", "a"), exempt("/a")], [exempt("/a"), rule("/a/", "a")]):
+        assert charged(table(*rules), "GET /a") == []
+        assert charged(table(*rules), "GET /a/") == ["a"]
+
+
 def test_an_exemption_of_a_folder_or_the_root_frees_both_forms() -> None:
     rules = table(
         *map(exempt, ("/", "/static/**", "/files/<path:name>", "/both", "/both/")),

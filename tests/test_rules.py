@@ -399,7 +399,7 @@ def test_path_variables_reach_the_plan_in_their_canonical_text() -> None:
 def test_rules_that_can_never_be_told_apart_are_an_error(first: Any, second: Any) -> None:
     with pytest.raises(ConfigError, match='never be told from the rule "first"') as caught:
         table(first, second)
-    assert caught.value.mistakes[0].where == "rules[1]"
+    assert caught.value.diagnostics[0].where == "rules[1]"
 
 
 def test_a_scope_of_more_limits_than_a_record_holds_is_an_error() -> None:
@@ -409,7 +409,7 @@ def test_a_scope_of_more_limits_than_a_record_holds_is_an_error() -> None:
     table(*rules(255), *[rule(f"/x{index}", "", "5/s") for index in range(300)])
     with pytest.raises(ConfigError, match="its scope counts by more than 255 limits") as caught:
         table(*rules(257))
-    assert [mistake.where for mistake in caught.value.mistakes] == ["rules[255]"]
+    assert [one.where for one in caught.value.diagnostics] == ["rules[255]"]
     many = [f"{number}/s" for number in range(1, 257)]
     with pytest.raises(ConfigError, match="default_limits: its scope counts by more than 255"):
         table(default_limits=many)

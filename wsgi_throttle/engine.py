@@ -60,7 +60,7 @@ class Engine:
         self._local = MemoryStorage()
         self._use_storage(config)
         self._table = self._table_of(config)
-        _log_mistakes(config)
+        _log_diagnostics(config)
 
     @classmethod
     def from_source(
@@ -238,7 +238,7 @@ class Engine:
             _log.error(
                 "the old rules stay in force, since the changed file has mistakes:\n%s", error
             )
-            self._tell(self._observers, "reloaded", error.mistakes)
+            self._tell(self._observers, "reloaded", error.diagnostics)
             return
         except Exception:  # noqa: BLE001 - nothing may end the thread before it has said so
             _log.exception("the old rules stay in force: the changed file could not be read")
@@ -249,7 +249,7 @@ class Engine:
             changed = [name for name in changed if name not in ("storage", "storage_timeout")]
         if changed:
             _log.warning("changed, but not in force before a restart: %s", ", ".join(changed))
-        _log_mistakes(config)
+        _log_diagnostics(config)
         self._table = self._table_of(config)
         self._storage.clear()
         _log.info("the rules of %s are in force", config.source)
@@ -275,7 +275,7 @@ class Engine:
         self._tell(self._observers, "storage_changed", name, failed=failed, cause=cause)
 
 
-def _log_mistakes(config: Config) -> None:
+def _log_diagnostics(config: Config) -> None:
     """Say why nothing of a file is in force but ``mode: off``."""
     if config.diagnostics:
         _log.error(

@@ -43,7 +43,7 @@ class Cursor:
         self.node = node
         self.path = path
 
-    def mistake(self, error: ValueError | str, code: str = "invalid-value") -> None:
+    def report(self, error: ValueError | str, code: str = "invalid-value") -> None:
         """Put a mistake on the list. A value from the environment is never shown."""
         message = str(error)
         if self.node.secret:
@@ -53,7 +53,7 @@ class Cursor:
                 "(it is not shown)"
             )
             message += f": {remedy}" if remedy else ""
-        self.source.mistake(message, self.node.line, self.node.column, self.path, code)
+        self.source.report(message, self.node.line, self.node.column, self.path, code)
 
     def attempt(self, parse: Callable[[Cursor], T], default: D) -> T | D:
         """What parse makes of the value; the default, and a mistake on the list, where it raises
@@ -64,7 +64,7 @@ class Cursor:
             return default
         except ValueError as error:
             if not self.node.unset:  # which was reported, or is allowed
-                self.mistake(error)
+                self.report(error)
             return default
 
     def mapping(self) -> dict[str, Cursor]:

@@ -549,9 +549,9 @@ def test_as_many_paths_as_a_client_likes_do_not_make_the_table_grow() -> None:
     rules = table(*[rule(f"/{index}", f"r{index}") for index in range(100)])
     for index in range(10_000):
         rules.match("GET", f"/{index % 100}/{index}/../../{index * 7 % 100}")
-    assert len(rules._paths) <= rules._paths.most
-    assert len(rules._plans) <= rules._plans.most
-    assert len(rules._statements._known) <= rules._statements._known.most
+    assert len(rules._paths) <= rules._paths.max_size
+    assert len(rules._plans) <= rules._plans.max_size
+    assert len(rules._statements._known) <= rules._statements._known.max_size
 
 
 @given(st.text(max_size=20), st.text(max_size=50))

@@ -88,12 +88,12 @@ class Statements:
     """The statements that a rule table has prepared, one for each combination of counters that
     requests are charged on. Bounded; any thread may use it.
 
-    :param most: how many are kept. One that was forgotten is prepared again.
+    :param max_size: how many are kept. One that was forgotten is prepared again.
     """
 
-    def __init__(self, prepare: Prepare, most: int) -> None:
+    def __init__(self, prepare: Prepare, max_size: int) -> None:
         self._prepare = prepare
-        self._known: Bounded[tuple[Any, ...], Statement] = Bounded(most)
+        self._known: Bounded[tuple[Any, ...], Statement] = Bounded(max_size)
 
     def of(self, counters: Iterable[Counter]) -> Statement:
         """For requests that are charged on one bucket of each of these counters, all different."""

@@ -111,10 +111,10 @@ class RuleTable:
             for limits in (config.application_limits, config.default_limits)
         )
         # Paths are a client's to choose, and by their readings so are sets of rules.
-        most = max(MAX_CACHED_PLANS, 4 * len(self.rules))
-        self._plans: Bounded[tuple[Any, ...], Plan] = Bounded(most)
+        max_plans = max(MAX_CACHED_PLANS, 4 * len(self.rules))
+        self._plans: Bounded[tuple[Any, ...], Plan] = Bounded(max_plans)
         self._paths: Bounded[tuple[str, str], Plan] = Bounded(MAX_CACHED_PATHS)
-        self._statements = Statements(prepare, most)
+        self._statements = Statements(prepare, max_plans)
         self._too_long = replace(self._plan("OTHER", (), ()), is_prejudged=self._enforce)
 
     def match(self, method: str, path_info: str) -> Plan:

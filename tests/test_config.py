@@ -178,7 +178,7 @@ def test_a_list_of_networks_may_be_a_file_beside_the_rules(write: Any, tmp_path:
     (tmp_path / "office.txt").write_text("# the office\n192.0.2.0/24\n")
     config = load(write('allow: [10.0.0.0/8, "file:office.txt"]'))
     assert config.allow is not None
-    assert RuleTable(config).prejudge(
+    assert RuleTable(config).precheck(
         RuleTable(config).match("GET", "/"), {"REMOTE_ADDR": "192.0.2.9"}
     ) == ("allowed", None)
 

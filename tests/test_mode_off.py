@@ -34,7 +34,7 @@ MISTAKES = {
 
 
 app = Response("ok")
-pytestmark = pytest.mark.usefixtures("look_often")
+pytestmark = pytest.mark.usefixtures("poll_often")
 
 
 def errors_in(caplog: pytest.LogCaptureFixture) -> list[str]:

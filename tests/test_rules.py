@@ -251,8 +251,8 @@ def test_the_variables_of_two_rules_that_a_path_may_mean_are_not_mixed() -> None
 def test_what_a_rule_allows_is_not_allowed_where_the_path_may_mean_no_rule() -> None:
     rules = table(rule("/in/**", allow=["192.0.2.0/24"]), default_limits="1 per hour")
     environ = {"REMOTE_ADDR": "192.0.2.1"}
-    assert rules.prejudge(rules.match("GET", "/in/x"), environ) == ("allowed", None)
-    assert rules.prejudge(rules.match("GET", "/in/../x"), environ) is None
+    assert rules.precheck(rules.match("GET", "/in/x"), environ) == ("allowed", None)
+    assert rules.precheck(rules.match("GET", "/in/../x"), environ) is None
 
 
 def test_the_buckets_of_one_request_stand_side_by_side_and_no_limit_twice() -> None:
@@ -378,7 +378,7 @@ def test_the_storage_prepares_each_combination_of_counters_once() -> None:
 
 def test_path_variables_reach_the_plan_in_their_canonical_text() -> None:
     rules = table(rule("/users/<int:id>/<name>", key="path:id"), rule("/pages/<int:id>"))
-    assert rules.match("GET", "/users/005/Ann").parts[0].path_args == {"id": "5", "name": "Ann"}
+    assert rules.match("GET", "/users/005/Ann").by_rule[0].path_args == {"id": "5", "name": "Ann"}
     # What is not counted by its variables has one plan for all of them.
     assert rules.match("GET", "/pages/1") is rules.match("GET", "/pages/2")
 

@@ -443,7 +443,7 @@ def test_an_enforced_rule_and_its_shadow_may_have_one_path() -> None:
             "(cookie:c, query:q), so",
         ),
         ([rule("/a", key=["ip", "form:email"])], {}, "add a limit by ip beside it"),
-        ([rule("/u/<id>", key="path:id")], {}, "rules[0]: nothing is counted but by"),
+        ([rule("/u/<id>", key="path:id")], {}, "rules[0]: every limit counts by what"),
         ([rule("/a", key="environ:HTTP_X_TEAM")], {}, "(environ:HTTP_X_TEAM)"),
         ([rule("/a", key="environ:QUERY_STRING")], {}, "(environ:QUERY_STRING)"),
         (

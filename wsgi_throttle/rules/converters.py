@@ -1,4 +1,4 @@
-"""The variables of path patterns, by what Werkzeug's converters document of themselves."""
+"""The variables of path patterns, made from the documented attributes of Werkzeug's converters."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CONVERTERS: dict[str, type[BaseConverter]] = {
     "float": FloatConverter,
     "uuid": UUIDConverter,
 }
-"""Only their documented attributes are used. They convert nothing: a value is text of the path."""
+"""They say what a variable fits. They convert nothing: a value is always text of the path."""
 
 
 class Variable(NamedTuple):
@@ -115,7 +115,7 @@ Piece: TypeAlias = str | Variable
 
 @lru_cache(maxsize=1024)
 def _variable(converter: str, arguments: str) -> Variable:
-    """What this converter fits with these arguments.
+    """The variable of a converter with these arguments.
 
     :raises ValueError, LookupError, TypeError: Werkzeug does not accept the arguments.
     """

@@ -107,8 +107,8 @@ def _too_many_limits(checked: Checked) -> Iterator[Finding]:
         if crowded:  # by these limits, and not before them
             yield Finding(
                 subject,
-                f"its scope counts by more than {MAX_LIMITS} limits: leave some out, or take "
-                "another",
+                f"its scope counts by more than {MAX_LIMITS} limits: leave some out, or give it "
+                "another scope",
             )
 
 

@@ -117,6 +117,8 @@ class _Node:
             branches.setdefault(beginning, []).append((rank, branch))
         lengths = sorted({len(beginning) for beginning in branches})
         self._lengths = tuple(reversed(lengths))
+        # The text before a first variable -> the branches to try for a part that begins with it, in
+        # Werkzeug's order. They have this text before their variable, or a beginning of it.
         self._branches: dict[str, tuple[_Branch, ...]] = {}
         for beginning in branches:
             fitting = [
@@ -127,6 +129,7 @@ class _Node:
             ]
             fitting.sort(key=lambda ranked: ranked[0])
             self._branches[beginning] = tuple(branch for _, branch in fitting)
+        # The branches to try for every part, if none of them has a text before its variable.
         self._always = self._branches.get("", ()) if self._lengths in ((), (0,)) else None
 
     def depth(self) -> int:

@@ -89,7 +89,7 @@ class RuleSet:
     namespace: str = "throttle"
     """The beginning of all buckets."""
     mode: str = "enforce"
-    """For all rules, whatever theirs: ``shadow`` refuses nothing, and ``off`` counts nothing."""
+    """For all rules, whatever their own: ``shadow`` refuses nothing, ``off`` counts nothing."""
     on_storage_error: str = "local"
     """For requests that no rule is for; each rule has its own."""
     identity: Identity = field(default_factory=Identity)

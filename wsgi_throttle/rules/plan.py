@@ -162,8 +162,8 @@ class Plan:
     has_shadow: bool
     """Whether something is counted in shadow only."""
     allow: tuple[Networks | None, ...]
-    """The ``allow`` lists of the rules that are not exempt, None for a rule without one: a client
-    that is on all of them may pass."""
+    """The ``allow`` lists of the rules that are not exempt: a client that is on all of them may
+    pass. None stands for a rule without a list, or for a reading that no rule is for."""
     needs_precheck: bool
     """Whether :meth:`.RuleTable.precheck` is to be called before anything is counted: the path is
     too long, or there are lists of addresses to look the client up in."""

@@ -27,7 +27,7 @@ def table(*rules: dict[str, Any], **top: Any) -> RuleTable:
 
 
 def charges(plan: Plan, environ: dict[str, Any]) -> list[Charge]:
-    """What a request by this plan is charged."""
+    """What a request with this plan is charged."""
     statement, buckets = plan.statement_for(environ)
     return Decision(True, statement.terms, buckets, ()).charges
 
@@ -497,7 +497,7 @@ rules:
 
 
 def test_a_rule_set_needs_no_file() -> None:
-    """As one that a program built."""
+    """A program may build one itself."""
     pattern, find = Pattern.parse("/a"), key_function("ip", Identity())
     limit = RuleLimit(Limit("fixed-window", 0, 1000, 0), ("ip",), find, "rule=a", 1, "a")
     rules = RuleSet(rules=(Rule("a", (pattern,), limits=(limit,)),) * 2)

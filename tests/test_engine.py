@@ -48,7 +48,7 @@ class Recorder(Observer):
 
 
 class Broken(Observer):
-    """Raises an exception in every method."""
+    """Raises an exception whatever it is told."""
 
     every_request = follows_responses = True
 

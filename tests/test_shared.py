@@ -25,7 +25,6 @@ from hypothesis import strategies as st
 
 from support.charges import take
 from support.clock import FakeClock
-from test_storage_contract import in_child, run_threads, start_child
 from wsgi_throttle.clock import SECOND
 from wsgi_throttle.decision import Charge, Limit
 from wsgi_throttle.errors import StorageError, StorageURIError
@@ -36,6 +35,7 @@ from wsgi_throttle.storage.shared.folder import derived_folder
 from wsgi_throttle.storage.shared.record import Packing, rank
 from wsgi_throttle.storage.shared.storage import LEAST_BYTES, SharedStorage
 from wsgi_throttle.strategies import STRATEGIES, State
+from wsgi_throttle.testing.contract.workers import in_child, run_threads, start_child
 
 ROOT = Path(__file__).parent.parent
 MB = 1 << 20

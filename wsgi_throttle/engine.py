@@ -51,6 +51,10 @@ class Engine:
     ) -> None:
         self._clock = clock
         self._watcher = watcher
+        self.config = config
+        """The configuration that is in force."""
+        self.observers = tuple(observers)
+        """Those that were given."""
         self._observers = (RefusalLog(clock), *observers)
         self._of_every_request = tuple(one for one in self._observers if one.every_request)
         self._of_responses = tuple(one for one in self._observers if one.follows_responses)
@@ -251,6 +255,7 @@ class Engine:
             _log.warning("changed, but not in force before a restart: %s", ", ".join(changed))
         _log_mistakes(config)
         self._table = self._table_of(config)
+        self.config = config
         self._storage.clear()
         _log.info("the rules of %s are in force", config.source)
         self._tell(self._observers, "reloaded", config.diagnostics)

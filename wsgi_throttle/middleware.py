@@ -54,10 +54,12 @@ class Throttle:
             config = os.environ.get("WSGI_THROTTLE_CONFIG") or "throttle.yaml"
         self._app = app
         self._on_limit = on_limit
-        self._engine = Engine.from_source(config, observers=observers)
+        self.engine = Engine.from_source(config, observers=observers)
+        """Decides on requests. May be replaced at any time: a request goes on to its end with the
+        one that it began with."""
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        engine = self._engine
+        engine = self.engine
         verdict = engine.decide(environ)
         decision = verdict.decision  # to take a named tuple apart takes much longer
         if decision is None:
@@ -81,11 +83,11 @@ class Throttle:
         :raises ValueError: it is neither.
         :raises StorageError: the storage did not answer.
         """
-        self._engine.reset(key)
+        self.engine.reset(key)
 
     def close(self) -> None:
         """Give back files and connections. May be called twice; a later request opens them anew."""
-        self._engine.close()
+        self.engine.close()
 
     def _refuse(
         self, verdict: Verdict, decision: Decision, environ: Environ, start_response: StartResponse

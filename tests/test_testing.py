@@ -31,9 +31,16 @@ def answer(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return [b"ok"]
 
 
+HOME = {"REMOTE_ADDR": "127.0.0.1"}
+
+
 def statuses(throttle: Throttle, number: int) -> list[int]:
     visitor = Client(throttle)
-    return [visitor.get("/page").status_code for _ in range(number)]
+    found = []
+    for _ in range(number):
+        with visitor.get("/page", environ_base=HOME) as response:
+            found.append(response.status_code)
+    return found
 
 
 @pytest.fixture
@@ -102,8 +109,6 @@ def test_nothing_is_opened_for_it(tmp_path: Path) -> None:
     """Nor is a server needed: the storage is not asked at all."""
     unreachable = Throttle(answer, {"storage": "redis://127.0.0.1:1", "rules": [HOURLY]})
     with fresh_counters(unreachable):
-        environ: dict[str, Any] = {"REQUEST_METHOD": "GET", "PATH_INFO": "/page"}
-        unreachable({**environ, "REMOTE_ADDR": "192.0.2.1"}, lambda *_: None)
         assert statuses(unreachable, 3) == [200, 200, 429]
     unreachable.close()
 
@@ -138,7 +143,7 @@ def test_observers_are_told_as_usual_and_once_of_what_outlasts_it() -> None:
         assert recorder.outcomes == ["granted", "granted", "refused"]
         assert recorder.finishes == 2
         made.reset("127.0.0.1")
-        response = Client(made).get("/page", buffered=False)
+        response = Client(made).get("/page", environ_base=HOME)
     assert recorder.finishes == 2
     response.close()
     assert recorder.finishes == 3
@@ -154,14 +159,14 @@ def test_a_rule_file_that_changes_meanwhile_is_read_afterwards(
     with fresh_counters(made):
         file.write_text(rules % 4)
         assert statuses(made, 2) == [200, 429]
-    wait_until(lambda: 429 not in statuses(made, 1) and made.engine.config.rules[0].limits, 10)
+    wait_until(lambda: statuses(made, 1) and made.engine.config.rules[0].limits[0].limit.quota == 4)
     with fresh_counters(made):
         assert statuses(made, 5) == [200] * 4 + [429]
     made.close()
 
 
 def test_requests_of_other_threads_may_go_on_while_it_begins_and_ends() -> None:
-    config = {"storage": "memory://", "rules": [{"path": "/page", "limits": "50 per hour"}]}
+    config = {"storage": "memory://", "rules": [{"path": "/page", "limits": "20 per hour"}]}
     clock = ManualClock()
     decisions: list[Decision] = []
 
@@ -185,7 +190,7 @@ def test_requests_of_other_threads_may_go_on_while_it_begins_and_ends() -> None:
     for thread in threads:
         thread.start()
     try:
-        for _ in range(20):
+        for _ in range(5):
             with fresh_counters(made, clock=clock):
                 wait_until(lambda: 429 in statuses(made, 1))
     finally:
@@ -194,9 +199,9 @@ def test_requests_of_other_threads_may_go_on_while_it_begins_and_ends() -> None:
             thread.join()
     assert not failures
     assert seen == {200, 429}
-    # On each counter each place of the limit was given once, 20 times here and once at most before.
+    # On each counter each place of the limit was given once: 5 times here, and once at most before.
     remaining = [decision.outcomes[0].remaining for decision in decisions]
-    assert all(remaining.count(left) in (20, 21) for left in range(50))
+    assert all(remaining.count(left) in (5, 6) for left in range(20))
 
 
 # --- the clock ------------------------------------------------------------------------------------
@@ -285,6 +290,7 @@ def run(*command: str, cwd: Path, **variables: str) -> subprocess.CompletedProce
     """Python with these arguments, in a process of its own."""
     inherited = {name: value for name, value in os.environ.items() if name not in DECIDING}
     env = {**inherited, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **variables}
+    env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     return subprocess.run(
         [sys.executable, *command],
         cwd=cwd,
@@ -313,14 +319,14 @@ def served(
     throttle = Throttle(welcome, tmp_path / "throttle.yaml")
 
     def log_in() -> int:
-        assert Client(throttle).post("/login").status_code == 200
+        assert Client(throttle).post("/login", environ_base=HOME).status_code == 200
         return left[-1]
 
     yield log_in
     throttle.close()
 
 
-PYTEST = ("-m", "pytest", "-p", "no:valkey", "-p", "no:cacheprovider")
+PYTEST = ("-m", "pytest", "-p", "no:cacheprovider")
 
 
 def flask_project(folder: Path) -> None:
@@ -435,10 +441,13 @@ class TestSaysShared(Of, SharedStorageContract, storage=Good): ...
 class TestSaysNothing(StorageContract): ...
 """
 
+FEW = "whatever_the_costs or reset_forgets or buckets_count_apart or like_any or reach or place"
+"""The tests that are run on storages that are wrong, by parts of their names."""
+
 
 def test_the_contract_finds_what_others_storages_get_wrong(tmp_path: Path) -> None:
     (tmp_path / "test_theirs.py").write_text(THEIR_SUITE)
-    told = run(*PYTEST, "-rA", "--strict-markers", "-W", "error", cwd=tmp_path).stdout
+    told = run(*PYTEST, "-rA", "-W", "error", "-k", f"TestGood or {FEW}", cwd=tmp_path).stdout
     results = re.findall(
         r"^(PASSED|FAILED|ERROR) test_theirs\.py::(\w+)::(\w+)", told, re.MULTILINE
     )

@@ -15,9 +15,10 @@ from ..storage.memory import MemoryStorage
 
 @contextmanager
 def fresh_counters(throttle: Callable[..., Any], *, clock: Clock = MONOTONIC) -> Iterator[None]:
-    """While it lasts, count from zero, in the memory of this process. Its storage is not touched.
+    """While it lasts, count from zero, in the memory of this process alone. The configured storage
+    is not touched, and counts on as before when it ends.
 
-    For a ``with`` statement, a pytest fixture, or as a decorator of a test::
+    It is a context manager, for a test or a fixture, and also a decorator of tests::
 
         with fresh_counters(throttle):
             ...  # every client has all of its limits
@@ -25,9 +26,8 @@ def fresh_counters(throttle: Callable[..., Any], *, clock: Clock = MONOTONIC) ->
     The rules are those in force when it begins; a rule file that changes meanwhile is read again
     afterwards. ``throttle.reset()`` forgets what was counted here. Observers are told as usual.
 
-    Requests may come from any thread. One that has begun before it ends on the counters that it
-    began with. Begin and end it in one thread: several on one Throttle may be nested, and must not
-    overlap otherwise.
+    Requests may come from any thread meanwhile; each is counted where it began. On one Throttle,
+    ``fresh_counters`` may be nested, but two threads must not use it at the same time.
 
     :param throttle: the :class:`.Throttle` itself: ``app.wsgi_app`` in Flask, and ``application``
         of the module wsgi.py in Django, unless other middleware is wrapped around it there.
@@ -38,7 +38,7 @@ def fresh_counters(throttle: Callable[..., Any], *, clock: Clock = MONOTONIC) ->
     if not isinstance(throttle, Throttle):
         raise TypeError(
             f"fresh_counters() needs the Throttle itself, not {throttle!r}: if other middleware is "
-            "wrapped around it, keep the Throttle in a variable of its own"
+            "wrapped around it, keep the Throttle in a variable and pass that"
         )
     before = throttle.engine
     config = replace(before.config, opened_storage=MemoryStorage(clock=clock))

@@ -150,7 +150,7 @@ def test_observers_are_told_as_usual_and_once_of_what_outlasts_it() -> None:
 
 
 def test_a_rule_file_that_changes_meanwhile_is_read_afterwards(
-    tmp_path: Path, look_often: None
+    tmp_path: Path, poll_often: None
 ) -> None:
     file = tmp_path / "throttle.yaml"
     rules = "storage: memory://\nrules: [{path: /page, limits: %d per hour}]\n"

@@ -118,7 +118,7 @@ def _fill_windows(app: Throttle) -> None:
     """Let each client send a request in every grain of both windows. For this the storage gets a
     clock that is set to each grain in turn, and that goes on from the last one."""
     clock = _Clock()
-    storage: Any = app._engine._breaker._storage
+    storage: Any = app.engine._breaker._storage
     storage._clock = clock  # before the first request, which prepares it with its clock
     end_ms = MONOTONIC() // MS + WINDOWS_MS[0]
     grains = {

@@ -69,17 +69,17 @@ def test_nor_is_what_was_forgotten_at_once_written_to(clock: FakeClock) -> None:
     assert storage.size == 0
 
 
-def test_a_flood_does_not_free_blocked_clients(clock: FakeClock) -> None:
+def test_a_flood_does_not_free_clients_over_their_limit(clock: FakeClock) -> None:
     storage = MemoryStorage(max_clients=100, clock=clock)
     for client in range(20):
-        take(storage, charge(f"blocked-{client}"))
-        take(storage, charge(f"blocked-{client}"))
+        take(storage, charge(f"over-{client}"))
+        take(storage, charge(f"over-{client}"))
     for client in range(10_000):
         take(storage, charge(client))
-    assert not any(take(storage, charge(f"blocked-{client}")).granted for client in range(20))
+    assert not any(take(storage, charge(f"over-{client}")).granted for client in range(20))
 
 
-def test_a_blocked_client_whose_time_is_over_is_forgotten_like_any(clock: FakeClock) -> None:
+def test_a_client_whose_wait_is_over_is_forgotten_like_any(clock: FakeClock) -> None:
     storage = MemoryStorage(max_clients=3, clock=clock)
     take(storage, charge("a"))
     take(storage, charge("a"))
@@ -89,7 +89,7 @@ def test_a_blocked_client_whose_time_is_over_is_forgotten_like_any(clock: FakeCl
     assert storage.size == 3
 
 
-def test_a_flood_of_blocked_clients_is_bounded_too(clock: FakeClock) -> None:
+def test_a_flood_of_clients_over_their_limit_is_bounded_too(clock: FakeClock) -> None:
     storage = MemoryStorage(max_clients=50, clock=clock)
     for client in range(500):
         take(storage, charge(client))

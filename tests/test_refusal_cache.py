@@ -81,7 +81,7 @@ def storage(clock: Clock, asked: Counting) -> RefusalCache:
     return RefusalCache(asked, clock=clock)
 
 
-def test_the_storage_is_asked_once_a_second_for_a_blocked_client(
+def test_the_storage_is_asked_once_a_second_for_a_client_over_its_limit(
     clock: Clock, asked: Counting, storage: RefusalCache
 ) -> None:
     take(storage, [charge()])
@@ -145,7 +145,7 @@ def test_what_is_told_has_the_time_that_passed_taken_off_and_is_never_too_short(
     assert again == Outcome(first.wait_ms - int(passed_ms), 0, first.reset_ms - int(passed_ms))
 
 
-def test_a_slow_answer_blocks_nobody_for_longer_and_tells_no_shorter_wait(
+def test_a_slow_answer_refuses_nobody_for_longer_and_tells_no_shorter_wait(
     clock: Clock, asked: Counting, storage: RefusalCache
 ) -> None:
     take(storage, [charge(QUICK)])
@@ -179,7 +179,7 @@ def test_the_others_of_a_request_are_told_as_they_were_found(
     assert [outcome.wait_ms for outcome in again.outcomes] == [0, 59_750, 0]
 
 
-def test_another_request_with_the_blocked_charge_is_refused_too(
+def test_another_request_with_the_refused_charge_is_refused_too(
     asked: Counting, storage: RefusalCache
 ) -> None:
     take(storage, [charge()])
@@ -214,7 +214,7 @@ def test_what_was_not_refused_is_asked_for(
     assert asked.asked == seen + 1
 
 
-def test_a_refused_cost_does_not_block_a_smaller_one(
+def test_a_refused_cost_does_not_refuse_a_smaller_one(
     asked: Counting, storage: RefusalCache
 ) -> None:
     take(storage, [charge(HOUR, cost=3)])

@@ -533,17 +533,17 @@ def test_what_was_set_aside_makes_room_for_the_new_file(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size_bytes", [LEAST_BYTES, 4 * MB], ids="{} bytes".format)
-def test_a_flood_of_new_clients_frees_no_blocked_one(
+def test_a_flood_of_new_clients_frees_no_client_over_its_limit(
     size_bytes: int, new: Callable[..., SharedStorage], caplog: pytest.LogCaptureFixture
 ) -> None:
     storage = new(size_bytes=size_bytes)
     for client in range(100):
-        taken(storage, 2, f"blocked-{client}")
+        taken(storage, 2, f"over-{client}")
     before = (storage.folder / "data.mdb").stat().st_blocks
     capacity = size_bytes // 80
     for client in range(4 * capacity):
         assert take(storage, charge(client)).granted
-    kept = [not take(storage, charge(f"blocked-{client}")).granted for client in range(100)]
+    kept = [not take(storage, charge(f"over-{client}")).granted for client in range(100)]
     assert sum(kept) == 100
     assert (storage.folder / "data.mdb").stat().st_blocks == before
     (warning,) = warnings_of(caplog)
@@ -593,7 +593,7 @@ def test_a_reader_that_was_killed_does_not_fill_the_file(
     folder: Path, new: Callable[..., SharedStorage], caplog: pytest.LogCaptureFixture
 ) -> None:
     storage = new()
-    taken(storage, 3, "blocked")
+    taken(storage, 3, "over")
 
     def work() -> None:
         env = lmdb.open(str(folder), map_size=MB, writemap=True)
@@ -605,7 +605,7 @@ def test_a_reader_that_was_killed_does_not_fill_the_file(
         in_child(work)
     for client in range(20_000):
         take(storage, charge(client))
-    assert taken(storage, 1, "blocked") == [False]
+    assert taken(storage, 1, "over") == [False]
     assert not any("set aside" in warning for warning in warnings_of(caplog))
 
 
@@ -674,7 +674,7 @@ def test_processes_and_threads_hammering_one_client_admit_exactly_as_many(
     assert [outcome.remaining for outcome in looked.outcomes] == [0, 1_000_000 - 300]
 
 
-def test_a_process_killed_inside_a_transaction_blocks_nobody_and_leaves_nothing(
+def test_a_process_killed_inside_a_transaction_delays_nobody_and_leaves_nothing(
     new: Callable[..., SharedStorage],
 ) -> None:
     storage = new()
@@ -757,7 +757,7 @@ def test_a_fork_in_the_middle_of_everything(
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_clock_that_steps_back_blocks_for_no_more_than_a_window(
+def test_a_clock_that_steps_back_refuses_for_no_longer_than_a_window(
     strategy: str, new: Callable[..., SharedStorage]
 ) -> None:
     clock = FakeClock(10_000_000)
@@ -887,7 +887,7 @@ def test_limits_that_are_charged_apart_expire_by_their_own_lifetimes() -> None:
         packed = first.pack([(0, 1)], b"", False, 0)
         packed = second.pack([(0, 1)], second.unpack(packed, 0)[1], False, 0)
         assert list(both.unpack(packed, 0)[0]) == [(0, 1), (0, 1)]
-        assert rank(packed, 3_600_000)[0] == record.IDLE
+        assert rank(packed, 3_600_000)[0] == record.WITHIN_LIMIT
         assert rank(packed, 3_602_000)[0] == record.EXPIRED
         _, others = second.unpack(packed, 120_000)
         assert bool(others) == (first is hour)
@@ -907,7 +907,7 @@ def test_more_limits_of_one_bucket_are_an_error(new: Callable[..., SharedStorage
         take(new(), charges)
 
 
-def test_expired_records_go_first_then_idle_ones_then_those_over_their_limit() -> None:
+def test_expired_records_go_first_then_those_within_their_limit_then_those_over_it() -> None:
     second, hour = Packing([fixed(1_000)]), Packing([fixed(3_600_000)])
     packed = {
         "over": second.pack([(0, 5)], b"", True, 50_000),
@@ -926,4 +926,4 @@ def test_expired_records_go_first_then_idle_ones_then_those_over_their_limit() -
 def test_a_lifetime_beyond_all_reason_is_kept_for_long() -> None:
     slow = Packing([Limit("token-bucket", 1, 365 * 86_400_000, 1_000_000)])
     packed = slow.pack([(1, 2)], b"", False, 1 << 40)
-    assert rank(packed, 1 << 40)[0] == record.IDLE
+    assert rank(packed, 1 << 40)[0] == record.WITHIN_LIMIT

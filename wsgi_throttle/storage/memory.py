@@ -71,7 +71,7 @@ class _Record:
         """Whether nothing that it has counted counts any more."""
         return not any(step_of(limit)(state, now, 0)[1] for limit, state in self)
 
-    def is_blocked(self, now: int) -> bool:
+    def is_over_limit(self, now: int) -> bool:
         """Whether the client is over one of its limits, as who has a limit of 0 always is."""
         return any(step_of(limit)(state, now, 1)[0][0] for limit, state in self)
 
@@ -103,10 +103,10 @@ class _Table(OrderedDict[str, _Record]):
                 return
             del self[bucket]
 
-    def spare_blocked(self, now: int) -> bool:
+    def spare_if_over_limit(self, now: int) -> bool:
         """Whether the oldest is over its limit; if so it is now the youngest."""
         bucket, record = next(iter(self.items()))
-        if not record.is_blocked(now):
+        if not record.is_over_limit(now):
             return False
         self.move_to_end(bucket)
         return True
@@ -304,7 +304,7 @@ class MemoryStorage:
             if size <= self._crowded:
                 return
             fullest = self._fullest()
-            if not fullest.spare_blocked(now):
+            if not fullest.spare_if_over_limit(now):
                 fullest.popitem(last=False)
                 size -= 1
         while size > self._max_clients:

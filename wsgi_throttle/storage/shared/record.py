@@ -27,7 +27,7 @@ HEADER = Struct("<?I")
 """Whether the client is over a limit, and the second in which this part and all that follow it
 have expired."""
 
-EXPIRED, IDLE, OVER = -1, 0, 1
+EXPIRED, WITHIN_LIMIT, OVER_LIMIT = -1, 0, 1
 """The classes of records, in the order in which they are forgotten."""
 
 _SHAPE = Struct("<6sBB")
@@ -82,10 +82,10 @@ class Packing:
         others = record[layout.size :]
         return states, b"" if rank(others, now)[0] == EXPIRED else others
 
-    def pack(self, states: Sequence[State], others: bytes, over: bool, now: int) -> bytes:
+    def pack(self, states: Sequence[State], others: bytes, over_limit: bool, now: int) -> bytes:
         """The record of these states and of the parts that hold others; empty if there are none.
 
-        :param over: whether the client is over one of its limits.
+        :param over_limit: whether the client is over one of its limits.
         """
         expires_s = now // 1000 + self._lifetime_s
         if others:
@@ -98,10 +98,10 @@ class Packing:
             layout = self._learn(states)
         pack, integers = layout.pack, sum(states, ())  # for a few states quicker than chain()
         try:
-            packed = pack(layout.begin, over, expires_s, *integers)
+            packed = pack(layout.begin, over_limit, expires_s, *integers)
         except error:
             layout = self._learn(states)
-            packed = layout.pack(layout.begin, over, expires_s, *integers)
+            packed = layout.pack(layout.begin, over_limit, expires_s, *integers)
         return packed + others if others else packed
 
     def _sort_out(self, record: bytes, now: int) -> tuple[tuple[State, ...], bytes]:
@@ -140,8 +140,8 @@ class Packing:
 def rank(record: bytes, now: int) -> tuple[int, int]:
     """What is forgotten first, where room is needed, has the least: what has expired, then what
     expires soonest, and last the clients that are over a limit."""
-    over, expires_s = HEADER.unpack_from(record, 1 + _SHAPE_BYTES * record[0])
-    return (over if expires_s * 1000 > now else EXPIRED, expires_s)
+    over_limit, expires_s = HEADER.unpack_from(record, 1 + _SHAPE_BYTES * record[0])
+    return (over_limit if expires_s * 1000 > now else EXPIRED, expires_s)
 
 
 class _Codec:

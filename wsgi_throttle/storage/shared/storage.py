@@ -235,8 +235,8 @@ class SharedStorage:
                     states, others = only.unpack(record, now)
                     granted, measured, after = take(charged, states, now)
                     if tuple(after) != states:
-                        over = not all(map(_remaining, measured))
-                        changed = only.pack(after, others, over, now)
+                        over_limit = not all(map(_remaining, measured))
+                        changed = only.pack(after, others, over_limit, now)
                         self._write(txn, key, changed, len(record), now)
                 else:
                     granted, measured = several(txn, now, charged, buckets)
@@ -262,8 +262,8 @@ class SharedStorage:
             for index, (start, end) in enumerate(terms.groups):
                 if after[start:end] != states[start:end]:
                     packing, key, size, others = records[index]
-                    over = not all(map(_remaining, measured[start:end]))
-                    changed = packing.pack(after[start:end], others, over, now)
+                    over_limit = not all(map(_remaining, measured[start:end]))
+                    changed = packing.pack(after[start:end], others, over_limit, now)
                     self._write(txn, key, changed, size, now)
             return granted, measured
 

@@ -281,7 +281,7 @@ def test_a_failure_of_the_storage_is_not_remembered(asked: Counting, storage: Re
 def test_memory_is_bounded_and_the_newest_are_kept(
     asked: Counting, storage: RefusalCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refusal_cache, "MOST", 10)
+    monkeypatch.setattr(refusal_cache, "MAX_REFUSALS", 10)
     clients = [charge(bucket=f"t:{{ip:{number}}}") for number in range(50)]
     for client in clients:
         take(storage, [client])

@@ -34,7 +34,7 @@ from wsgi_throttle.storage.shared import eviction, places, record
 from wsgi_throttle.storage.shared import folder as folder_module
 from wsgi_throttle.storage.shared.folder import derived_folder
 from wsgi_throttle.storage.shared.record import Packing, rank
-from wsgi_throttle.storage.shared.storage import LEAST_BYTES, SharedStorage
+from wsgi_throttle.storage.shared.storage import MIN_BYTES, SharedStorage
 from wsgi_throttle.strategies import STRATEGIES, State
 
 ROOT = Path(__file__).parent.parent
@@ -532,7 +532,7 @@ def test_what_was_set_aside_makes_room_for_the_new_file(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size_bytes", [LEAST_BYTES, 4 * MB], ids="{} bytes".format)
+@pytest.mark.parametrize("size_bytes", [MIN_BYTES, 4 * MB], ids="{} bytes".format)
 def test_a_flood_of_new_clients_frees_no_client_over_its_limit(
     size_bytes: int, new: Callable[..., SharedStorage], caplog: pytest.LogCaptureFixture
 ) -> None:

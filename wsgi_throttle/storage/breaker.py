@@ -16,7 +16,7 @@ from . import Storage
 from .fork import ForkLock
 
 FIRST_DELAY_NS = SECOND // 2
-LONGEST_DELAY_NS = 30 * SECOND
+MAX_DELAY_NS = 30 * SECOND
 
 OUTAGES = (OSError, StorageError)
 """What a storage raises where it cannot be reached or used. Each turns the errors of the library
@@ -176,7 +176,7 @@ class CircuitBreaker:
     def _wait_longer(self, outage: _Outage, error: Exception) -> None:
         """Requires that the lock is held."""
         outage.cause = str(error)
-        outage.delay_ns = min(2 * outage.delay_ns, LONGEST_DELAY_NS)
+        outage.delay_ns = min(2 * outage.delay_ns, MAX_DELAY_NS)
         outage.ask_at_ns = self._clock() + outage.delay_ns
 
     def _failed(self, error: Exception, tried: _Outage | None) -> StorageError:

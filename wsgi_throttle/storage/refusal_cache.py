@@ -15,14 +15,14 @@ from ..decision import NEVER_MS, Charge, Decision, Measured, Take, Terms
 from . import Storage
 from .fork import ForkLock
 
-LONGEST_NS = 1_000_000_000
+MAX_AGE_NS = 1_000_000_000
 """After how long the storage is asked again at the latest, so that a reset, a failover or an edit
 takes effect."""
 
 REPLY_NS = 10_000_000
 """For how long one reply serves for all tries of a client."""
 
-MOST = 10_000
+MAX_REFUSALS = 10_000
 """How many refusals are remembered. Without one the storage is asked, which is only slower."""
 
 _Key: TypeAlias = tuple[str, str, int]  # bucket, limit.tag, cost
@@ -132,12 +132,12 @@ class RefusalCache:
         answered_ns = self._clock()
         with self._lock:
             for (bucket, limit, cost, _, _), outcome in decision.refusing:
-                until_ns = asked_ns + min(outcome.wait_ms * MS, LONGEST_NS)
+                until_ns = asked_ns + min(outcome.wait_ms * MS, MAX_AGE_NS)
                 key = (bucket, limit.tag, cost)
                 self._refusals[key] = _Refusal(until_ns, answered_ns, decision, decision, 0)
                 self._refusals.move_to_end(key)
                 self._last_until_ns = max(self._last_until_ns, until_ns)
-            while len(self._refusals) > MOST or self._oldest().until_ns <= asked_ns:
+            while len(self._refusals) > MAX_REFUSALS or self._oldest().until_ns <= asked_ns:
                 self._refusals.popitem(last=False)
 
     def _oldest(self) -> _Refusal:

@@ -30,23 +30,23 @@ def options(uri: str, known: Collection[str]) -> dict[str, str]:
     return found
 
 
-def whole_number(name: str, text: str, least: int) -> int:
+def whole_number(name: str, text: str, minimum: int) -> int:
     """The value of an option that is a count.
 
-    :raises StorageURIError: not a decimal number, or below the least.
+    :raises StorageURIError: not a decimal number, or below the minimum.
     """
-    if not re.fullmatch("[0-9]{1,12}", text) or int(text) < least:
-        raise StorageURIError(f'{name} is "{text}": use a whole number from {least}')
+    if not re.fullmatch("[0-9]{1,12}", text) or int(text) < minimum:
+        raise StorageURIError(f'{name} is "{text}": use a whole number from {minimum}')
     return int(text)
 
 
-def size_bytes(name: str, text: str, least: int) -> int:
+def size_bytes(name: str, text: str, minimum: int) -> int:
     """The value of an option that is a size: ``65536``, ``512kb``, ``64mb``, ``1gb``.
 
-    :raises StorageURIError: not a size, or below the least.
+    :raises StorageURIError: not a size, or below the minimum.
     """
     match = _SIZE.fullmatch(text)
     size = int(match[1]) * _FACTORS[match[2].lower().rstrip("b")] if match else 0
-    if size < least:
-        raise StorageURIError(f'{name} is "{text}": use a size such as 64mb, from {least} bytes')
+    if size < minimum:
+        raise StorageURIError(f'{name} is "{text}": use a size such as 64mb, from {minimum} bytes')
     return size

@@ -71,14 +71,14 @@ def parse(uri: str) -> Address:
     """
     scheme = urlsplit(uri).scheme
     found = options(uri, _KNOWN_OPTIONS[scheme])
-    whole_number("db", found.get("db", "0"), least=0)
-    most = found.get("max_connections", str(MAX_CONNECTIONS))
+    whole_number("db", found.get("db", "0"), minimum=0)
+    max_connections = found.get("max_connections", str(MAX_CONNECTIONS))
     find = _via_sentinel if scheme == "redis+sentinel" else _direct
     try:
         connect, name = find(uri, found)
     except RedisError as error:
         raise StorageURIError(f"a {scheme}:// URI that redis-py cannot use: {error}") from error
-    return Address(connect, name, whole_number("max_connections", most, least=1))
+    return Address(connect, name, whole_number("max_connections", max_connections, minimum=1))
 
 
 def _direct(uri: str, found: dict[str, str]) -> tuple[Connect, str]:

@@ -18,9 +18,9 @@ from .address import SOCKET
 if TYPE_CHECKING:
     from redis.connection import AbstractConnection
 
-LONGEST_REPLY = 1 << 16
+MAX_REPLY_BYTES = 1 << 16
 """Bytes of a reply; what goes on for longer is not one of ours."""
-PIECE = 1 << 12
+RECV_BYTES = 1 << 12
 """Bytes that are read at once at most, and room made for."""
 
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -72,11 +72,11 @@ class Connection:
         reply = b""
         while not reply.endswith(b"\r\n"):
             sock.settimeout(_left_s(deadline))
-            part = sock.recv(PIECE)
+            part = sock.recv(RECV_BYTES)
             if not part:
                 raise ConnectionResetError("the server closed the connection")
             reply += part
-            if len(reply) > LONGEST_REPLY:
+            if len(reply) > MAX_REPLY_BYTES:
                 raise StorageError(f"not a reply of Redis: {reply[:80]!r}")
         return reply[:-2]
 

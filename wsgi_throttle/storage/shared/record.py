@@ -33,8 +33,8 @@ EXPIRED, WITHIN_LIMIT, OVER_LIMIT = -1, 0, 1
 _SHAPE = Struct("<6sBB")
 _SHAPE_BYTES = _SHAPE.size
 _WIDTHS = "BHIQ"
-_MOST_LIMITS = 255  # so that their number is a byte
-_LONGEST_MS = 100 * 365 * 86_400_000  # so that its seconds fit
+_MAX_LIMITS = 255  # so that their number is a byte
+_MAX_LIFETIME_MS = 100 * 365 * 86_400_000  # so that its seconds fit
 
 
 class Packing:
@@ -49,12 +49,12 @@ class Packing:
     )
 
     def __init__(self, limits: Sequence[Limit]) -> None:
-        if len(limits) > _MOST_LIMITS:
-            raise StorageError(f"shared:// holds no more than {_MOST_LIMITS} limits of one bucket")
+        if len(limits) > _MAX_LIMITS:
+            raise StorageError(f"shared:// holds no more than {_MAX_LIMITS} limits of one bucket")
         self._marks = [blake2b(limit.tag.encode(), digest_size=6).digest() for limit in limits]
         lifetime_ms = max(STRATEGIES[limit.strategy].lifetime_ms(limit) for limit in limits)
         # Counted from the end of the second in which it begins.
-        self._lifetime_s = -(-min(lifetime_ms, _LONGEST_MS) // 1000) + 1
+        self._lifetime_s = -(-min(lifetime_ms, _MAX_LIFETIME_MS) // 1000) + 1
         self._widths = [(0, 0)] * len(limits)
         self._shapes_size = 1 + _SHAPE_BYTES * len(limits)
         # The layouts of records that begin with these limits, as they were met and as they are

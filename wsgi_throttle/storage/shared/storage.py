@@ -33,9 +33,9 @@ from .record import Packing
 
 DEFAULT_BYTES = 32 << 20
 """Half of the /dev/shm that a Docker container has by default."""
-LEAST_BYTES = 1 << 20
+MIN_BYTES = 1 << 20
 
-MAX_KEYS = 4096
+MAX_CACHED_KEYS = 4096
 """Of how many buckets the keys are kept."""
 
 WARN_EVERY_S = 60.0
@@ -84,7 +84,7 @@ class SharedStorage:
         self._place: Place | None = None
         self._packings: WeakValueDictionary[tuple[str, ...], Packing] = WeakValueDictionary()
         """By the tags of their limits: one object for all terms that are being used."""
-        self._keys: Bounded[str, bytes] = Bounded(MAX_KEYS)
+        self._keys: Bounded[str, bytes] = Bounded(MAX_CACHED_KEYS)
         """The keys that buckets have in the file."""
         self._eviction = Eviction()
         self._log_once = LogOnce(WARN_EVERY_S)
@@ -98,7 +98,7 @@ class SharedStorage:
         if parts.netloc or parts.fragment:
             raise StorageURIError("shared:// has no host: name a folder as in shared:///run/app")
         found = options(uri, {"size"})
-        size = size_bytes("size", found["size"], LEAST_BYTES) if "size" in found else DEFAULT_BYTES
+        size = size_bytes("size", found["size"], MIN_BYTES) if "size" in found else DEFAULT_BYTES
         path = unquote(parts.path)
         folder = Path(path) if path.strip("/") else None
         if folder and (folder.is_symlink() or not folder.is_dir()):

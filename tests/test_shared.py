@@ -74,9 +74,9 @@ def new(folder: Path) -> Iterator[Callable[..., SharedStorage]]:
 
 
 @pytest.fixture
-def always_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+def always_checking(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the file is still there is looked up at each use, and not once a second."""
-    monkeypatch.setattr(places, "LOOK_EVERY_NS", 0)
+    monkeypatch.setattr(places, "CHECK_EVERY_NS", 0)
 
 
 def taken(storage: SharedStorage, tries: int = 3, client: object = "192.0.2.1") -> list[bool]:
@@ -209,7 +209,7 @@ def read_only(folder: Path) -> Iterator[None]:
 
 
 def test_a_folder_that_becomes_read_only_is_an_error_until_it_is_not(
-    folder: Path, new: Callable[..., SharedStorage], always_looking: None
+    folder: Path, new: Callable[..., SharedStorage], always_checking: None
 ) -> None:
     running = new()
     assert taken(running, 1) == [True]
@@ -228,7 +228,7 @@ def test_a_folder_that_becomes_unusable_while_serving_is_a_storage_error(folder:
     assert taken(storage) == FRESH
     shutil.rmtree(folder)
     folder.write_text("a file stands where the folder was")
-    storage._at()._look_at_ns = 0  # as after a second
+    storage._at()._check_at_ns = 0  # as after a second
     with pytest.raises(StorageError, match=re.escape(str(folder))):
         take(storage, charge())
     folder.unlink()
@@ -348,7 +348,7 @@ def test_what_is_not_ours_is_set_aside_with_one_warning(
 
 
 def test_another_size_replaces_the_file_once_and_running_processes_follow(
-    folder: Path, new: Callable[..., SharedStorage], always_looking: None
+    folder: Path, new: Callable[..., SharedStorage], always_checking: None
 ) -> None:
     running = new()
     take(running, charge())
@@ -373,7 +373,7 @@ def test_a_folder_that_vanishes_is_made_anew_and_all_processes_meet_there(
     how: str,
     folder: Path,
     new: Callable[..., SharedStorage],
-    always_looking: None,
+    always_checking: None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     storage = new()
@@ -410,14 +410,14 @@ def test_that_it_vanished_is_noticed_within_a_second(
     storage = new()
     assert taken(storage) == FRESH
     shutil.rmtree(folder)
-    deadline = time.monotonic() + places.LOOK_EVERY_NS / SECOND + 0.5
+    deadline = time.monotonic() + places.CHECK_EVERY_NS / SECOND + 0.5
     while not take(storage, charge()).granted:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 def test_a_folder_that_cannot_be_made_anew_is_an_error_until_it_can(
-    tmp_path: Path, new: Callable[..., SharedStorage], always_looking: None
+    tmp_path: Path, new: Callable[..., SharedStorage], always_checking: None
 ) -> None:
     outer = tmp_path / "outer"
     (outer / "inner").mkdir(parents=True, mode=0o700)
@@ -582,7 +582,7 @@ def test_a_full_file_is_started_anew_rather_than_failing(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(eviction, "CROWDED", ())  # so that nothing is ever forgotten
+    monkeypatch.setattr(eviction, "THRESHOLDS", ())  # so that nothing is ever forgotten
     storage = new(size_bytes=MB // 4)
     for client in range(6_000):
         assert take(storage, charge(client)).granted
@@ -725,7 +725,7 @@ def test_processes_killed_at_any_instant_lose_no_counted_request(
 
 
 def test_a_fork_in_the_middle_of_everything(
-    new: Callable[..., SharedStorage], always_looking: None
+    new: Callable[..., SharedStorage], always_checking: None
 ) -> None:
     """Children of children, while the parent's threads use, close and open two storages."""
     storage, reopened = new(), new()

@@ -15,10 +15,10 @@ from ..strategies import STRATEGIES, Compiled, State, compile_terms, step_of, ta
 from .fork import ForkLock
 from .uri import options, whole_number
 
-LOOKS = 8
+MAX_EXAMINED = 8
 """How many of the oldest records a take looks at, at most, to make room for a new one."""
 
-_NONE: Mapping[Limit, State] = MappingProxyType({})
+_NO_STATES: Mapping[Limit, State] = MappingProxyType({})
 
 _new = tuple.__new__  # what a named tuple's own __new__ calls, at half the cost
 
@@ -44,7 +44,7 @@ class _Record:
         self.group = group
         self.states: list[State] = [()] * len(group.limits)
         """By the limits of the group."""
-        self.others = _NONE
+        self.others = _NO_STATES
         """By the limits of other rules that count on the same bucket."""
 
     def __iter__(self) -> Iterator[tuple[Limit, State]]:
@@ -56,7 +56,7 @@ class _Record:
         states = {limit: step_of(limit)(state, now, 0)[1] for limit, state in self}
         self.group = group
         self.states = [states.pop(limit, ()) for limit in group.limits]
-        self.others = {limit: state for limit, state in states.items() if state} or _NONE
+        self.others = {limit: state for limit, state in states.items() if state} or _NO_STATES
 
     def forget(self, limit: Limit) -> None:
         """What was counted by this limit."""
@@ -124,7 +124,7 @@ class MemoryStorage:
 
     def __init__(self, *, max_clients: int = 100_000, clock: Clock = MONOTONIC) -> None:
         self._max_clients = max_clients
-        self._crowded = max_clients - max_clients // 8
+        self._evict_above = max_clients - max_clients // 8
         self._clock = clock
         self._lock = ForkLock()
         self._tables: OrderedDict[int, _Table] = OrderedDict()
@@ -240,7 +240,7 @@ class MemoryStorage:
             bucket = buckets[index]
             record = group.table.get(bucket)
             if record is None or record.group is not group:
-                record = self._find(bucket, group, now) or _Record(group)
+                record = self._adopt(bucket, group, now) or _Record(group)
             records.append(record)
             states += record.states
             index += 1  # noqa: SIM113
@@ -261,7 +261,7 @@ class MemoryStorage:
             self._tidy(groups, now)
         return granted, measured
 
-    def _find(self, bucket: str, group: _Group, now: int) -> _Record | None:
+    def _adopt(self, bucket: str, group: _Group, now: int) -> _Record | None:
         """The record of a bucket that was of another group, now of this one. Requires that the lock
         is held."""
         for table in self._tables.values():
@@ -300,8 +300,8 @@ class MemoryStorage:
         youngest, so that a flood of others does not set them free. Only where all room is taken
         such clients go too. Requires that the lock is held."""
         size = self._count()
-        for _ in range(LOOKS):
-            if size <= self._crowded:
+        for _ in range(MAX_EXAMINED):
+            if size <= self._evict_above:
                 return
             fullest = self._fullest()
             if not fullest.spare_if_over_limit(now):

@@ -8,10 +8,10 @@ import lmdb
 
 from .record import EXPIRED, rank
 
-CROWDED = (0.85, 0.90, 0.95)
+THRESHOLDS = (0.85, 0.90, 0.95)
 """Evict one record for each that grows above 85 % of the pages, two above 90 %, three above 95 %: a
 full LMDB file cannot even delete."""
-LOOKS = 8
+CANDIDATES = 8
 """Of how many records the worst is evicted."""
 
 
@@ -23,8 +23,8 @@ class Eviction:
 
     def __init__(self) -> None:
         self.evicted = 0
-        self._growth_until_look = 0
-        self._victims = 0
+        self._growths_until_check = 0
+        self._evictions_per_growth = 0
 
     def make_room(self, txn: lmdb.Transaction, key: bytes, size_bytes: int, now: int) -> None:
         """Before a record grows: evict others if the file is crowded. That is looked up again
@@ -34,14 +34,14 @@ class Eviction:
         :param size_bytes: of the file.
         :param now: milliseconds by the storage's clock.
         """
-        self._growth_until_look -= 1
-        if self._growth_until_look <= 0:
+        self._growths_until_check -= 1
+        if self._growths_until_check <= 0:
             found = txn.stat()
             used = found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]
             pages = size_bytes // found["psize"]
-            self._growth_until_look = (pages - used) // 64
-            self._victims = sum(used > pages * part for part in CROWDED)
-        for _ in range(self._victims):
+            self._growths_until_check = (pages - used) // 64
+            self._evictions_per_growth = sum(used > pages * part for part in THRESHOLDS)
+        for _ in range(self._evictions_per_growth):
             self._evict_worst(txn, key, now)
 
     def _evict_worst(self, txn: lmdb.Transaction, key: bytes, now: int) -> None:
@@ -50,7 +50,7 @@ class Eviction:
             _ = cursor.set_range(key) or cursor.first()
             ranks = [
                 (rank(bytes(record), now), other)
-                for other, record in islice(cursor, LOOKS)
+                for other, record in islice(cursor, CANDIDATES)
                 if other != key
             ]
         if ranks:

@@ -95,7 +95,7 @@ def open_folder(folder: Path, size_bytes: int, *, any_size: bool = False) -> Ope
         disk is full.
     """
     try:
-        _make(folder)
+        _ensure_private(folder)
         with _exclusively(folder):
             return _open(folder, size_bytes, any_size)
     except (OSError, lmdb.Error) as error:
@@ -114,7 +114,7 @@ def set_aside(folder: Path) -> None:
         raise StorageError(f"{folder} cannot be used: {error}") from error
 
 
-def _make(folder: Path) -> None:
+def _ensure_private(folder: Path) -> None:
     with suppress(FileExistsError):
         folder.mkdir(0o700)
     found = folder.lstat()
@@ -140,7 +140,7 @@ def _exclusively(folder: Path) -> Iterator[None]:
 
 
 def _open(folder: Path, size_bytes: int, any_size: bool) -> Opened:
-    found_bytes, fault = _look(folder)
+    found_bytes, fault = _inspect(folder)
     if found_bytes and found_bytes != size_bytes and not any_size:
         fault = f"it has {found_bytes} bytes and {size_bytes} are asked for"
     elif found_bytes:
@@ -161,7 +161,7 @@ def _open(folder: Path, size_bytes: int, any_size: bool) -> Opened:
     return _create(folder, size_bytes, fault)
 
 
-def _look(folder: Path) -> tuple[int, str]:
+def _inspect(folder: Path) -> tuple[int, str]:
     """The size of the sound file that is there, or 0; and what is wrong with one that is not."""
     if not any(os.path.lexists(folder / name) for name in _FILES):
         return 0, ""

@@ -13,7 +13,7 @@ from ...clock import SECOND
 from ..fork import ForkLock
 from .folder import Opened, open_folder, set_aside
 
-LOOK_EVERY_NS = SECOND
+CHECK_EVERY_NS = SECOND
 """How soon a file that was deleted or replaced under us is noticed."""
 
 
@@ -27,8 +27,8 @@ class Place:
         self.users: WeakSet[object] = WeakSet()
         """The storages that count here."""
         self._opened: Opened | None = None
-        self._look_at_ns = 0
-        self._is_known = False
+        self._check_at_ns = 0
+        self._was_opened = False
 
     def environment(self, now_ns: int) -> lmdb.Environment:
         """
@@ -36,7 +36,7 @@ class Place:
         :raises StorageError: the folder cannot be used.
         """
         opened = self._opened
-        if opened and now_ns < self._look_at_ns:
+        if opened and now_ns < self._check_at_ns:
             return opened.env
         if opened and not opened.is_current():
             places.notes.append(
@@ -46,13 +46,13 @@ class Place:
             opened = None
         if not opened:
             # A storage replaces a file of another size once, when it first opens it.
-            opened = open_folder(self.folder, self.size_bytes, any_size=self._is_known)
+            opened = open_folder(self.folder, self.size_bytes, any_size=self._was_opened)
             self._opened = opened
-            self._is_known = True
+            self._was_opened = True
             self.size_bytes = opened.size_bytes
             if opened.fault:
                 self._note_set_aside(opened.fault)
-        self._look_at_ns = now_ns + LOOK_EVERY_NS
+        self._check_at_ns = now_ns + CHECK_EVERY_NS
         return opened.env
 
     def replace(self, why: str) -> None:

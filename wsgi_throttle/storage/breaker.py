@@ -18,7 +18,7 @@ from .fork import ForkLock
 FIRST_DELAY_NS = SECOND // 2
 MAX_DELAY_NS = 30 * SECOND
 
-OUTAGES = (OSError, StorageError)
+FAILURES = (OSError, StorageError)
 """What a storage raises where it cannot be reached or used. Each turns the errors of the library
 that it uses into one of these. Anything else is a mistake in this package, for which no storage is
 to be left alone."""
@@ -36,10 +36,10 @@ class _Outage:
     cause: str
     """What it failed of when it was asked last."""
     delay_ns: int
-    ask_at_ns: int
+    probe_at_ns: int
     """When the storage is asked again; later, if the thread that asks still waits for an answer."""
-    asking: bool = False
-    answers: bool = False
+    probing: bool = False
+    half_open: bool = False
     """The storage has answered: the next request tries it, while the others still stay away."""
 
 
@@ -71,7 +71,7 @@ class CircuitBreaker:
         self._on_change = on_change
         self._clock = clock
         self._outage: _Outage | None = None
-        self._lock = ForkLock(after_in_child=self._forget_the_thread)
+        self._lock = ForkLock(after_in_child=self._forget_probe)
 
     def __repr__(self) -> str:
         return repr(self._storage)
@@ -85,7 +85,7 @@ class CircuitBreaker:
     def retry_after_s(self) -> int:
         """Whole seconds, rounded up, at least 1, after which the storage may answer again."""
         outage = self._outage
-        left_ns = outage.ask_at_ns - self._clock() if outage else 0
+        left_ns = outage.probe_at_ns - self._clock() if outage else 0
         return max(1, -(-left_ns // SECOND))
 
     def prepare(self, terms: Terms) -> Take:
@@ -94,16 +94,16 @@ class CircuitBreaker:
         What it returns raises :class:`.StorageError` where the storage failed, or is left alone
         because it had. An exception that is no outage passes through as it is.
         """
-        ask = self._storage.prepare(terms)
+        inner_take = self._storage.prepare(terms)
 
         def take(
             buckets: tuple[str, ...], costs: Sequence[int] | None = None, look: bool = False
         ) -> Decision:
             if self._outage:
-                return self._call(partial(ask, buckets, costs, look))
+                return self._call(partial(inner_take, buckets, costs, look))
             try:
-                return ask(buckets, costs, look)
-            except OUTAGES as error:
+                return inner_take(buckets, costs, look)
+            except FAILURES as error:
                 raise self._failed(error, None) from error
 
         return take
@@ -125,31 +125,31 @@ class CircuitBreaker:
 
     def _call(self, action: Callable[[], T]) -> T:
         outage = self._outage
-        if outage and not self._is_to_try(outage):
+        if outage and not self._claim_trial(outage):
             raise StorageError(f"{self._storage!r} is left alone: {outage.cause}")
         try:
             result = action()
-        except OUTAGES as error:
+        except FAILURES as error:
             raise self._failed(error, outage) from error
         if outage:
             self._recovered(outage)
         return result
 
-    def _is_to_try(self, outage: _Outage) -> bool:
+    def _claim_trial(self, outage: _Outage) -> bool:
         """True for the one call that is to try a storage that answers again."""
         with self._lock:
             now = self._clock()
-            if outage.answers:
-                outage.answers = False
-                outage.ask_at_ns = now + outage.delay_ns
+            if outage.half_open:
+                outage.half_open = False
+                outage.probe_at_ns = now + outage.delay_ns
                 return True
-            if now < outage.ask_at_ns or outage.asking:
+            if now < outage.probe_at_ns or outage.probing:
                 return False
-            outage.asking = True
-        self._ask(outage)
+            outage.probing = True
+        self._start_probe(outage)
         return False
 
-    def _ask(self, outage: _Outage) -> None:
+    def _start_probe(self, outage: _Outage) -> None:
         """Start the thread that asks. Requires that the lock is not held: the start of a thread
         lets gevent run other greenlets, which would wait for the lock and never give way."""
         thread = Thread(target=self._probe, args=(outage,), name="wsgi_throttle-probe", daemon=True)
@@ -157,8 +157,8 @@ class CircuitBreaker:
             thread.start()
         except RuntimeError as error:  # no more threads, or the interpreter shuts down
             with self._lock:
-                outage.asking = False
-                self._wait_longer(outage, error)
+                outage.probing = False
+                self._back_off(outage, error)
 
     def _probe(self, outage: _Outage) -> None:
         failure: Exception | None = None
@@ -167,28 +167,28 @@ class CircuitBreaker:
         except Exception as error:  # noqa: BLE001 - whatever it is, it has not answered
             failure = error
         with self._lock:
-            outage.asking = False
+            outage.probing = False
             if failure:
-                self._wait_longer(outage, failure)
+                self._back_off(outage, failure)
             else:
-                outage.answers = True
+                outage.half_open = True
 
-    def _wait_longer(self, outage: _Outage, error: Exception) -> None:
+    def _back_off(self, outage: _Outage, error: Exception) -> None:
         """Requires that the lock is held."""
         outage.cause = str(error)
         outage.delay_ns = min(2 * outage.delay_ns, MAX_DELAY_NS)
-        outage.ask_at_ns = self._clock() + outage.delay_ns
+        outage.probe_at_ns = self._clock() + outage.delay_ns
 
-    def _failed(self, error: Exception, tried: _Outage | None) -> StorageError:
+    def _failed(self, error: Exception, tried_outage: _Outage | None) -> StorageError:
         """Begin an outage, or go on with the one that this request has tried to end, and return
         what its caller is to be told."""
-        told = StorageError(str(error))
+        failure = StorageError(str(error))
         with self._lock:
-            if tried:
-                self._wait_longer(tried, error)
-                return told
+            if tried_outage:
+                self._back_off(tried_outage, error)
+                return failure
             if self._outage:  # another request was first to notice
-                return told
+                return failure
             now = self._clock()
             self._outage = _Outage(now, str(error), FIRST_DELAY_NS, now + FIRST_DELAY_NS)
         _log.warning(
@@ -199,7 +199,7 @@ class CircuitBreaker:
             extra={"storage": repr(self._storage)},
         )
         self._on_change(True, str(error))
-        return told
+        return failure
 
     def _recovered(self, outage: _Outage) -> None:
         with self._lock:
@@ -215,7 +215,7 @@ class CircuitBreaker:
         )
         self._on_change(False, "")
 
-    def _forget_the_thread(self) -> None:
+    def _forget_probe(self) -> None:
         # The parent's thread does not run here.
         if self._outage:
-            self._outage.asking = False
+            self._outage.probing = False

@@ -67,7 +67,7 @@ class RefusalCache:
     def prepare(self, terms: Terms) -> Take:
         """As the storage's. In a decision that was remembered, charges which the storage was not
         asked about then are told as untouched, and waits may be REPLY_NS too long."""
-        ask = self._storage.prepare(terms)
+        inner_take = self._storage.prepare(terms)
         clock, refusals = self._clock, self._refusals
         enforced = [
             (index, terms[index].bucket, terms[index].limit.tag, terms[index].cost)
@@ -95,7 +95,7 @@ class RefusalCache:
                         ):
                             return reply
                         return _reply(refusal, terms, buckets, costs, now_ns)
-            decision = ask(buckets, costs, look)
+            decision = inner_take(buckets, costs, look)
             if not decision.granted:
                 self._remember(decision, now_ns)
             return decision

@@ -19,7 +19,7 @@ from support.clock import FakeClock
 from support.redis import Server, numbers_in, programs
 from wsgi_throttle.decision import Charge, Decision, Limit, Terms
 from wsgi_throttle.storage.memory import MemoryStorage
-from wsgi_throttle.storage.redis.resp import Script, TakeCommand, decision
+from wsgi_throttle.storage.redis.resp import Script, TakeCommand, parse_decision
 from wsgi_throttle.storage.redis.storage import SCRIPT
 from wsgi_throttle.storage.shared.storage import SharedStorage
 from wsgi_throttle.strategies import LARGEST, STRATEGIES, State, compile_terms, take
@@ -156,10 +156,10 @@ class Commands:
 
     def take(self, charges: Sequence[Charge]) -> bytes:
         terms, buckets = Terms.of(charges)
-        return TakeCommand(terms).of(self._script.evalsha, buckets)
+        return TakeCommand(terms).encode(self._script.evalsha, buckets)
 
     def decision(self, charges: Sequence[Charge], reply: bytes) -> Decision:
-        return decision(reply, *Terms.of(charges))
+        return parse_decision(reply, *Terms.of(charges))
 
 
 def set_now(now: int) -> bytes:

@@ -225,7 +225,7 @@ def test_a_connection_in_use_at_close_is_closed_after_use(
     def is_lent() -> bool:
         # Nobody but the storage may keep the connections: those in use are closed with the last
         # reference to them.
-        connections = storage._connections
+        connections = storage._pool
         return connections is not None and not connections._idle
 
     with ThreadPoolExecutor(1) as pool:
@@ -465,7 +465,7 @@ def test_opening_connects_to_nothing_and_tells_no_secret(uri: str) -> None:
 def test_a_redis_py_that_keeps_its_sockets_elsewhere_is_noticed_at_the_start(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsgi_throttle.storage.redis.address.SOCKET", "_kept_elsewhere")
+    monkeypatch.setattr("wsgi_throttle.storage.redis.address.SOCKET_ATTRIBUTE", "_kept_elsewhere")
     with pytest.raises(StorageURIError, match=r"redis-py .* cannot be used.*install"):
         open_storage(uri)
 

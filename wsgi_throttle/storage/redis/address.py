@@ -27,7 +27,7 @@ MAX_CONNECTIONS = 32
 
 SENTINEL_PORT = 26379
 
-SOCKET = "_sock"
+SOCKET_ATTRIBUTE = "_sock"
 """Where redis-py keeps the socket of an open connection, for which it has no public name."""
 
 _OPTIONS = {"db", "username", "password", "client_name", "max_connections"}
@@ -70,21 +70,21 @@ def parse(uri: str) -> Address:
         its sockets elsewhere.
     """
     scheme = urlsplit(uri).scheme
-    found = options(uri, _KNOWN_OPTIONS[scheme])
-    whole_number("db", found.get("db", "0"), minimum=0)
-    max_connections = found.get("max_connections", str(MAX_CONNECTIONS))
+    given = options(uri, _KNOWN_OPTIONS[scheme])
+    whole_number("db", given.get("db", "0"), minimum=0)
+    max_connections = given.get("max_connections", str(MAX_CONNECTIONS))
     find = _via_sentinel if scheme == "redis+sentinel" else _direct
     try:
-        connect, name = find(uri, found)
+        connect, name = find(uri, given)
     except RedisError as error:
         raise StorageURIError(f"a {scheme}:// URI that redis-py cannot use: {error}") from error
     return Address(connect, name, whole_number("max_connections", max_connections, minimum=1))
 
 
-def _direct(uri: str, found: dict[str, str]) -> tuple[Connect, str]:
+def _direct(uri: str, given: dict[str, str]) -> tuple[Connect, str]:
     """How to connect to the server that a URI of redis-py names, and a name for it."""
     parts = urlsplit(uri)
-    new_connection = _new_connection_of(uri)
+    new_connection = _connection_factory(uri)
 
     def connect() -> AbstractConnection:
         connection = new_connection()
@@ -94,7 +94,7 @@ def _direct(uri: str, found: dict[str, str]) -> tuple[Connect, str]:
     return connect, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _via_sentinel(uri: str, found: dict[str, str]) -> tuple[Connect, str]:
+def _via_sentinel(uri: str, given: dict[str, str]) -> tuple[Connect, str]:
     """How to connect to the master of the moment, and a name for it."""
     parts = urlsplit(uri)
     user, at, hosts = parts.netloc.rpartition("@")
@@ -108,16 +108,16 @@ def _via_sentinel(uri: str, found: dict[str, str]) -> tuple[Connect, str]:
         address = urlsplit(f"//{host}")
         addresses.append((address.hostname or "localhost", _port(address) or SENTINEL_PORT))
 
-    tls = found.get("ssl", "false")
+    tls = given.get("ssl", "false")
     if tls not in ("true", "false"):
         raise StorageURIError(f'ssl is "{tls}": use true or false')
     scheme = "rediss" if tls == "true" else "redis"
-    query = urlencode({name: found[name] for name in found if name in _OPTIONS | _TLS_OPTIONS})
-    new_connection = _new_connection_of(f"{scheme}://{user}{at}/{db}?{query}")
+    query = urlencode({name: given[name] for name in given if name in _OPTIONS | _TLS_OPTIONS})
+    new_connection = _connection_factory(f"{scheme}://{user}{at}/{db}?{query}")
 
-    settings = {name: new_connection.keywords.get(name) for name in _TLS_OPTIONS if name in found}
+    settings = {name: new_connection.keywords.get(name) for name in _TLS_OPTIONS if name in given}
     settings |= _settings() | {"ssl": tls == "true"}
-    settings |= {name: found.get(f"sentinel_{name}") for name in ("username", "password")}
+    settings |= {name: given.get(f"sentinel_{name}") for name in ("username", "password")}
 
     def connect() -> AbstractConnection:
         sentinel = Sentinel(addresses, sentinel_kwargs=settings)
@@ -133,7 +133,7 @@ def _via_sentinel(uri: str, found: dict[str, str]) -> tuple[Connect, str]:
     return connect, f"redis+sentinel://{hosts}/{service}"
 
 
-def _new_connection_of(uri: str) -> partial[AbstractConnection]:
+def _connection_factory(uri: str) -> partial[AbstractConnection]:
     """What makes connections to this server, not open yet, with settings that are known to fit."""
     parts = urlsplit(uri)
     _port(parts)
@@ -157,11 +157,11 @@ def _new_connection_of(uri: str) -> partial[AbstractConnection]:
 def _check_socket(connection: AbstractConnection) -> None:
     """Notice at the start, and not when the first request needs it, that this redis-py keeps its
     sockets elsewhere: no request could be counted."""
-    if not hasattr(connection, SOCKET):
+    if not hasattr(connection, SOCKET_ATTRIBUTE):
         raise StorageURIError(
             f"redis-py {redis.__version__} cannot be used: its connections have no "
-            f"{SOCKET}; install a version of redis-py that is known to work, such as redis==5.2.1, "
-            "or a newer wsgi_throttle"
+            f"{SOCKET_ATTRIBUTE}; install a version of redis-py that is known to work, such as "
+            "redis==5.2.1, or a newer wsgi_throttle"
         )
 
 

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ...errors import StorageError
-from .address import SOCKET
+from .address import SOCKET_ATTRIBUTE
 
 if TYPE_CHECKING:
     from redis.connection import AbstractConnection
@@ -36,7 +36,7 @@ class Connection:
 
     def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
-        sock: Any = getattr(connection, SOCKET)
+        sock: Any = getattr(connection, SOCKET_ATTRIBUTE)
         sock.settimeout(0)
         self._socket = sock
 
@@ -173,25 +173,27 @@ class ConnectionPool:
                     left = deadline - monotonic()
                     if left <= 0:
                         raise StorageError(f"no open connection within {self._timeout_s} s")
-                    self._make_one()
+                    self._start_connecting()
                     self._changed.wait(left)
             finally:
                 self._waiting -= 1
 
-    def _make_one(self) -> None:
+    def _start_connecting(self) -> None:
         """Start the thread that connects, unless there is one. Requires that the lock is held."""
         if self._connecting or self._open >= self._max_size:
             return
-        thread = Thread(target=self._make, name="wsgi_throttle-connect", daemon=True)
+        thread = Thread(
+            target=self._connect_while_wanted, name="wsgi_throttle-connect", daemon=True
+        )
         try:
             thread.start()
         except RuntimeError as error:  # no more threads, or the interpreter shuts down
             raise StorageError(f"cannot connect: {error}") from error
         self._connecting = True
 
-    def _make(self) -> None:
-        wanted = True
-        while wanted:
+    def _connect_while_wanted(self) -> None:
+        more_wanted = True
+        while more_wanted:
             try:
                 connection = self._connect()
             except Exception as error:  # noqa: BLE001 - whatever it is, the callers wait for word
@@ -204,6 +206,6 @@ class ConnectionPool:
             with self._changed:
                 self._open += 1
                 self._idle.append(connection)
-                wanted = len(self._idle) < self._waiting and self._open < self._max_size
-                self._connecting = wanted
+                more_wanted = len(self._idle) < self._waiting and self._open < self._max_size
+                self._connecting = more_wanted
                 self._changed.notify()

@@ -27,16 +27,16 @@ class Script:
 class TakeCommand:
     """The command that charges clients by these terms. Immutable."""
 
-    __slots__ = ("_arguments", "_begin", "_keys", "_number", "_terms")
+    __slots__ = ("_arguments", "_array_header", "_key_count", "_keys", "_terms")
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
-        self._begin = b"*%d\r\n" % (3 + 2 * len(terms))
-        self._number = bulk(b"%d" % len(terms))
+        self._array_header = b"*%d\r\n" % (3 + 2 * len(terms))
+        self._key_count = bulk(b"%d" % len(terms))
         self._keys = [(term.bucket, term.limit.tag) for term in terms]
         self._arguments = _arguments(terms, [term.cost for term in terms])
 
-    def of(
+    def encode(
         self, script: bytes, buckets: Sequence[str], costs: Sequence[int] | None = None
     ) -> bytes:
         """The whole command.
@@ -44,7 +44,7 @@ class TakeCommand:
         :param script: ``evalsha`` or ``evaluate`` of a :class:`Script`.
         :param costs: for each term, in place of its own.
         """
-        words = [self._begin, script, self._number]
+        words = [self._array_header, script, self._key_count]
         for bucket, tag in self._keys:
             key = f"{buckets[bucket]}:{tag}".encode()
             words.append(b"$%d\r\n%b\r\n" % (len(key), key))
@@ -67,14 +67,14 @@ def _arguments(terms: Iterable[Term], costs: Sequence[int]) -> bytes:
     return b"".join(words)
 
 
-def delete(charges: Sequence[Charge]) -> bytes:
+def delete_command(charges: Sequence[Charge]) -> bytes:
     """The command that forgets the states of these charges."""
     words = [b"*%d\r\n" % (1 + len(charges)), bulk(b"DEL")]
     words += [bulk(f"{charge.bucket}:{charge.limit.tag}".encode()) for charge in charges]
     return b"".join(words)
 
 
-def decision(
+def parse_decision(
     line: bytes, terms: Terms, buckets: tuple[str, ...], costs: Sequence[int] | None = None
 ) -> Decision:
     """What a reply of take.lua says.

@@ -12,7 +12,7 @@ from ...errors import StorageError
 from ..fork import ForkLock
 from .address import MAX_CONNECTIONS, Connect, parse
 from .pool import Connection, ConnectionPool
-from .resp import Script, TakeCommand, bulk, decision, delete
+from .resp import Script, TakeCommand, bulk, delete_command, parse_decision
 
 SCRIPT = Path(__file__).with_name("take.lua").read_bytes()
 
@@ -47,8 +47,8 @@ class RedisStorage:
         self._max_connections = max_connections
         self._name = name
         self._script = Script(script)
-        self._connections: ConnectionPool | None = None
-        self._at_fork = ForkLock(after_in_child=self._forget_connections)  # guards nothing
+        self._pool: ConnectionPool | None = None
+        self._at_fork = ForkLock(after_in_child=self._forget_pool)  # guards nothing
 
     @classmethod
     def from_uri(
@@ -75,7 +75,7 @@ class RedisStorage:
 
     def prepare(self, terms: Terms) -> Take:
         """See :class:`.Storage`. What it returns takes one round trip."""
-        command = TakeCommand(terms).of
+        command = TakeCommand(terms).encode
         evalsha, evaluate, ask = self._script.evalsha, self._script.evaluate, self._ask
 
         def take(
@@ -85,14 +85,14 @@ class RedisStorage:
                 costs = [0] * len(terms)
             asked = command(evalsha, buckets, costs)
             line = ask(asked, lambda: command(evaluate, buckets, costs))
-            return decision(line, terms, buckets, costs)
+            return parse_decision(line, terms, buckets, costs)
 
         return take
 
     def reset(self, charges: Sequence[Charge]) -> None:
         """See :class:`.Storage`."""
         if charges:
-            line = self._ask(delete(charges))
+            line = self._ask(delete_command(charges))
             if not re.fullmatch(b":[0-9]+", line):
                 raise StorageError(f"not an answer to DEL: {line[:80]!r}")
 
@@ -104,9 +104,9 @@ class RedisStorage:
 
     def close(self) -> None:
         """See :class:`.Storage`."""
-        connections, self._connections = self._connections, None
-        if connections:
-            connections.discard_idle()  # one in use is closed when it is given back to nobody
+        pool, self._pool = self._pool, None
+        if pool:
+            pool.discard_idle()  # one in use is closed when it is given back to nobody
 
     def _ask(self, command: bytes, unknown_script: Callable[[], bytes] | None = None) -> bytes:
         """Send the command, once, and return the line that answers it.
@@ -115,8 +115,8 @@ class RedisStorage:
             and so has charged nothing.
         :raises StorageError: the server could not be asked, did not answer in time, or refused.
         """
-        connections = self._connections or self._first_connections()
-        connection = connections.borrow()
+        pool = self._pool or self._new_pool()
+        connection = pool.borrow()
         deadline = monotonic() + self._timeout_s
         try:
             line = connection.ask(command, deadline)
@@ -125,31 +125,33 @@ class RedisStorage:
             if line.startswith(b"-"):
                 raise StorageError(f"Redis answered {line[:200].decode(errors='replace')!r}")
         except BaseException as error:
-            connections.discard(connection)
+            pool.discard(connection)
             if not isinstance(error, (OSError, StorageError)):
                 raise
-            connections.discard_idle()
+            pool.discard_idle()
             if isinstance(error, StorageError):
                 raise
             raise StorageError(f"no answer of Redis: {error}") from error
-        connections.give_back(connection)
+        pool.give_back(connection)
         return line
 
-    def _open(self) -> Connection:
+    def _open_connection(self) -> Connection:
         """A connection to a server that answers and knows the script."""
         connection = self._connect()
         connection.send_packed_command([self._script.load], check_health=False)
         connection.read_response()
         return Connection(connection)
 
-    def _first_connections(self) -> ConnectionPool:
+    def _new_pool(self) -> ConnectionPool:
         # Made by the first request and not before: between the fork of a preloaded application and
         # its first request gevent replaces what locks are made of. Where two threads are first, one
         # of the two sets goes by itself.
-        made = ConnectionPool(self._open, max_size=self._max_connections, timeout_s=self._timeout_s)
-        self._connections = made
+        made = ConnectionPool(
+            self._open_connection, max_size=self._max_connections, timeout_s=self._timeout_s
+        )
+        self._pool = made
         return made
 
-    def _forget_connections(self) -> None:
+    def _forget_pool(self) -> None:
         # The inherited ones are the parent's. Dropped, they are closed here and stay open there.
-        self._connections = None
+        self._pool = None

@@ -228,7 +228,7 @@ def test_a_folder_that_becomes_unusable_while_serving_is_a_storage_error(folder:
     assert taken(storage) == FRESH
     shutil.rmtree(folder)
     folder.write_text("a file stands where the folder was")
-    storage._at()._check_at_ns = 0  # as after a second
+    storage._joined_place()._check_at_ns = 0  # as after a second
     with pytest.raises(StorageError, match=re.escape(str(folder))):
         take(storage, charge())
     folder.unlink()

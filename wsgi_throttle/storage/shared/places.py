@@ -39,7 +39,7 @@ class Place:
         if opened and now_ns < self._check_at_ns:
             return opened.env
         if opened and not opened.is_current():
-            places.notes.append(
+            places.warnings.append(
                 ("shared storage: %s was deleted or replaced; counting anew", self.folder)
             )
             self.close()
@@ -51,7 +51,7 @@ class Place:
             self._was_opened = True
             self.size_bytes = opened.size_bytes
             if opened.fault:
-                self._note_set_aside(opened.fault)
+                self._warn_set_aside(opened.fault)
         self._check_at_ns = now_ns + CHECK_EVERY_NS
         return opened.env
 
@@ -64,7 +64,7 @@ class Place:
         self.close()
         if current:
             set_aside(self.folder)
-            self._note_set_aside(why)
+            self._warn_set_aside(why)
 
     def close(self) -> None:
         """Close what is open. It is opened again at the next use."""
@@ -72,8 +72,10 @@ class Place:
             self._opened.env.close()
             self._opened = None
 
-    def _note_set_aside(self, why: str) -> None:
-        places.notes.append(("shared storage: what was in %s is set aside: %s", self.folder, why))
+    def _warn_set_aside(self, why: str) -> None:
+        places.warnings.append(
+            ("shared storage: what was in %s is set aside: %s", self.folder, why)
+        )
 
 
 class Places:
@@ -84,7 +86,7 @@ class Places:
         self.lock = self._fork_lock.lock
         """Held around every transaction: across a fork, and so that no thread waits for the
         interpreter while other processes wait for it."""
-        self.notes: deque[tuple[object, ...]] = deque(maxlen=100)
+        self.warnings: deque[tuple[object, ...]] = deque(maxlen=100)
         """Warnings to be logged once the lock is free: messages with their arguments."""
         self._by_path: dict[str, Place] = {}
 

@@ -1,10 +1,12 @@
 """One record of shared://: what a bucket has counted for each of its limits, as bytes.
 
-A record is made of parts: first the limits that were charged together last, then each other limit
-by itself, the one that lives longest first. A part is the number of its limits (one byte), the
-shapes of their states, a header (HEADER), and all integers of all states. A shape is a limit's
-mark, how many integers there are and how wide they are: one width for those at even places, one for
-those at odd places, since stamps and counts take turns in every state.
+A record is a row of parts. The first part has the limits that were last charged together; every
+other limit of the bucket has a part of its own, the one that lives longest first.
+
+A part has a prefix (one byte with the number of its limits, then one shape for each), a header
+(HEADER), and all integers of all states, one after the other. A shape is a hash of the limit, how
+many integers its state has, and how wide they are: one width for those at even indexes and one for
+those at odd indexes, since counts and timestamps take turns in every state.
 """
 
 from __future__ import annotations
@@ -44,19 +46,21 @@ class Packing:
     """
 
     __slots__ = (
-        *("__weakref__", "_by_lengths", "_by_shapes", "_lifetime_s", "_marks", "_shapes_size"),
-        "_widths",
+        *("__weakref__", "_by_lengths", "_by_shapes", "_lifetime_s", "_limit_hashes"),
+        *("_prefix_bytes", "_widths"),
     )
 
     def __init__(self, limits: Sequence[Limit]) -> None:
         if len(limits) > _MAX_LIMITS:
             raise StorageError(f"shared:// holds no more than {_MAX_LIMITS} limits of one bucket")
-        self._marks = [blake2b(limit.tag.encode(), digest_size=6).digest() for limit in limits]
+        self._limit_hashes = [
+            blake2b(limit.tag.encode(), digest_size=6).digest() for limit in limits
+        ]
         lifetime_ms = max(STRATEGIES[limit.strategy].lifetime_ms(limit) for limit in limits)
         # Counted from the end of the second in which it begins.
         self._lifetime_s = -(-min(lifetime_ms, _MAX_LIFETIME_MS) // 1000) + 1
         self._widths = [(0, 0)] * len(limits)
-        self._shapes_size = 1 + _SHAPE_BYTES * len(limits)
+        self._prefix_bytes = 1 + _SHAPE_BYTES * len(limits)
         # The layouts of records that begin with these limits, as they were met and as they are
         # written; the latter by the lengths of all states.
         self._by_shapes: Bounded[bytes, _Layout] = Bounded(4096)
@@ -68,13 +72,13 @@ class Packing:
         :param record: as :meth:`pack` made it, or empty.
         """
         if not record:
-            return ((),) * len(self._marks), b""
-        layout = self._by_shapes.get(record[: self._shapes_size])
+            return ((),) * len(self._limit_hashes), b""
+        layout = self._by_shapes.get(record[: self._prefix_bytes])
         if layout is None:
             layout = _layouts[record[: 1 + _SHAPE_BYTES * record[0]]]
-            if layout.marks != self._marks:
-                return self._sort_out(record, now)
-            self._by_shapes.keep(layout.begin, layout)
+            if layout.limit_hashes != self._limit_hashes:
+                return self._unpack_all_parts(record, now)
+            self._by_shapes.keep(layout.prefix, layout)
         unpack_from, split = layout.unpack_from, layout.split
         states = split(unpack_from(record))
         if len(record) == layout.size:
@@ -98,24 +102,24 @@ class Packing:
             layout = self._learn(states)
         pack, integers = layout.pack, sum(states, ())  # for a few states quicker than chain()
         try:
-            packed = pack(layout.begin, over_limit, expires_s, *integers)
+            packed = pack(layout.prefix, over_limit, expires_s, *integers)
         except error:
             layout = self._learn(states)
-            packed = layout.pack(layout.begin, over_limit, expires_s, *integers)
+            packed = layout.pack(layout.prefix, over_limit, expires_s, *integers)
         return packed + others if others else packed
 
-    def _sort_out(self, record: bytes, now: int) -> tuple[tuple[State, ...], bytes]:
+    def _unpack_all_parts(self, record: bytes, now: int) -> tuple[tuple[State, ...], bytes]:
         """The same for a record that begins with other limits."""
         found: dict[bytes, tuple[int, bytes, State]] = {}
         while record:
             layout = _layouts[record[: 1 + _SHAPE_BYTES * record[0]]]
-            _, expires_s = HEADER.unpack_from(record, len(layout.begin))
+            _, expires_s = HEADER.unpack_from(record, len(layout.prefix))
             states = layout.split(layout.unpack_from(record))
-            for mark, shape, state in zip(layout.marks, layout.shapes, states, strict=True):
+            for key, shape, state in zip(layout.limit_hashes, layout.shapes, states, strict=True):
                 if state and expires_s * 1000 > now:
-                    found[mark] = expires_s, shape, state
+                    found[key] = expires_s, shape, state
             record = record[layout.size :]
-        wanted = tuple(found.pop(mark)[2] if mark in found else () for mark in self._marks)
+        wanted = tuple(found.pop(key)[2] if key in found else () for key in self._limit_hashes)
         others = b""
         for expires_s, shape, state in sorted(found.values()):
             alone = b"\1" + shape
@@ -130,8 +134,10 @@ class Packing:
             for (even, odd), state in zip(self._widths, states, strict=True)
         ]
         shapes = [
-            _SHAPE.pack(mark, len(state), even * len(_WIDTHS) + odd)
-            for mark, state, (even, odd) in zip(self._marks, states, self._widths, strict=True)
+            _SHAPE.pack(limit_hash, len(state), even * len(_WIDTHS) + odd)
+            for limit_hash, state, (even, odd) in zip(
+                self._limit_hashes, states, self._widths, strict=True
+            )
         ]
         layout = _layouts[bytes([len(shapes)]) + b"".join(shapes)]
         return self._by_lengths.keep(tuple(map(len, states)), layout)
@@ -146,17 +152,17 @@ def rank(record: bytes, now: int) -> tuple[int, int]:
 
 class _Codec:
     """How the integers of a part are packed. One object for all parts of the same shapes but for
-    the marks, so that what many rules need stays small enough for the processor's caches."""
+    the hashes, so that what many rules need stays small enough for the processor's caches."""
 
     __slots__ = ("pack", "size", "split", "unpack_from")
 
-    def __init__(self, begin_bytes: int, codes: Sequence[str]) -> None:
+    def __init__(self, prefix_bytes: int, codes: Sequence[str]) -> None:
         all_codes = "".join(codes)
-        packed = Struct(f"<{begin_bytes}s{HEADER.format[1:]}{all_codes}")
+        packed = Struct(f"<{prefix_bytes}s{HEADER.format[1:]}{all_codes}")
         self.size = packed.size
         self.pack = packed.pack
         """Of how it begins, both fields of the header, and all integers."""
-        self.unpack_from = Struct(f"<{begin_bytes + HEADER.size}x{all_codes}").unpack_from
+        self.unpack_from = Struct(f"<{prefix_bytes + HEADER.size}x{all_codes}").unpack_from
         """All integers of a record that begins so."""
         ends = list(accumulate(map(len, codes)))
         ranges = [slice(end - len(own), end) for end, own in zip(ends, codes, strict=True)]
@@ -179,19 +185,19 @@ _codecs = _Codecs(1024)
 class _Layout:
     """Where everything is in a part that begins with these shapes and their number."""
 
-    __slots__ = ("begin", "marks", "pack", "shapes", "size", "split", "unpack_from")
+    __slots__ = ("limit_hashes", "pack", "prefix", "shapes", "size", "split", "unpack_from")
 
-    def __init__(self, begin: bytes) -> None:
-        self.begin = begin
-        self.marks: list[bytes] = []
+    def __init__(self, prefix: bytes) -> None:
+        self.prefix = prefix
+        self.limit_hashes: list[bytes] = []
         self.shapes: list[bytes] = []
         codes = []
-        for mark, length, widths in _SHAPE.iter_unpack(begin[1:]):
+        for limit_hash, length, widths in _SHAPE.iter_unpack(prefix[1:]):
             even, odd = divmod(widths, len(_WIDTHS))
             codes.append(((_WIDTHS[even] + _WIDTHS[odd]) * length)[:length])
-            self.marks.append(mark)
-            self.shapes.append(_SHAPE.pack(mark, length, widths))
-        codec = _codecs[len(begin), tuple(codes)]
+            self.limit_hashes.append(limit_hash)
+            self.shapes.append(_SHAPE.pack(limit_hash, length, widths))
+        codec = _codecs[len(prefix), tuple(codes)]
         self.size, self.pack = codec.size, codec.pack
         self.unpack_from, self.split = codec.unpack_from, codec.split
 

@@ -44,11 +44,11 @@ _PAGE = 4096
 _logger = logging.getLogger("wsgi_throttle")
 _T = TypeVar("_T")
 
-_Found: TypeAlias = tuple[Packing, bytes, int, bytes]
+_LoadedRecord: TypeAlias = tuple[Packing, bytes, int, bytes]
 """Of a record: how it is packed, its key, its size, and the parts of it that hold states which are
 not charged."""
 
-_Charge: TypeAlias = Callable[
+_ChargeFunction: TypeAlias = Callable[
     [Sequence[Compiled], Sequence[str], lmdb.Environment], tuple[bool, list[Measured]]
 ]
 """(compiled terms, buckets, environment): charge, and return whether that was granted and what was
@@ -77,7 +77,7 @@ class SharedStorage:
         size_bytes: int = DEFAULT_BYTES,
         clock: Clock = MONOTONIC,
     ) -> None:
-        self._given = folder
+        self._given_folder = folder
         self._application_id = application_id
         self._size_bytes = -(-size_bytes // _PAGE) * _PAGE
         self._clock = clock
@@ -113,9 +113,9 @@ class SharedStorage:
 
         :raises StorageError: more limits of one bucket than a record holds.
         """
-        charge = self._charge(terms)
+        charge = self._charge_function(terms)
         compiled = compile_terms(terms)
-        lock, notes, eviction = places.lock, places.notes, self._eviction
+        lock, warnings, eviction = places.lock, places.warnings, self._eviction
 
         def take(
             buckets: tuple[str, ...], costs: Sequence[int] | None = None, look: bool = False
@@ -127,13 +127,13 @@ class SharedStorage:
                 charged = with_costs(compiled, costs)
             lock.acquire()  # `with` costs twice as much
             try:
-                place = self._place or self._at()
+                place = self._place or self._joined_place()
                 granted, measured = charge(charged, buckets, place.environment(self._clock()))
             except lmdb.Error as error:
-                granted, measured = self._again(partial(charge, charged, buckets), error)
+                granted, measured = self._retry(partial(charge, charged, buckets), error)
             finally:
                 lock.release()
-                if notes or eviction.evicted:
+                if warnings or eviction.evicted:
                     self._log()
             return _new(Decision, (granted, terms, buckets, measured, costs))
 
@@ -176,23 +176,23 @@ class SharedStorage:
     def folder(self) -> Path:
         """Where the file is, or will be."""
         with places.lock:
-            return self._at().folder
+            return self._joined_place().folder
 
     def _run(self, work: Callable[[lmdb.Environment], _T]) -> _T:
         """Do work that no request waits for."""
         with places.lock:
             try:
-                return work(self._at().environment(self._clock()))
+                return work(self._joined_place().environment(self._clock()))
             except lmdb.Error as error:
-                return self._again(work, error)
+                return self._retry(work, error)
 
-    def _again(self, work: Callable[[lmdb.Environment], _T], error: lmdb.Error) -> _T:
+    def _retry(self, work: Callable[[lmdb.Environment], _T], error: lmdb.Error) -> _T:
         """Do work again that met this error, in a new file if need be. Requires that the lock is
         held.
 
         :raises StorageError: nor can it be done there.
         """
-        place = self._at()
+        place = self._joined_place()
         try:
             if isinstance(error, lmdb.MapFullError):
                 # A reader that was killed keeps the pages that were in use at its time.
@@ -207,18 +207,18 @@ class SharedStorage:
             error = second
         raise StorageError(f"{place.folder}: {error}") from error
 
-    def _at(self) -> Place:
+    def _joined_place(self) -> Place:
         """Requires that the lock is held."""
         if self._place is None:
-            folder = self._given or derived_folder(self._application_id, self._size_bytes)
+            folder = self._given_folder or derived_folder(self._application_id, self._size_bytes)
             self._place = places.join(self, folder, self._size_bytes)
         return self._place
 
-    def _charge(self, terms: Terms) -> _Charge:
+    def _charge_function(self, terms: Terms) -> _ChargeFunction:
         """The function that charges by these terms in one transaction. Requires, when it is called,
         that the lock is held."""
         packings = self._packings_of(terms)
-        only = packings[0] if len(packings) == 1 else None
+        single = packings[0] if len(packings) == 1 else None
         clock, keys = self._clock, self._keys
 
         def charge(
@@ -228,28 +228,28 @@ class SharedStorage:
             txn = environment.begin(write=True)  # `with` costs half as much again as both
             try:
                 now = clock() // MS
-                if only:  # as most requests have, and much quicker than a list of one
+                if single:  # as most requests have, and much quicker than a list of one
                     bucket = buckets[0]
                     key = keys.get(bucket) or keys.keep(bucket, _key(bucket))
                     record: Any = txn.get(key, b"")
-                    states, others = only.unpack(record, now)
+                    states, others = single.unpack(record, now)
                     granted, measured, after = take(charged, states, now)
                     if tuple(after) != states:
                         over_limit = not all(map(_remaining, measured))
-                        changed = only.pack(after, others, over_limit, now)
+                        changed = single.pack(after, others, over_limit, now)
                         self._write(txn, key, changed, len(record), now)
                 else:
-                    granted, measured = several(txn, now, charged, buckets)
+                    granted, measured = charge_several(txn, now, charged, buckets)
             except BaseException:
                 txn.abort()
                 raise
             txn.commit()
             return granted, measured
 
-        def several(
+        def charge_several(
             txn: lmdb.Transaction, now: int, charged: Sequence[Compiled], buckets: Sequence[str]
         ) -> tuple[bool, list[Measured]]:
-            records: list[_Found] = []
+            records: list[_LoadedRecord] = []
             states: list[State] = []
             for index, packing in enumerate(packings):
                 bucket = buckets[index]
@@ -290,12 +290,12 @@ class SharedStorage:
             txn.delete(key)
             return
         if len(record) > size:
-            self._eviction.make_room(txn, key, self._at().size_bytes, now)
+            self._eviction.make_room(txn, key, self._joined_place().size_bytes, now)
         txn.put(key, record)
 
     def _log(self) -> None:
-        while places.notes:
-            _logger.warning(*places.notes.popleft())
+        while places.warnings:
+            _logger.warning(*places.warnings.popleft())
         evicted = self._eviction.evicted
         if evicted and self._log_once.due("full") is not None:
             self._eviction.evicted = 0

@@ -1,4 +1,7 @@
-"""A breaker around a storage, so that one that fails costs requests next to no time."""
+"""A circuit breaker around a storage, so that requests do not wait for one that has failed.
+
+The pattern is described in Michael Nygard, "Release It!". Here an open circuit is an outage.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ from .fork import ForkLock
 
 FIRST_DELAY_NS = SECOND // 2
 MAX_DELAY_NS = 30 * SECOND
+"""The longest time between two probes."""
 
 FAILURES = (OSError, StorageError)
-"""What a storage raises where it cannot be reached or used. Each turns the errors of the library
-that it uses into one of these. Anything else is a mistake in this package, for which no storage is
-to be left alone."""
+"""What a storage raises when it cannot be reached or used; it turns the errors of its library into
+one of these. Any other exception is a bug in this package, and begins no outage."""
 
 T = TypeVar("T")
 
@@ -30,33 +33,37 @@ _log = logging.getLogger("wsgi_throttle")
 
 @dataclass
 class _Outage:
-    """From the first failure until a request has been counted again. Guarded by the lock."""
+    """From the first failure until a request is counted again. Changed only under the lock."""
 
     began_ns: int
     cause: str
-    """What it failed of when it was asked last."""
+    """The text of the last error."""
     delay_ns: int
+    """From the last failure to the next probe."""
     probe_at_ns: int
-    """When the storage is asked again; later, if the thread that asks still waits for an answer."""
+    """Time of the next probe. It begins later if the one before still waits for an answer."""
     probing: bool = False
     half_open: bool = False
-    """The storage has answered: the next request tries it, while the others still stay away."""
+    """The storage has answered a probe. The next request tries it; all others are still kept away
+    until that has succeeded."""
 
 
 class CircuitBreaker:
-    """Around a storage, which is left alone once it has failed, until it answers again.
+    """A storage that wraps another one and does not call it while that has failed.
 
-    A failure begins an outage: every call raises :class:`.StorageError` at once, and what becomes
-    of the request is for the caller to say. After half a second, then after twice as long each time
-    up to 30 s, a short-lived daemon thread asks whether the storage answers, by
-    :meth:`.Storage.ping`. If it does then one request tries it, and if that succeeds the outage is
-    over. So a request waits for a storage that fails only where it is the first to notice.
+    A failure begins an outage, in which every call raises :class:`.StorageError` at once. The first
+    request after half a second starts a probe: a short-lived daemon thread that calls
+    :meth:`.Storage.ping`. As long as that fails, the delay before the next probe doubles, up to
+    30 s. Once a probe succeeds, one request tries the storage; if it is counted, the outage is
+    over. So a request waits for a failed storage only if it came before the failure was noticed, or
+    if it is the one that tries.
 
-    Beginning and end are each logged once on ``wsgi_throttle``. All methods may be called by any
-    thread; a forked child inherits the outage, and asks for itself.
+    Beginning and end of an outage are logged once each, on ``wsgi_throttle``. Any thread may call
+    every method. A forked child inherits the outage and makes probes of its own.
 
-    :param on_change: called with (whether the storage has failed, of what) after each beginning and
-        end of an outage.
+    :param storage: the storage to wrap.
+    :param on_change: called with (failed, cause) when an outage has begun and when it has ended, by
+        the thread whose request noticed; the cause is empty at the end.
     :param clock: may not step back.
     """
 
@@ -83,7 +90,7 @@ class CircuitBreaker:
 
     @property
     def retry_after_s(self) -> int:
-        """Whole seconds, rounded up, at least 1, after which the storage may answer again."""
+        """Seconds until the next probe, rounded up; at least 1, and 1 if there is no outage."""
         outage = self._outage
         left_ns = outage.probe_at_ns - self._clock() if outage else 0
         return max(1, -(-left_ns // SECOND))
@@ -91,8 +98,8 @@ class CircuitBreaker:
     def prepare(self, terms: Terms) -> Take:
         """See :class:`.Storage`.
 
-        What it returns raises :class:`.StorageError` where the storage failed, or is left alone
-        because it had. An exception that is no outage passes through as it is.
+        The function that it returns raises :class:`.StorageError` when the storage fails, and
+        during an outage. Exceptions that are not in FAILURES pass through unchanged.
         """
         inner_take = self._storage.prepare(terms)
 
@@ -111,12 +118,12 @@ class CircuitBreaker:
     def reset(self, charges: Sequence[Charge]) -> None:
         """See :class:`.Storage`.
 
-        :raises StorageError: the storage failed, or is left alone because it had.
+        :raises StorageError: the storage failed, or an outage goes on.
         """
         self._call(partial(self._storage.reset, charges))
 
     def ping(self) -> None:
-        """See :class:`.Storage`. Asks even where the storage is left alone, and ends no outage."""
+        """See :class:`.Storage`. Calls it during an outage too; neither begins nor ends one."""
         self._storage.ping()
 
     def close(self) -> None:
@@ -136,7 +143,8 @@ class CircuitBreaker:
         return result
 
     def _claim_trial(self, outage: _Outage) -> bool:
-        """True for the one call that is to try a storage that answers again."""
+        """Return True to the one caller that is to try a storage that answers probes again. Start a
+        probe for the others if it is time."""
         with self._lock:
             now = self._clock()
             if outage.half_open:
@@ -150,8 +158,9 @@ class CircuitBreaker:
         return False
 
     def _start_probe(self, outage: _Outage) -> None:
-        """Start the thread that asks. Requires that the lock is not held: the start of a thread
-        lets gevent run other greenlets, which would wait for the lock and never give way."""
+        """Start the probe's thread. Requires that the lock is not held: under gevent, starting a
+        thread lets other greenlets run, and one that waits for the lock would stop all of them.
+        """
         thread = Thread(target=self._probe, args=(outage,), name="wsgi_throttle-probe", daemon=True)
         try:
             thread.start()
@@ -164,7 +173,7 @@ class CircuitBreaker:
         failure: Exception | None = None
         try:
             self._storage.ping()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it has not answered
+        except Exception as error:  # noqa: BLE001 - any exception means that it has not answered
             failure = error
         with self._lock:
             outage.probing = False
@@ -174,14 +183,14 @@ class CircuitBreaker:
                 outage.half_open = True
 
     def _back_off(self, outage: _Outage, error: Exception) -> None:
-        """Requires that the lock is held."""
+        """Double the delay before the next probe. Requires that the lock is held."""
         outage.cause = str(error)
         outage.delay_ns = min(2 * outage.delay_ns, MAX_DELAY_NS)
         outage.probe_at_ns = self._clock() + outage.delay_ns
 
     def _failed(self, error: Exception, tried_outage: _Outage | None) -> StorageError:
-        """Begin an outage, or go on with the one that this request has tried to end, and return
-        what its caller is to be told."""
+        """Begin an outage, or go on with ``tried_outage``, which this request tried to end. Return
+        the exception to raise."""
         failure = StorageError(str(error))
         with self._lock:
             if tried_outage:
@@ -203,7 +212,7 @@ class CircuitBreaker:
 
     def _recovered(self, outage: _Outage) -> None:
         with self._lock:
-            if self._outage is not outage:  # that one had ended, and another has begun
+            if self._outage is not outage:  # another thread ended it; there may be a new one
                 return
             self._outage = None
         seconds = (self._clock() - outage.began_ns) / SECOND
@@ -216,6 +225,6 @@ class CircuitBreaker:
         self._on_change(False, "")
 
     def _forget_probe(self) -> None:
-        # The parent's thread does not run here.
+        # A child does not have the thread of its parent's probe.
         if self._outage:
             self._outage.probing = False

@@ -223,12 +223,15 @@ def test_a_folder_that_becomes_read_only_is_an_error_until_it_is_not(
     assert taken(running, 1) == [False]
 
 
-def test_a_folder_that_becomes_unusable_while_serving_is_a_storage_error(folder: Path) -> None:
-    storage = SharedStorage(folder)
+def test_a_folder_that_becomes_unusable_while_serving_is_a_storage_error(
+    folder: Path, new: Callable[..., SharedStorage]
+) -> None:
+    clock = FakeClock(10_000_000)
+    storage = new(clock=clock)
     assert taken(storage) == FRESH
     shutil.rmtree(folder)
     folder.write_text("a file stands where the folder was")
-    storage._joined_place()._check_at_ns = 0  # as after a second
+    clock.now_ns += places.CHECK_EVERY_NS
     with pytest.raises(StorageError, match=re.escape(str(folder))):
         take(storage, charge())
     folder.unlink()
@@ -674,27 +677,32 @@ def test_processes_and_threads_hammering_one_client_admit_exactly_as_many(
     assert [outcome.remaining for outcome in looked.outcomes] == [0, 1_000_000 - 300]
 
 
-def test_a_process_killed_inside_a_transaction_delays_nobody_and_leaves_nothing(
+def test_a_process_killed_inside_a_transaction_locks_nobody_out_and_leaves_nothing(
     new: Callable[..., SharedStorage],
 ) -> None:
-    storage = new()
+    parent = os.getpid()
+    readings = count()
+
+    def clock() -> int:
+        # The second time that a take asks for is that of its transaction.
+        if os.getpid() != parent and next(readings) == 1:
+            os.write(writing, b"x")
+            signal.pause()
+        return time.monotonic_ns()
+
+    storage = new(clock=clock)
     take(storage, charge("other"))
     for round_ in range(20):
         reading, writing = os.pipe()
-
-        def stop_inside(writing: int = writing) -> int:
-            os.write(writing, b"x")
-            signal.pause()
-            return 0
-
         child = os.fork()
         if child == 0:
-            storage._clock = stop_inside
             take(storage, charge(round_))
             os._exit(1)
         os.read(reading, 1)
+        began = time.monotonic()
         threading.Timer(0.01, os.kill, [child, signal.SIGKILL]).start()
         assert taken(storage, client=round_) == FRESH
+        assert time.monotonic() - began >= 0.01  # it had to wait for the transaction
         os.waitpid(child, 0)
         os.close(reading)
         os.close(writing)

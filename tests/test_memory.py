@@ -58,7 +58,7 @@ def test_a_limit_that_nobody_used_for_a_while_is_counted_like_any(clock: FakeClo
     assert storage.size == 6
 
 
-def test_nor_is_what_was_forgotten_at_once_written_to(clock: FakeClock) -> None:
+def test_a_client_that_close_forgot_is_counted_afresh(clock: FakeClock) -> None:
     storage = MemoryStorage(clock=clock)
     mine = charge("a")
     take(storage, mine)
@@ -158,8 +158,8 @@ def test_looking_keeps_nothing(clock: FakeClock) -> None:
 
 
 def test_one_rule_does_not_keep_alive_what_another_has_counted(clock: FakeClock) -> None:
-    """One bucket of two rules, of which the one with the short window charged it last, is kept for
-    the other's sake; those behind it are not."""
+    """A bucket of two rules is kept until the long window is over, although the rule with the short
+    window charged it last. The records that come after it in the same table expire as usual."""
     storage = MemoryStorage(clock=clock)
     take(storage, charge("both"))
     take(storage, charge("both", SECOND))
@@ -173,7 +173,7 @@ def test_one_rule_does_not_keep_alive_what_another_has_counted(clock: FakeClock)
 
 
 def test_limits_that_are_edited_all_the_time_leave_nothing_behind(clock: FakeClock) -> None:
-    """Nor do they where one client never goes away."""
+    """Not even if one client is charged by all of them."""
     storage = MemoryStorage(clock=clock)
     for window_ms in range(1_000, 1_100):
         limit = Limit("fixed-window", 5, window_ms, 5)

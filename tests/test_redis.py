@@ -1,4 +1,4 @@
-"""redis://, on real servers: what is kept, for how long, and by how many commands."""
+"""redis:// on real servers: what is stored there, for how long, and with how many commands."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def key_of(charge: Charge) -> str:
 
 @pytest.fixture(scope="module", params=programs())
 def redis_program(request: pytest.FixtureRequest) -> str:
-    """Each server that there is."""
+    """Each server that is installed."""
     return programs()[request.param]
 
 
@@ -65,7 +65,7 @@ def server(redis_program: str, redis_folder: Path) -> Iterator[Server]:
 
 
 def storage_of(server: Server, query: str = "", timeout_s: float = PATIENCE_S) -> RedisStorage:
-    """With the patience of a test; what a timeout does is in test_breaker.py."""
+    """With a long timeout, for busy machines; test_breaker.py tests what a timeout does."""
     return RedisStorage.from_uri(server.uri + query, timeout_s=timeout_s)
 
 
@@ -223,8 +223,7 @@ def test_a_connection_in_use_at_close_is_closed_after_use(
     take(storage, charges)
 
     def is_lent() -> bool:
-        # Nobody but the storage may keep the connections: those in use are closed with the last
-        # reference to them.
+        # Keep no reference to the pool: a connection in use is closed with the last one.
         connections = storage._pool
         return connections is not None and not connections._idle
 
@@ -492,7 +491,7 @@ def test_a_redis_py_that_keeps_its_sockets_elsewhere_is_noticed_at_the_start(
         ("redis+sentinel://host/service?sentinels=2", "sentinels"),
     ],
 )
-def test_what_is_wrong_with_a_uri_is_said_at_start(uri: str, message: str) -> None:
+def test_a_mistake_in_a_uri_is_told_when_it_is_opened(uri: str, message: str) -> None:
     with pytest.raises(StorageURIError, match=message) as caught:
         open_storage(uri)
     assert "s3cret" not in str(caught.value)

@@ -32,7 +32,7 @@ class Group(NamedTuple):
 
     @property
     def uri(self) -> str:
-        # The first one is not there, as may happen to a Sentinel.
+        # The first address has no Sentinel: it may be down.
         return f"redis+sentinel://127.0.0.1:1,127.0.0.1:{self.sentinel.port}/{SERVICE}"
 
     def names_the_replica(self) -> bool:
@@ -42,7 +42,7 @@ class Group(NamedTuple):
 
 @pytest.fixture(scope="module", params=programs())
 def redis_program(request: pytest.FixtureRequest) -> str:
-    """Each server that there is."""
+    """Each server that is installed."""
     return programs()[request.param]
 
 
@@ -94,7 +94,7 @@ def test_it_leaves_a_master_that_was_demoted(group: Group) -> None:
     sentinel = group.sentinel.client
     eventually(lambda: sentinel.execute_command("SENTINEL", "FAILOVER", SERVICE), patience_s=30)
     eventually(group.names_the_replica, patience_s=30)
-    # As Sentinel itself does, but up to ten seconds later.
+    # Sentinel does this too, but up to ten seconds later.
     group.master.client.replicaof("127.0.0.1", str(group.replica.port))
 
     refusals = []

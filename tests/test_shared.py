@@ -1,4 +1,4 @@
-"""shared:// where it is hurt: its folder, its file, its processes, its room and its clock."""
+"""What shared:// does when its folder, file, processes, room or clock are not as it needs them."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def new(folder: Path) -> Iterator[Callable[..., SharedStorage]]:
 
 @pytest.fixture
 def always_checking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether the file is still there is looked up at each use, and not once a second."""
+    """That the file is still there is checked at each use, and not once a second."""
     monkeypatch.setattr(places, "CHECK_EVERY_NS", 0)
 
 
@@ -88,7 +88,7 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 FRESH = [True, True, False]
-"""What a client gets of HOUR that was not seen, or was forgotten."""
+"""The first three answers, by HOUR, to a client with no counts."""
 
 
 # --- the folder ----------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_a_folder_of_another_user_is_refused(
     mine = os.geteuid()
     if mine == 0:
         os.chown(folder, 12345, 12345)
-    else:  # then it is this process that is another user
+    else:  # without root's rights to give the folder away, this process pretends to be another user
         monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
     with pytest.raises(StorageError, match="belongs to user"):
         take(new(), charge())
@@ -197,7 +197,7 @@ def test_a_link_in_place_of_a_file_is_not_followed(
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """The folder as it is, but read-only, for root too."""
+    """Make the folder read-only, even for root."""
     command = ["mount", "--bind", str(folder), str(folder)]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount")
@@ -214,7 +214,7 @@ def test_a_folder_that_becomes_read_only_is_an_error_until_it_is_not(
     running = new()
     assert taken(running, 1) == [True]
     with read_only(folder):
-        assert taken(running, 1) == [True]  # what is open stays open
+        assert taken(running, 1) == [True]  # the file that is open stays open
         assert "Read-only" in str(in_child(lambda: taken(running)))
         running.close()
         for _ in range(2):
@@ -278,7 +278,7 @@ def test_a_uri_that_cannot_be_meant_is_refused(uri: str) -> None:
         open_storage(uri)
 
 
-# --- a file that is not ours to read, or no more -------------------------------------------------
+# --- a file that is damaged, foreign or gone -----------------------------------------------------
 
 
 def hurt_garbage(folder: Path) -> None:
@@ -328,7 +328,7 @@ HURTS = {
 
 
 @pytest.mark.parametrize("hurt", HURTS.values(), ids=HURTS)
-def test_what_is_not_ours_is_set_aside_with_one_warning(
+def test_a_file_that_is_damaged_or_foreign_is_set_aside_with_one_warning(
     hurt: Callable[[Path], None],
     folder: Path,
     new: Callable[..., SharedStorage],
@@ -407,7 +407,7 @@ def test_a_folder_that_vanishes_is_made_anew_and_all_processes_meet_there(
     assert any("deleted or replaced" in warning for warning in warnings_of(caplog))
 
 
-def test_that_it_vanished_is_noticed_within_a_second(
+def test_a_folder_that_vanishes_is_noticed_within_a_second(
     folder: Path, new: Callable[..., SharedStorage]
 ) -> None:
     storage = new()
@@ -612,7 +612,7 @@ def test_a_reader_that_was_killed_does_not_fill_the_file(
     assert not any("set aside" in warning for warning in warnings_of(caplog))
 
 
-def test_a_client_whose_counters_are_all_over_takes_none(
+def test_a_client_whose_counts_have_expired_leaves_no_record(
     folder: Path, new: Callable[..., SharedStorage]
 ) -> None:
     clock = FakeClock(10_000_000)
@@ -626,7 +626,7 @@ def test_a_client_whose_counters_are_all_over_takes_none(
 
 
 @pytest.mark.parametrize(
-    ("limits", "hits", "most_bytes"),
+    ("limits", "hits", "max_bytes"),
     [
         ([Limit("sliding-window", 5, 60_000, 5)], 5, 128),
         ([Limit("fixed-window", 5, 60_000, 5)], 5, 100),
@@ -636,7 +636,7 @@ def test_a_client_whose_counters_are_all_over_takes_none(
     ids=["sliding-window", "fixed-window", "token-bucket", "two limits"],
 )
 def test_a_client_takes_few_bytes(
-    limits: list[Limit], hits: int, most_bytes: int, new: Callable[..., SharedStorage]
+    limits: list[Limit], hits: int, max_bytes: int, new: Callable[..., SharedStorage]
 ) -> None:
     clock = FakeClock(10_000_000)
     clock.now_ms = 300 * 86_400_000  # a host that has long been up
@@ -650,13 +650,13 @@ def test_a_client_takes_few_bytes(
     with lmdb.open(str(storage.folder), map_size=4 * MB) as env:
         found = env.stat()
     assert found["entries"] == 5_000
-    assert (found["branch_pages"] + found["leaf_pages"]) * 4096 / 5_000 <= most_bytes
+    assert (found["branch_pages"] + found["leaf_pages"]) * 4096 / 5_000 <= max_bytes
 
 
 # --- processes -----------------------------------------------------------------------------------
 
 
-def test_processes_and_threads_hammering_one_client_admit_exactly_as_many(
+def test_threads_of_many_processes_admit_exactly_the_quota_of_one_client(
     new: Callable[..., SharedStorage],
 ) -> None:
     storage = new()
@@ -713,7 +713,7 @@ def test_processes_killed_at_any_instant_lose_no_counted_request(
 ) -> None:
     storage = new()
     take(storage, charge())
-    told = 0
+    counted = 0
     for _ in range(10):
         reading, writing = os.pipe()
         child = os.fork()
@@ -722,20 +722,20 @@ def test_processes_killed_at_any_instant_lose_no_counted_request(
                 take(storage, charge("killed", MANY))
                 os.write(writing, b"x")
         os.close(writing)
-        told += len(os.read(reading, 1000))
+        counted += len(os.read(reading, 1000))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         with os.fdopen(reading, "rb") as pipe:
-            told += len(pipe.read())
+            counted += len(pipe.read())
         used = MANY.quota - take(storage, charge("killed", MANY, 0)).outcomes[0].remaining
-        assert told <= used <= told + 1
-        told = used
+        assert counted <= used <= counted + 1
+        counted = used
 
 
-def test_a_fork_in_the_middle_of_everything(
+def test_a_fork_while_storages_are_used_and_closed(
     new: Callable[..., SharedStorage], always_checking: None
 ) -> None:
-    """Children of children, while the parent's threads use, close and open two storages."""
+    """Children of children count while the parent's threads use, close and open two storages."""
     storage, reopened = new(), new()
     stop = threading.Event()
     numbers = count()
@@ -792,8 +792,10 @@ def test_the_clock_is_not_the_wall_clock(
 # --- charges -------------------------------------------------------------------------------------
 
 
-def test_charges_that_begin_alike_are_told_apart(new: Callable[..., SharedStorage]) -> None:
-    """What was looked up for some charges is remembered, and is not for others."""
+def test_lists_of_charges_that_begin_alike_are_told_apart(
+    new: Callable[..., SharedStorage],
+) -> None:
+    """What was cached for one list of charges is not used for another."""
     storage = new()
     (one,), (twice,), (other,) = charge("one", MANY), charge("one", MANY, 2), charge("other", MANY)
     (day,) = charge("one", Limit("fixed-window", 1_000, 86_400_000, 1_000))
@@ -876,7 +878,7 @@ def test_states_of_other_limits_are_kept_until_they_expire() -> None:
 def test_of_several_other_limits_each_expires_for_itself() -> None:
     windows = [5_000, 60_000, 20_000]
     packed = b""
-    for window_ms in windows:  # as three sets of rules, one after the other, leave it
+    for window_ms in windows:  # as if three sets of rules had been in use one after the other
         packing = Packing([fixed(window_ms)])
         packed = packing.pack([(0, 1)], packing.unpack(packed, 0)[1], False, 0)
     new = Packing([fixed(1_000)])
@@ -902,14 +904,14 @@ def test_limits_that_are_charged_apart_expire_by_their_own_lifetimes() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2, 255])
-def test_as_many_limits_of_one_bucket_are_kept_as_fit(number: int) -> None:
+def test_up_to_255_limits_of_one_bucket_are_kept(number: int) -> None:
     packing = Packing([fixed(1_000 + n) for n in range(number)])
     found = [(n, 1) for n in range(number)]
     states, others = packing.unpack(packing.pack(found, b"", False, 5), 5)
     assert (list(states), others) == (found, b"")
 
 
-def test_more_limits_of_one_bucket_are_an_error(new: Callable[..., SharedStorage]) -> None:
+def test_256_limits_of_one_bucket_are_an_error(new: Callable[..., SharedStorage]) -> None:
     charges = [Charge("t:{ip:192.0.2.1}", fixed(n), 1, True, "rule") for n in range(1, 257)]
     with pytest.raises(StorageError, match="255"):
         take(new(), charges)
@@ -919,19 +921,19 @@ def test_expired_records_go_first_then_those_within_their_limit_then_those_over_
     second, hour = Packing([fixed(1_000)]), Packing([fixed(3_600_000)])
     packed = {
         "over": second.pack([(0, 5)], b"", True, 50_000),
-        "idle for long": hour.pack([(0, 1)], b"", False, 50_000),
-        "idle": second.pack([(0, 1)], b"", False, 50_000),
+        "within, expires late": hour.pack([(0, 1)], b"", False, 50_000),
+        "within, expires soon": second.pack([(0, 1)], b"", False, 50_000),
         "expired": second.pack([(0, 5)], b"", True, 1_000),
     }
     assert sorted(packed, key=lambda name: rank(packed[name], 50_000)) == [
         "expired",
-        "idle",
-        "idle for long",
+        "within, expires soon",
+        "within, expires late",
         "over",
     ]
 
 
-def test_a_lifetime_beyond_all_reason_is_kept_for_long() -> None:
+def test_a_lifetime_of_more_than_a_century_is_kept_as_a_century() -> None:
     slow = Packing([Limit("token-bucket", 1, 365 * 86_400_000, 1_000_000)])
     packed = slow.pack([(1, 2)], b"", False, 1 << 40)
     assert rank(packed, 1 << 40)[0] == record.WITHIN_LIMIT

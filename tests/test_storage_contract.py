@@ -1,7 +1,7 @@
-"""What every storage promises. A new one earns its place by a line in STORAGES.
+"""What every storage promises. With one line in STORAGES a new storage is tested by all of this.
 
-Clocks are the storages' own, so that windows are either so long that nothing leaves them, or so
-short that a test may wait for their end.
+Each storage uses its own clock. So windows are either so long that they do not end during a test,
+or so short that a test may wait for their end.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ STORAGES: dict[str, Callable[[pytest.FixtureRequest, Path], str]] = {
     "shared": lambda request, folder: f"shared://{folder}?size=1mb",
     **{name: _uri_of(program) for name, program in programs().items()},
 }
-"""How each is named. All but memory are shared by processes."""
+"""Name -> its URI. Processes share the counters of all but memory."""
 
 _buckets = count()
 
@@ -116,7 +116,7 @@ def test_as_many_fit_as_the_limit_says(storage: Storage, bucket: str, strategy: 
 
 @every_strategy
 def test_clients_of_the_same_terms_are_counted_apart(storage: Storage, strategy: str) -> None:
-    """As the rules have them charged: all clients share the terms, each has its own buckets."""
+    """As with rules: all clients have the same terms, and each has buckets of its own."""
     both = [limit(2, strategy=strategy), limit(5, strategy=strategy)]
     terms = Terms(
         [
@@ -145,9 +145,7 @@ def test_clients_of_the_same_terms_are_counted_apart(storage: Storage, strategy:
 
 @every_strategy
 @pytest.mark.parametrize("buckets", [1, 2])
-def test_costs_stand_in_for_those_of_the_terms(
-    storage: Storage, strategy: str, buckets: int
-) -> None:
+def test_costs_replace_those_of_the_terms(storage: Storage, strategy: str, buckets: int) -> None:
     ten = limit(10, strategy=strategy)
     charges = [charge(new_bucket(), ten, cost=3) for _ in range(buckets)]
     terms, names = Terms.of(charges)
@@ -201,7 +199,7 @@ def test_it_fits_after_the_wait_and_not_before(
     while (decision := take(storage, charges)).granted:
         assert time.monotonic() < deadline
     told = time.monotonic() + decision.outcomes[0].wait_ms / 1000
-    # The storage's clock has whole milliseconds, and another one may run a little apart.
+    # The storage rounds to milliseconds, and its clock may differ a little from the test's.
     asked = time.monotonic()
     while not take(storage, charges).granted:
         assert asked < told + 0.003
@@ -336,7 +334,7 @@ def test_many_limits_of_one_bucket(storage: Storage, bucket: str) -> None:
 
 
 def test_a_decision_holds_nothing_of_the_storage(storage: Storage, bucket: str) -> None:
-    """It reaches the application, which may keep it, compare it and send it elsewhere."""
+    """The application gets it, and may keep it, compare it or pickle it."""
     for enforce in (True, False):
         charges = [charge(bucket, limit(3)), charge(new_bucket(), limit(2), enforce=enforce)]
         decision = take(storage, charges)
@@ -357,7 +355,7 @@ def test_ping_counts_nothing_and_does_not_raise(storage: Storage) -> None:
     storage.ping()
 
 
-def test_nothing_to_charge_is_granted(storage: Storage) -> None:
+def test_a_request_without_charges_is_granted(storage: Storage) -> None:
     decision = take(storage, [])
     assert decision.granted
     assert list(decision.outcomes) == []
@@ -564,7 +562,7 @@ def in_child(work: Callable[[], object]) -> object:
 
 
 def start_child(work: Callable[[], object]) -> Callable[[], object]:
-    """Do the work in a forked child. Return what waits for its result."""
+    """Do the work in a forked child. Return a function that waits for its result."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

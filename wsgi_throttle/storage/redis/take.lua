@@ -175,7 +175,7 @@ end
 local reply = {granted and '1' or '0'}
 for i = 1, #KEYS do
   local wait, remaining, reset, state, lifetime, step, limit = unpack(results[i])
-  if not granted then  -- nothing is counted, and what is measured is that of a look
+  if not granted then  -- count nothing, and measure what is left without this request
     local _
     _, remaining, reset, state = step(saved[i] or '', limit, now, 0)
   end

@@ -12,9 +12,9 @@ from types import TracebackType
 class ForkLock:
     """A mutex, to be used in a ``with`` statement, that is safe when the process forks.
 
-    Whoever forks by :func:`os.fork` first takes every ForkLock of the process, and parent and child
-    release them afterwards. So a child inherits no data that is half changed, and no lock whose
-    holder is a thread that the child does not have. Any thread may use it; it is not reentrant.
+    Before :func:`os.fork` forks, a hook takes every ForkLock of the process; afterwards parent and
+    child release them. So a child inherits no data that is half changed, and no lock whose holder
+    is a thread that the child does not have. Any thread may use it; it is not reentrant.
 
     :param after_in_child: a bound method, called in the child while the lock is still held. Only a
         weak reference to its object is kept.

@@ -249,7 +249,7 @@ class MemoryStorage:
             index += 1  # noqa: SIM113
         granted, measured, after = take(compiled, states, now)
         index = 0
-        grown = False
+        added = False
         for start, end in terms.groups:
             bucket, record = buckets[index], records[index]
             record.states = after[start:end]
@@ -258,9 +258,9 @@ class MemoryStorage:
                 table.move_to_end(bucket)
             elif any(record.states):
                 table[bucket] = record
-                grown = True
+                added = True
             index += 1  # noqa: SIM113
-        if grown:
+        if added:
             self._tidy(groups, now)
         return granted, measured
 

@@ -99,7 +99,7 @@ class RefusalCache:
                         reply = refusal.reply
                         if (
                             now_ns < refusal.reply_until_ns
-                            and reply[1] is terms
+                            and reply[1] is terms  # fields by index, which is faster than by name
                             and reply[2] == buckets
                             and reply[4] == costs
                         ):

@@ -78,7 +78,7 @@ class Connection:
                 raise ConnectionResetError("the server closed the connection")
             reply += part
             if len(reply) > MAX_REPLY_BYTES:
-                raise StorageError(f"not a reply of Redis: {reply[:80]!r}")
+                raise StorageError(f"not a reply of Redis, since it is too long: {reply[:80]!r}")
         return reply[:-2]
 
     def close(self) -> None:

@@ -49,7 +49,7 @@ class RedisStorage:
         self._name = name
         self._script = Script(script)
         self._pool: ConnectionPool | None = None
-        self._at_fork = ForkLock(after_in_child=self._forget_pool)  # guards nothing
+        self._at_fork = ForkLock(after_in_child=self._forget_pool)  # only its hook
 
     @classmethod
     def from_uri(
@@ -132,7 +132,7 @@ class RedisStorage:
             pool.discard_idle()
             if isinstance(error, StorageError):
                 raise
-            raise StorageError(f"no answer of Redis: {error}") from error
+            raise StorageError(f"no answer from Redis: {error}") from error
         pool.give_back(connection)
         return line
 

@@ -541,16 +541,17 @@ def test_a_flood_of_new_clients_frees_no_client_over_its_limit(
 ) -> None:
     storage = new(size_bytes=size_bytes)
     for client in range(100):
-        taken(storage, 2, f"over-{client}")
+        taken(storage, 2, f"refused-{client}")
     before = (storage.folder / "data.mdb").stat().st_blocks
     capacity = size_bytes // 80
     for client in range(4 * capacity):
         assert take(storage, charge(client)).granted
-    kept = [not take(storage, charge(f"over-{client}")).granted for client in range(100)]
+    kept = [not take(storage, charge(f"refused-{client}")).granted for client in range(100)]
     assert sum(kept) == 100
     assert (storage.folder / "data.mdb").stat().st_blocks == before
-    (warning,) = warnings_of(caplog)
-    assert "is full" in warning
+    warnings = warnings_of(caplog)  # one a minute, and a busy machine needs more than one
+    assert warnings
+    assert all("is full" in warning for warning in warnings)
 
 
 def test_expired_clients_make_room_before_live_ones(

@@ -26,7 +26,7 @@ from wsgi_throttle.testing import ManualClock
 
 TIMEOUT_S = 0.1
 SLOWEST_S = 2 * TIMEOUT_S + 0.15
-"""Two timeouts, and what a busy machine adds."""
+"""The longest that a request may take: two timeouts, and a margin for a busy machine."""
 
 LIMIT = Limit("sliding-window", 10**6, 3_600_000, 10**6)
 CHARGES = [Charge("test_breaker:{all}", LIMIT, 1, True, "rule")]

@@ -1,4 +1,4 @@
-"""What memory:// promises beyond the contract of every storage: it is bounded."""
+"""What memory:// promises beyond the contract of every storage: its memory is bounded."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def hourly(quota: int, strategy: str = "sliding-window", window_ms: int = HOUR_M
 
 
 def charges_of(*limits: Limit, bucket: str = "", enforce: bool = True) -> list[Charge]:
-    """One charge of each limit, on a bucket that no other test has."""
+    """A charge for each limit, on a bucket that no other test uses."""
     bucket = bucket or f"test_redis:{next(_buckets)}:{{ip:192.0.2.1}}"
     return [Charge(bucket, limit, 1, enforce, "rule") for limit in limits]
 
@@ -57,7 +57,7 @@ def redis_program(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def server(redis_program: str, redis_folder: Path) -> Iterator[Server]:
-    """A server of this module's own."""
+    """A server that only this module uses."""
     server = Server(redis_program, redis_folder)
     server.start()
     yield server
@@ -294,24 +294,24 @@ def test_a_restarted_server_is_found_again(new_redis: Callable[..., Server]) -> 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle parent", "parent amid a take"])
 def test_a_forked_child_and_its_parent_read_their_own_replies(busy: bool, server: Server) -> None:
     storage = storage_of(server)
-    parents, childs = charges_of(hourly(1000)), charges_of(hourly(500))
+    of_parent, of_child = charges_of(hourly(1000)), charges_of(hourly(500))
 
     def counts_down(charges: list[Charge], first: int) -> bool:
         seen = [take(storage, charges).outcomes[0].remaining for _ in range(200)]
         return seen == list(range(first, first - 200, -1))
 
-    assert counts_down(parents, 999)
+    assert counts_down(of_parent, 999)
     with ThreadPoolExecutor(1) as pool:
         if busy:
-            meanwhile = pool.submit(counts_down, parents, 799)
+            meanwhile = pool.submit(counts_down, of_parent, 799)
         child = os.fork()
         if not child:
-            os._exit(0 if counts_down(childs, 499) else 1)
+            os._exit(0 if counts_down(of_child, 499) else 1)
         if not busy:
-            meanwhile = pool.submit(counts_down, parents, 799)
+            meanwhile = pool.submit(counts_down, of_parent, 799)
         assert meanwhile.result(PATIENCE_S)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert counts_down(parents, 599)
+    assert counts_down(of_parent, 599)
     storage.close()
 
 

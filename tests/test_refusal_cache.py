@@ -23,7 +23,7 @@ QUICK = Limit("token-bucket", 1, 100, 1)
 
 
 class Clock(ManualClock):
-    """Starts between two milliseconds, where rounding is seen."""
+    """Starts between two milliseconds, so that a wrong rounding shows."""
 
     def __init__(self) -> None:
         super().__init__(now_ms=1_000_000.9)
@@ -158,7 +158,7 @@ def test_a_slow_answer_makes_no_refusal_longer_and_no_wait_too_short(
     clock.pass_ms(29)
     assert not take(storage, [charge(QUICK)]).granted
     assert asked.asked == 2
-    clock.pass_ms(1)  # 80 ms after the storage was asked
+    clock.pass_ms(1)  # now it is 80 ms since the storage was asked
     take(storage, [charge(QUICK)])
     assert asked.asked == 3
 

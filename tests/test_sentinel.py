@@ -88,7 +88,7 @@ def test_it_counts_on_the_master_and_follows_a_failover(group: Group) -> None:
 
 def test_it_leaves_a_master_that_was_demoted(group: Group) -> None:
     storage = open_storage(group.uri, timeout_s=5)
-    with ThreadPoolExecutor(8) as pool:  # so that there are several connections to leave
+    with ThreadPoolExecutor(8) as pool:  # so that there are several connections to the old master
         list(pool.map(lambda _: take(storage, CHARGES), range(100)))
     eventually(lambda: group.replica.client.dbsize() == 1)
     sentinel = group.sentinel.client

@@ -43,7 +43,7 @@ HOUR = Limit("sliding-window", 2, 3_600_000, 2)
 MANY = Limit("sliding-window", 1_000_000, 3_600_000, 1_000_000)
 
 pytestmark = pytest.mark.filterwarnings(
-    # Forking with threads is what is tested.
+    # A fork while threads run, which Python warns about, is what is tested.
     "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning"
 )
 
@@ -61,7 +61,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def new(folder: Path) -> Iterator[Callable[..., SharedStorage]]:
-    """Storages in the test's folder, of 1 MB unless it says otherwise."""
+    """A function that makes storages in the test's folder, of 1 MB unless the test says
+    otherwise."""
     made: list[SharedStorage] = []
 
     def new(at: Path = folder, **settings: object) -> SharedStorage:
@@ -442,7 +443,7 @@ def test_damage_that_lmdb_finds_while_serving_costs_the_counters_and_no_request(
     storage = new()
     for client in range(200):
         take(storage, charge(client))
-    with open(folder / "data.mdb", "r+b") as file:  # all pages but the two meta pages
+    with open(folder / "data.mdb", "r+b") as file:  # all pages except the two meta pages
         file.seek(2 * 4096)
         file.write(b"\xff" * (MB - 2 * 4096))
     assert taken(storage, client="new") == FRESH
@@ -454,7 +455,7 @@ def test_damage_that_lmdb_finds_while_serving_costs_the_counters_and_no_request(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """A function that mounts a tmpfs of this size."""
+    """A function that mounts a tmpfs of a given size."""
     mounted: list[Path] = []
 
     def mount(size: str) -> Path:
@@ -640,10 +641,10 @@ def test_a_client_takes_few_bytes(
     limits: list[Limit], hits: int, max_bytes: int, new: Callable[..., SharedStorage]
 ) -> None:
     clock = ManualClock(10_000_000)
-    clock.now_ms = 300 * 86_400_000  # a host that has long been up
+    clock.now_ms = 300 * 86_400_000  # a host that has been up for long
     storage = new(size_bytes=4 * MB, clock=clock)
     for _ in range(hits):
-        clock.now_ms += 1  # hits of one instant would share an entry
+        clock.now_ms += 1  # hits of the same instant would share an entry
         for client in range(5_000):
             bucket = f"t:1:login:ip:{{ip:{client}}}"
             take(storage, [Charge(bucket, limit, 1, True, "login") for limit in limits])

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from hashlib import blake2b
 from itertools import count
 from pathlib import Path
 
@@ -553,6 +554,25 @@ def test_a_flood_of_new_clients_frees_no_client_over_its_limit(
     warnings = warnings_of(caplog)  # one a minute, and a busy machine needs more than one
     assert warnings
     assert all("is full" in warning for warning in warnings)
+
+
+def test_a_client_whose_record_is_the_last_of_the_file_is_spared_like_any(
+    new: Callable[..., SharedStorage],
+) -> None:
+    """Evictions that are close to the end of the file choose among its first records too."""
+
+    def key(client: object) -> bytes:
+        bucket = charge(client)[0].bucket
+        return blake2b(bucket.encode(), digest_size=12).digest()
+
+    flood = sorted(range(60_000), key=key)
+    last = max((f"refused-{number}" for number in range(600_000)), key=key)
+    assert key(last) > key(flood[-1])
+    storage = new()
+    taken(storage, 2, last)
+    for client in flood:
+        assert take(storage, charge(client)).granted
+    assert not take(storage, charge(last)).granted
 
 
 def test_expired_clients_make_room_before_live_ones(

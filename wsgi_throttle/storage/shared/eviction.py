@@ -48,15 +48,13 @@ class Eviction:
             self._evict_worst(txn, key, now)
 
     def _evict_worst(self, txn: lmdb.Transaction, key: bytes, now: int) -> None:
-        """Delete the worst of the records that follow this key. Keys are hashes, so these are a
-        random sample."""
+        """Delete the worst of the records that follow this key. After the last one come the first
+        of the file. Keys are hashes, so these are a random sample."""
         with txn.cursor() as cursor:
-            _ = cursor.set_range(key) or cursor.first()
-            ranks = [
-                (rank(bytes(record), now), other)
-                for other, record in islice(cursor, CANDIDATES)
-                if other != key
-            ]
+            sample = list(islice(cursor, CANDIDATES)) if cursor.set_range(key) else []
+            if len(sample) < CANDIDATES and cursor.first():
+                sample += islice(cursor, CANDIDATES - len(sample))
+            ranks = [(rank(bytes(record), now), other) for other, record in sample if other != key]
         if ranks:
             (kind, _), worst = min(ranks)
             txn.delete(worst)

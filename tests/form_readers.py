@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
@@ -119,16 +120,15 @@ def cherrypy_readers() -> Readers:
     def read(environ: dict[str, Any], *, is_json: bool) -> list[Any]:
         seen: list[Any] = []
 
-        class Root:
-            @cherrypy.expose
-            def default(self, *_: str, **fields: Any) -> str:
-                value = fields.get(NAME, [])
-                found = member(cherrypy.request.json) if is_json else value
-                seen.extend(found if isinstance(found, list) else [found])
-                return ""
+        def login(*_: str, **fields: Any) -> str:
+            found = member(cherrypy.request.json) if is_json else fields.get(NAME, [])
+            seen.extend(found if isinstance(found, list) else [found])
+            return ""
 
+        login.exposed = True  # type: ignore[attr-defined]
+        root = SimpleNamespace(login=login)
         tools = {"tools.json_in.on": is_json, "tools.json_in.force": False}
-        app = cherrypy.Application(Root(), "", {"/": {"request.show_tracebacks": False, **tools}})
+        app = cherrypy.Application(root, "", {"/": {"request.show_tracebacks": False, **tools}})
         cherrypy.log.screen = app.log.screen = False
         answer = app(environ, lambda status, headers, exc_info=None: None)
         b"".join(answer)

@@ -1,7 +1,8 @@
-"""One small site behind the routers of several frameworks, to learn which paths reach its views.
+"""The same small site for the routers of several frameworks, to find out which paths reach its
+views.
 
-Each view adds its name to the list that the environ has at RAN, and answers 200. Views are named
-as the keys of PATHS, which are also the names of the rules that limit them.
+Each view appends its name to the list ``environ[RAN]``, and answers 200. The names of the views are
+the keys of PATHS, which are also the names of the rules that limit them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from posixpath import normpath
 from typing import Any
+from uuid import UUID
 
 from frameworks import WSGI, django_app
 
@@ -22,12 +24,14 @@ PATHS = {
     "edit": "/users/<id>/edit",
     "item": "/items/<int:id>",
     "file": "/files/<path:name>/raw",
+    "order": "/orders/<uuid:id>",
 }
-"""As rules write them."""
+"""Each view's path, as a rule writes it."""
 
-OTHER_NUMBERS = {"bottle": "/items/<int(signed=True):id>", "falcon": "/items/<id>"}
-"""The rule for ``item`` where the framework's own converter takes more than digits for a number:
-Bottle a minus, and Falcon whatever ``int()`` does."""
+OTHER_NUMBERS = dict.fromkeys(("bottle", "falcon", "converting"), "/items/<int(signed=True):id>")
+"""The path of ``item`` for applications that take negative numbers too."""
+
+UUID_TEXT = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
 
 NAMES = tuple(PATHS)
 
@@ -49,14 +53,14 @@ def flask_site() -> WSGI:
 
 
 class DjangoSite:
-    """What ROOT_URLCONF names."""
+    """The module that ROOT_URLCONF names."""
 
     urlpatterns: list[Any]
     handler404: Any
 
 
 def django_site() -> WSGI:
-    """Both kinds of its patterns. The path in a regular expression often ends in ``$``."""
+    """With both kinds of Django's patterns. Its regular expressions end in ``$``, as many do."""
     from django.http import HttpResponse
     from django.test.utils import override_settings
     from django.urls import path, re_path
@@ -74,6 +78,7 @@ def django_site() -> WSGI:
         path("users/<str:id>/edit", view("edit")),
         re_path(r"^items/(?P<id>\d+)$", view("item")),
         path("files/<path:name>/raw", view("file")),
+        path("orders/<uuid:id>", view("order")),
     ]
     DjangoSite.handler404 = staticmethod(lambda request, exception: HttpResponse(status=404))
     application = django_app()
@@ -98,6 +103,7 @@ def falcon_site() -> WSGI:
     app = falcon.App()
     app.req_options.strip_url_path_trailing_slash = True
     routes = ["/login", "/report", "/users/{id}/edit", "/items/{id:int}", "/files/{name}/raw"]
+    routes.append("/orders/{id:uuid}")
     for name, route in zip(NAMES, routes, strict=True):
         app.add_route(route, View(name))
     return app
@@ -115,6 +121,7 @@ def bottle_site() -> WSGI:
 
     app = bottle.Bottle()
     routes = ["/login", "/report/", "/users/<id>/edit", "/items/<id:int>", "/files/<name:path>/raw"]
+    routes.append(f"/orders/<id:re:{UUID_TEXT}>")
     for name, route in zip(NAMES, routes, strict=True):
         app.route(route, callback=view(name))
     application: WSGI = app
@@ -123,7 +130,7 @@ def bottle_site() -> WSGI:
 
 def pyramid_site() -> WSGI:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what they import is deprecated: cgi, pkg_resources
+        warnings.simplefilter("ignore")  # they import the deprecated cgi and pkg_resources
         from pyramid.config import Configurator
         from pyramid.exceptions import URLDecodeError
         from pyramid.response import Response
@@ -136,6 +143,7 @@ def pyramid_site() -> WSGI:
         return run
 
     routes = ["/login", "/report/", "/users/{id}/edit", r"/items/{id:\d+}", "/files/{name:.+}/raw"]
+    routes.append(f"/orders/{{id:{UUID_TEXT}}}")
     config = Configurator()
     for name, route in zip(NAMES, routes, strict=True):
         config.add_route(name, route)
@@ -145,7 +153,7 @@ def pyramid_site() -> WSGI:
     def app(environ: dict[str, Any], start_response: WSGI) -> Any:
         try:
             return application(environ, start_response)
-        except URLDecodeError:  # which it leaves to the server
+        except URLDecodeError:  # Pyramid does not answer it itself
             start_response("400 Bad Request", [("Content-Type", "text/plain")])
             return [b""]
 
@@ -172,9 +180,9 @@ def werkzeug_site() -> WSGI:
 
 
 def re_site(read: Callable[[str], str] = str) -> WSGI:
-    """What people write by hand: expressions that end in ``$``.
+    """A router as people write it by hand: regular expressions that end in ``$``.
 
-    :param read: what they match, from PATH_INFO; by default as it comes.
+    :param read: makes of PATH_INFO the text that they match; by default the same text.
     """
     expressions = [
         r"^/login$",
@@ -182,6 +190,7 @@ def re_site(read: Callable[[str], str] = str) -> WSGI:
         r"^/users/([^/]+)/edit$",
         r"^/items/(\d+)$",
         r"^/files/(.+)/raw$",
+        rf"^/orders/{UUID_TEXT}$",
     ]
     routes = dict(zip(NAMES, map(re.compile, expressions), strict=True))
 
@@ -199,18 +208,51 @@ def re_site(read: Callable[[str], str] = str) -> WSGI:
 
 
 def resolving_site() -> WSGI:
-    """With the dots resolved before."""
+    """The same, after ``.`` and ``..`` in the path were resolved."""
     return re_site(lambda path: normpath(path.encode("latin-1").decode(errors="replace")))
 
 
 def stripping_site() -> WSGI:
-    """With white space stripped from every segment before."""
+    """The same, after white space was stripped from every segment."""
 
     def read(path: str) -> str:
         segments = path.encode("latin-1").decode(errors="ignore").split("/")
         return "/" + "/".join(filter(None, map(str.strip, segments)))
 
     return re_site(read)
+
+
+def converting_site() -> WSGI:
+    """What people write by hand: segments, of which ``int()`` and ``UUID()`` read the ids."""
+
+    def accepts(convert: Callable[[str], object], text: str) -> bool:
+        try:
+            convert(text)
+        except ValueError:
+            return False
+        return True
+
+    def app(environ: dict[str, Any], start_response: WSGI) -> Any:
+        path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
+        match path.rstrip("/").split("/"):
+            case ["", "login" | "report" as name]:
+                found = name
+            case ["", "users", _, "edit"]:
+                found = "edit"
+            case ["", "items", number] if accepts(int, number):
+                found = "item"
+            case ["", "files", *names, "raw"] if "".join(names):
+                found = "file"
+            case ["", "orders", text] if accepts(UUID, text):
+                found = "order"
+            case _:
+                start_response("404 Not Found", [("Content-Type", "text/plain")])
+                return [b""]
+        environ[RAN].append(found)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [found.encode()]
+
+    return app
 
 
 SITES: dict[str, Callable[[], WSGI]] = {
@@ -223,4 +265,5 @@ SITES: dict[str, Callable[[], WSGI]] = {
     "re": re_site,
     "resolving": resolving_site,
     "stripping": stripping_site,
+    "converting": converting_site,
 }

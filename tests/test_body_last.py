@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from support.clock import FakeClock
 from support.redis import Server
 from test_costs import commands
 from wsgi_throttle.config import load
@@ -22,6 +21,7 @@ from wsgi_throttle.storage import open_storage
 from wsgi_throttle.storage.look import prepare_look
 from wsgi_throttle.storage.memory import MemoryStorage
 from wsgi_throttle.storage.patience import Patience, shared_deadline
+from wsgi_throttle.testing import ManualClock
 from wsgi_throttle.verdict import Verdict
 
 URLENCODED = "application/x-www-form-urlencoded"
@@ -67,14 +67,14 @@ def _closed() -> Iterator[None]:
         _made.pop().close()
 
 
-def engine(*rules: dict[str, Any], clock: FakeClock | None = None, **top: Any) -> Engine:
+def engine(*rules: dict[str, Any], clock: ManualClock | None = None, **top: Any) -> Engine:
     config = {"storage": "memory://", "storage_timeout": "5 s", "rules": list(rules), **top}
-    _made.append(Engine.from_source(config, clock=clock or FakeClock()))
+    _made.append(Engine.from_source(config, clock=clock or ManualClock()))
     return _made[-1]
 
 
 @pytest.fixture(params=["memory", "shared", "redis"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     """The options that name it, for counters of this test's own."""
     if request.param == "redis":
         uri: str = request.getfixturevalue("redis_uri")
@@ -92,7 +92,7 @@ def remaining(verdict: Verdict) -> dict[str, int]:
 
 
 def test_the_first_request_after_the_last_unit_was_used_reads_nothing(
-    storage: dict[str, str],
+    storage: dict[str, Any],
 ) -> None:
     judge = engine(rule(BY_ADDRESS, BY_ACCOUNT), **storage)
     verdicts = [judge.decide(login()) for _ in range(3)]
@@ -115,14 +115,14 @@ def test_the_first_request_after_the_last_unit_was_used_reads_nothing(
 
 
 def test_another_process_that_has_seen_nothing_yet_reads_nothing_either(tmp_path: Path) -> None:
-    options = {"storage": f"shared://{tmp_path}"}
+    options: dict[str, Any] = {"storage": f"shared://{tmp_path}"}
     for _ in range(3):
         assert engine(rule(BY_ADDRESS, BY_ACCOUNT), **options).decide(login()).outcome == "granted"
     assert engine(rule(BY_ADDRESS, BY_ACCOUNT), **options).decide(login(None)).outcome == "refused"
 
 
 @pytest.mark.parametrize("strategy", ["sliding-window", "fixed-window", "token-bucket"])
-def test_the_wait_is_that_of_the_whole_cost(storage: dict[str, str], strategy: str) -> None:
+def test_the_wait_is_that_of_the_whole_cost(storage: dict[str, Any], strategy: str) -> None:
     """4 of 5 are used by two costs of 2; one unit is left, which is not enough for a third."""
     by_address = {"limit": "5 per hour", "key": "ip", "cost": 2, "strategy": strategy}
     judge = engine(rule(by_address, BY_ACCOUNT), **storage)
@@ -139,14 +139,14 @@ def test_the_wait_is_that_of_the_whole_cost(storage: dict[str, str], strategy: s
     assert early.retry_after_s > 700, "as if one unit were enough"
 
 
-def test_an_account_over_its_limit_is_refused_by_its_body(storage: dict[str, str]) -> None:
+def test_an_account_over_its_limit_is_refused_by_its_body(storage: dict[str, Any]) -> None:
     judge = engine(rule("100 per hour", BY_ACCOUNT), **storage)
     found = [judge.decide(login(address=f"192.0.2.{n}")).outcome for n in range(7)]
     assert found == ["granted"] * 5 + ["refused"] * 2
     assert judge.decide(login("bob")).outcome == "granted"
 
 
-def test_a_body_is_read_where_there_is_no_other_limit(storage: dict[str, str]) -> None:
+def test_a_body_is_read_where_there_is_no_other_limit(storage: dict[str, Any]) -> None:
     judge = engine(rule(BY_ACCOUNT), **storage)
     assert [judge.decide(login()).outcome for _ in range(6)] == ["granted"] * 5 + ["refused"]
 
@@ -210,7 +210,7 @@ def test_a_preflight_has_no_body() -> None:
 def test_only_rules_with_a_key_in_the_body_ask_redis_twice(
     redis_server: Server, tmp_path: Path
 ) -> None:
-    clock = FakeClock(0)
+    clock = ManualClock(0)
     judge = engine(
         rule(BY_ADDRESS, BY_ACCOUNT),
         rule("100 per hour", path="/plain", name="plain"),
@@ -238,14 +238,14 @@ def test_only_rules_with_a_key_in_the_body_ask_redis_twice(
 def test_what_is_looked_at_is_written_nowhere(redis_server: Server, tmp_path: Path) -> None:
     judge = engine(rule(BY_ADDRESS, BY_ACCOUNT), storage=redis_server.uri, namespace=tmp_path.name)
     judge.decide(login())
-    keys = [key.decode() for key in redis_server.client.keys(f"{tmp_path.name}:*")]
+    keys = [str(key) for key in redis_server.client.keys(f"{tmp_path.name}:*")]
     assert len(keys) == 2, keys
     assert not any(":look" in key for key in keys)
 
 
 @pytest.mark.parametrize("bucket", ["a:{ip:192.0.2.1}"])
 def test_a_look_counts_nothing_and_measures_each_limit(
-    storage: dict[str, str], tmp_path: Path, bucket: str
+    storage: dict[str, Any], tmp_path: Path, bucket: str
 ) -> None:
     opened = open_storage(storage["storage"], timeout_s=5)
     hour = Limit("sliding-window", 3, 3_600_000, 3)
@@ -345,7 +345,7 @@ def test_a_look_and_the_take_after_it_share_one_deadline(monkeypatch: pytest.Mon
             ],
         }
     )
-    judge = Engine(replace(config, opened_storage=watched), clock=FakeClock())
+    judge = Engine(replace(config, opened_storage=watched), clock=ManualClock())
     environ = login()
     environ["wsgi.input"] = SlowBody(environ["wsgi.input"].read())
     assert judge.decide(environ).outcome == "granted"

@@ -284,4 +284,4 @@ def test_all_of_them_are_charged_by_one_key_and_by_both(framework: str, keys: st
 @pytest.mark.parametrize("keys", KEYS)
 @pytest.mark.parametrize("framework", READERS)
 def test_none_of_very_many_bodies_is_read_uncharged(framework: str, keys: str) -> None:
-    check(framework, keys, random_cases(int(os.environ.get("FORMS", "20000"))))
+    check(framework, keys, random_cases(int(os.environ.get("FORMS", "5000"))))

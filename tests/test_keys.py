@@ -56,7 +56,7 @@ def charged(
 
 
 def proxied(forwarded: str) -> dict[str, Any]:
-    """A request through nginx, which appends the peer that it saw."""
+    """The environ of a request through nginx, which appends the address that it was sent from."""
     sent = f"{forwarded}, {ATTACKER}" if forwarded else ATTACKER
     return {"REMOTE_ADDR": "10.0.0.1", "HTTP_X_FORWARDED_FOR": sent}
 
@@ -73,7 +73,7 @@ def posted(form: str) -> dict[str, Any]:
 MINE = signed("mallory")
 
 ATTACKS: list[Any] = [
-    # Another's address
+    # Somebody else's address
     pytest.param("ip", {"HTTP_X_FORWARDED_FOR": "192.0.2.1"}, BY_IP, id="spoofed to the server"),
     pytest.param("ip", {"HTTP_X_REAL_IP": "192.0.2.1"}, BY_IP, id="spoofed by another header"),
     pytest.param("ip", proxied("192.0.2.1"), BY_IP, id="spoofed through the proxy"),
@@ -92,7 +92,7 @@ ATTACKS: list[Any] = [
     pytest.param(
         "ip", {"REMOTE_ADDR": "2001:DB8:0:1::BEEF"}, "ip:2001:db8:0:1::/64", id="across /64s"
     ),
-    # Another's session, or none
+    # Somebody else's session, or none
     pytest.param("session-user", {"HTTP_COOKIE": MINE}, "session-user:mallory", id="own session"),
     pytest.param("session-user", {}, BY_IP, id="no session"),
     pytest.param("session-user", {"HTTP_COOKIE": MINE[:-2]}, BY_IP, id="a truncated cookie"),
@@ -156,7 +156,7 @@ ATTACKS: list[Any] = [
         "session-user:ip:192.0.2.1%2Cx%7D",
         id="a user who is called like a key",
     ),
-    # What only says something about itself
+    # Values that tell no more than they say
     pytest.param(
         "header:X-API-Key", {"HTTP_X_API_KEY": "abc"}, "header:X-API-Key:abc", id="header"
     ),
@@ -207,7 +207,7 @@ ATTACKS: list[Any] = [
         "python:identity_hooks:tenant:a%2Cb",
         id="a function that believes a header",
     ),
-    # Another's account, guessed at from many addresses
+    # Somebody else's account, tried from many addresses
     pytest.param(
         "form:email",
         posted("email=+Ann%40X.example"),
@@ -298,17 +298,25 @@ def test_an_attack_is_charged_to(
 @pytest.mark.parametrize(
     ("spellings", "expected"),
     [
-        (["5", "0005", "\u0665", "\uff10\uff15", "0" * 5000 + "5"], "5"),
-        (["0", "000", "-0"], "0"),
+        (["5", "0005", "+5", " 5\n", "0_5", "\u0665", "\uff10\uff15", "0" * 5000 + "5"], "5"),
+        (["0", "000", "-0", "+0", "-0_0"], "0"),
         (["-5", "-05", "-\u0665"], "-5"),
         (["9" * 5000], "9" * 5000),
-        (["1.5", "01.50", "\u0661.5"], "1.5"),
+        (["1.5", "01.50", "+1.5", " 1.5", "\u0661.5"], "1.5"),
         (["0.1", "0.10", "0.10000000000000000001"], "0.1"),
         (["01.0", "1", "0.99999999999999999999"], "1"),
         (["0.0", "-0.0"], "0"),
         (["9" * 400 + ".0", "8" * 500 + ".5"], "inf"),
-        (["6BA7B810-9DAD-11D1-80B4-00C04FD430C8"], "6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
-        *([[text], text] for text in ("Ann", "a b", "5a", "--5", "5.", ".5", "1.2.3")),
+        (
+            [
+                "6BA7B810-9DAD-11D1-80B4-00C04FD430C8",
+                "{6ba7b810-9dad-11d1-80b4-00c04fd430c8}",
+                "6ba7b8109dad11d180b400c04fd430c8",
+                "urn:uuid:6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+            ],
+            "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+        ),
+        *([[text], text] for text in ("Ann", "a b", "5a", "--5", "5.", ".5", "1.2.3", "c++1")),
     ],
     ids=lambda value: ",".join(value)[:40] if isinstance(value, list) else "",
 )
@@ -327,7 +335,7 @@ def test_a_path_without_the_variable_is_charged_to_the_address() -> None:
 
 
 class TestCredentials:
-    """What logs somebody in is not written into keys, which stand in logs and storages."""
+    """A key never holds what somebody could log in with, since keys appear in logs and storages."""
 
     @pytest.mark.parametrize(
         ("spec", "environ"),

@@ -1,4 +1,5 @@
-"""The matching tree against Werkzeug's own: which rule wins, what its variables get, how fast."""
+"""Compares the matching tree with Werkzeug's: which rule wins, the values of its variables; how
+fast."""
 
 from __future__ import annotations
 
@@ -47,10 +48,10 @@ VALUES = {
     ),
     "path": ("a", "a/a", "a\n/b", "a//b", "/a", "a/", "/", "", "a-1/b-1", "a/a-a/1.5", "-"),
 }
-"""Converter, as written in a rule -> texts, most of which it fits."""
+"""Converter, as a rule writes it -> texts, most of which it accepts."""
 
 SPELLINGS = {"": "string", "default": "string", "string(minlength=1)": "string"}
-"""Converters of which Werkzeug makes the same, whatever the spelling -> one of them."""
+"""Converters that mean the same to Werkzeug, in several spellings -> one of them."""
 
 METHODS = ("GET", "HEAD", "POST")
 PAIRS = 51_000
@@ -60,12 +61,12 @@ AS_TEXT = {
     name: type(f"Text{one.__name__}", (one,), {"to_python": BaseConverter.to_python})
     for name, one in CONVERTERS.items()
 }
-"""Converters that leave values as they stand in the path."""
+"""Converters that convert nothing: a value is the text of the path."""
 
 
 class Entry(NamedTuple):
     segments: list[list[tuple[str, str]]]
-    """Each of (``text`` or ``variable``, the text or the converter)."""
+    """Lists of (``text`` or ``variable``, the text or the converter)."""
     ending: str
     methods: tuple[str, ...]
 
@@ -88,7 +89,7 @@ class Entry(NamedTuple):
 
     @property
     def signature(self) -> str:
-        """Equal for two rules that Werkzeug makes the same of."""
+        """Equal for two rules that mean the same to Werkzeug."""
         return re.sub(
             r"<(?:([^:>]*):)?\w+>",
             lambda match: f"<{SPELLINGS.get(match[1] or '', match[1])}>",
@@ -101,7 +102,8 @@ BOUNDED = ["any(b,aa,a,'a-')", "any('a-','-',a,ü,'1')", "any('-','1','-1-','1-1
 
 
 def random_segment(rng: random.Random) -> list[tuple[str, str]]:
-    """Texts and variables by turns, of which at most two are of any length."""
+    """A segment of texts and variables by turns. At most two variables accept texts of any
+    length."""
     length = rng.choice((1, 1, 1, 2, 2, 3, 3, 3, 4, 5, 7, 9))
     at_variable = rng.random() < (0.4 if length == 1 else 0.6)
     unbounded = 0
@@ -120,8 +122,8 @@ def random_segment(rng: random.Random) -> list[tuple[str, str]]:
 
 
 def is_allowed(segments: list[list[tuple[str, str]]]) -> bool:
-    """Whether a pattern may have these: in what is matched as one, which from a path variable on is
-    all the rest, two variables of any length and 1,000 combinations of alternatives."""
+    """Whether a pattern may have these segments: a part (a segment, or all from a path variable on)
+    has two variables of any length and 1,000 combinations of alternatives at most."""
     converters = [[one for kind, one in segment if kind == "variable"] for segment in segments]
     first = next((index for index, found in enumerate(converters) if "path" in found), None)
     if first is not None:
@@ -137,13 +139,13 @@ def is_allowed(segments: list[list[tuple[str, str]]]) -> bool:
 
 
 def random_table(rng: random.Random) -> list[Entry]:
-    """Rules made of a few segments, so that many of them fit one path."""
+    """Random rules of a few segments, so that many of them match the same path."""
     pool = [random_segment(rng) for _ in range(rng.randint(2, 6))]
     table: list[Entry] = []
     size = rng.randint(1, 10)
     while len(table) < size:
         segments = [rng.choice(pool) for _ in range(rng.choice((1, 1, 2, 2, 3)))]
-        if rng.random() < 0.2:  # a sibling that nearly ties
+        if rng.random() < 0.2:  # a rule of nearly equal weight beside it
             segments[-1] = random_segment(rng)
         if not is_allowed(segments):
             pool.append(random_segment(rng))
@@ -156,7 +158,7 @@ def random_table(rng: random.Random) -> list[Entry]:
 
 
 def random_value(rng: random.Random, converter: str) -> str:
-    """A text that may be one for the converter, or may look like what stands beside it."""
+    """A text that the converter may accept, or that looks like the text beside it."""
     kind = rng.random()
     if kind < 0.7 or converter not in UNBOUNDED:
         return rng.choice(VALUES[converter])
@@ -166,7 +168,7 @@ def random_value(rng: random.Random, converter: str) -> str:
 
 
 def random_path(rng: random.Random, table: list[Entry]) -> str:
-    """A path that one of the rules fits, or nearly."""
+    """A path that one of the rules matches, or nearly matches."""
     entry = rng.choice(table)
     parts = [
         "".join(random_value(rng, one) if kind == "variable" else one for kind, one in segment)
@@ -185,8 +187,8 @@ def random_path(rng: random.Random, table: list[Entry]) -> str:
 
 
 def oracle(table: list[Entry]) -> Map:
-    """Werkzeug's own tree. Of equal rules it has only those methods that no earlier one has, since
-    from 3.2 on it refuses others."""
+    """Werkzeug's own tree of these rules. A rule that equals an earlier one has only the methods
+    that the earlier one has not, since Werkzeug 3.2 refuses others."""
     tree = Map(converters=AS_TEXT, strict_slashes=False, merge_slashes=False)
     taken: dict[str, set[str]] = {}
     for index, entry in enumerate(table):
@@ -208,7 +210,7 @@ def test_what_wins_and_its_variables_are_what_werkzeug_finds(seed: int) -> None:
     while pairs < PAIRS:
         table = random_table(rng)
         ours = Matcher(
-            (Route.parse(one.rule), one.methods, index) for index, one in enumerate(table)
+            (Route.parse(one.rule), one.methods, None, index) for index, one in enumerate(table)
         )
         theirs = oracle(table).bind("")
         for _ in range(PATHS_PER_TABLE):
@@ -252,7 +254,7 @@ def test_what_wins_and_its_variables_are_what_werkzeug_finds(seed: int) -> None:
     ],
 )
 def test_every_short_text_is_split_as_werkzeug_splits_it(rule: str, alphabet: str) -> None:
-    ours = Matcher([(Route.parse(rule), (), 0)])
+    ours = Matcher([(Route.parse(rule), (), None, 0)])
     tree = Map(converters=AS_TEXT, strict_slashes=False, merge_slashes=False)
     tree.add(Rule(rule, endpoint=0))
     theirs = tree.bind("")
@@ -281,12 +283,12 @@ FITTING = {
     "uuid": UUID,
     "path": "a",
 }
-"""Converter -> the shortest text that it fits."""
+"""Converter -> the shortest text that it accepts."""
 PAIRS_OF_CONVERTERS = [pair for pair in product(FITTING, repeat=2) if pair != ("path", "path")]
 
 
 def steps(call: Callable[[], object]) -> int:
-    """How many bytecodes are executed."""
+    """How many bytecodes a call executes."""
     count = 0
 
     def trace(frame: FrameType, event: str, _: object) -> object:
@@ -305,7 +307,7 @@ def steps(call: Callable[[], object]) -> int:
 
 
 def long_paths(first: str, separator: str, second: str) -> Iterator[str]:
-    """Hits, near misses and misses of ``<first>separator<second>yyy``."""
+    """Texts that ``<first>separator<second>yyy`` accepts, nearly accepts, and does not accept."""
     begin, end = FITTING[first], FITTING[second]
     for filling in (separator, f"1{separator}", "a/"):
         long = (filling * LENGTH)[:LENGTH]
@@ -315,18 +317,20 @@ def long_paths(first: str, separator: str, second: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("separator", ["1", "."])
 def test_a_long_path_takes_no_more_steps_than_a_short_one(separator: str) -> None:
-    """The next test is about what is done in C in one step."""
+    """Steps are bytecodes of Python: time in functions written in C is the next test's matter."""
     for first, second in PAIRS_OF_CONVERTERS:
         rules = [f"/<{first}:p>{separator}<{second}:q>" + "y" * k for k in range(1, SIBLINGS + 1)]
-        found = Matcher((Route.parse(rule), (), index) for index, rule in enumerate(rules))
+        found = Matcher((Route.parse(rule), (), None, index) for index, rule in enumerate(rules))
         for path in long_paths(first, separator, second):
             taken = steps(partial(found.match, "GET", path))
-            # less than one for sixteen characters
+            # fewer than one for 16 characters
             assert taken / SIBLINGS < LENGTH / 16, (rules[0], path[:80])
 
 
 def test_a_path_is_split_no_deeper_than_the_rules() -> None:
-    matcher = Matcher([(Route.parse(rule), (), 0) for rule in ("/ab/<name>/cd", "/ab/<path:rest>")])
+    matcher = Matcher(
+        [(Route.parse(rule), (), None, 0) for rule in ("/ab/<name>/cd", "/ab/<path:rest>")]
+    )
     path = "/ab" * (LENGTH // 3)
     tracemalloc.start()
     try:
@@ -334,14 +338,14 @@ def test_a_path_is_split_no_deeper_than_the_rules() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 5 * LENGTH  # 16 times as much if it were split at every slash
+    assert peak < 5 * LENGTH  # a split at every slash would take 16 times as much
 
 
 def test_no_regular_expression_can_match_a_text_in_two_ways(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """So none backtracks for longer than the text is. They are for one variable each, and of two
-    repetitions in one the first ends where the point is."""
+    """So backtracking takes no longer than the length of the text. Each regular expression is for
+    one variable. If it has two repetitions, the first can end only at the point between them."""
     compiled: set[str] = set()
 
     def recording(regex: str, compiled_by: Callable[[str], re.Pattern[str]] = re.compile) -> object:
@@ -353,7 +357,7 @@ def test_no_regular_expression_can_match_a_text_in_two_ways(
     compile_part.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(re, "compile", recording)
-        Matcher((Route.parse(rule), (), index) for index, rule in enumerate(rules))
+        Matcher((Route.parse(rule), (), None, index) for index, rule in enumerate(rules))
     one_way = re.compile(r"\[\^/\]\{\d*,?\}|\\d\+(\\\.\\d\+)?")
     for regex in compiled - {CONVERTERS["uuid"].regex, "(?s:[^/].*)"}:
         shortest, longest = re.fullmatch(r"(?:\(\?=\((.*)\?\)\))?(.*)", regex).groups()  # type: ignore[union-attr]

@@ -41,13 +41,13 @@ class Pending:
             if not counter.needs_body
         ]
         if 0 < len(self._known) < len(self._counters):
-            return self.plan.statements.charging(self._known)
+            return self.plan.statements.for_buckets(self._known)
         return None
 
     def read_body(self) -> Charged:
         """Find the keys in the body too, and keep how the request is charged."""
         known = iter(self._known)
-        self.charged = self.plan.statements.charging(
+        self.charged = self.plan.statements.for_buckets(
             (counter, counter.buckets(counter.key(self._environ, path_args)))
             if counter.needs_body
             else next(known)

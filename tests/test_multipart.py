@@ -90,6 +90,7 @@ END = "--b--\r\n"
         pytest.param(
             part("Content-Disposition: form-data; name*=utf-8''email") + END, SHARED, id="name*"
         ),
+        pytest.param(part(f"{OTHER}; name*=utf-8''email") + END, SHARED, id="name and name*"),
         pytest.param(
             part(r'Content-Disposition: form-data; name="e\mail"') + END, SHARED, id="a backslash"
         ),
@@ -123,6 +124,8 @@ END = "--b--\r\n"
         pytest.param("preamble\r\n" + part(EMAIL) + END, SHARED, id="a preamble"),
         pytest.param(END + part(EMAIL) + END, SHARED, id="a preamble that looks like the end"),
         pytest.param(part(OTHER) + END + part(EMAIL) + END, SHARED, id="an epilogue"),
+        pytest.param(part(EMAIL) + END + "and more", SHARED, id="a text behind the end"),
+        pytest.param(part(EMAIL).replace("--b\r\n", "--bcd") + END, SHARED, id="no line end"),
         pytest.param(part(EMAIL).replace("--b", "--b ") + END, SHARED, id="a space behind it"),
         pytest.param(part(OTHER) + part(EMAIL).replace("--b", "--bc") + END, SHARED, id="goes on"),
         pytest.param(

@@ -356,7 +356,7 @@ class TestAdvice:
     @pytest.mark.parametrize("everybody", ["0.0.0.0/0", "::/0", "::ffff:0:0/96"])
     def test_trust_in_everybody(self, everybody: str, caplog: pytest.LogCaptureFixture) -> None:
         settings = ClientIP((everybody,))
-        assert "trusts everybody" in settings.doubts[0]
+        assert "trusts everybody" in settings.warnings[0]
         clients = Clients(settings)
         clients.key({"REMOTE_ADDR": "203.0.113.9"})
         clients.key({"REMOTE_ADDR": "203.0.113.10"})
@@ -386,9 +386,9 @@ def test_a_bad_setting_says_what_to_write(settings: dict[str, Any], remedy: str)
         ClientIP(**settings)
 
 
-def test_a_header_that_is_never_read_is_doubted() -> None:
-    assert "trusted_proxies is empty" in ClientIP((), header="X-Real-IP").doubts[0]
-    assert not ClientIP().doubts
+def test_a_header_that_is_never_read_is_warned_of() -> None:
+    assert "trusted_proxies is empty" in ClientIP((), header="X-Real-IP").warnings[0]
+    assert not ClientIP().warnings
 
 
 def _networks_of(address: Any) -> st.SearchStrategy[Any]:

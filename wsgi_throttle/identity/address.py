@@ -65,7 +65,7 @@ class ClientIP:
                 raise ValueError(f"{name} is {bits}: it can be from {least} to {most}")
 
     @cached_property
-    def doubts(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[str, ...]:
         """Settings that are allowed and cannot be meant, each with its remedy."""
         found = [
             f"trusted_proxies: {text} trusts everybody, so that any client can choose its address: "
@@ -155,7 +155,7 @@ class Clients:
 
     def _look_up_peer(self, peer: str) -> tuple[Client, bool]:
         """A peer as a client, and whether it is a trusted proxy."""
-        self._advice.settings(self._settings.doubts)
+        self._advice.settings(self._settings.warnings)
         if peer in UNIX_PEERS:
             if self._unix_is_trusted:
                 self._advice.unix_socket_is_trusted()

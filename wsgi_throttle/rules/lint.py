@@ -189,8 +189,8 @@ def _nothing_limited(checked: Checked) -> Iterator[Finding]:
 
 
 def _client_ip(checked: Checked) -> Iterator[Finding]:
-    for doubt in checked.config.identity.client_ip.doubts:
-        yield Finding("client_ip", doubt)
+    for warning in checked.config.identity.client_ip.warnings:
+        yield Finding("client_ip", warning)
 
 
 def _not_enforced(checked: Checked) -> Iterator[Finding]:

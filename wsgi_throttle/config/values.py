@@ -10,7 +10,7 @@ from ..http.bodies import fill
 from ..http.headers import HEADER_STYLES
 from ..http.settings import check_origin
 from ..identity import KEY_TYPES, environ_name, is_header_name
-from ..identity.session import KINDS
+from ..identity.session import SESSION_KINDS
 from ..networks import Network, Networks, parse_network, read_networks
 from ..rules.model import METHODS
 from ..rules.patterns import Pattern
@@ -228,7 +228,7 @@ NETWORKS = Reader(
     _networks, list_schema(text_like(r"^\s*(file:|[0-9A-Fa-f:.]+(/[0-9.]+)?\s*$)"), 0)
 )
 
-SESSION_KIND = Reader(TEXT.parse, text_like(rf"^\s*(({'|'.join(KINDS)})\s*$|python:)"))
+SESSION_KIND = Reader(TEXT.parse, text_like(rf"^\s*(({'|'.join(SESSION_KINDS)})\s*$|python:)"))
 
 
 def _secret_keys(at: Cursor) -> tuple[str, ...]:

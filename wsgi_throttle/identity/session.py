@@ -18,7 +18,7 @@ from .signed_cookie import FRAMEWORKS, SignedCookie
 UserReader: TypeAlias = Callable[[dict[str, Any]], str | None]
 """From the environ of a request to its user as text; None for an anonymous one."""
 
-KINDS = (*FRAMEWORKS, "environ")
+SESSION_KINDS = (*FRAMEWORKS, "environ")
 """The kinds of session that have a name; another kind is a ``python:`` function."""
 
 
@@ -48,9 +48,9 @@ class Session:
     def __post_init__(self) -> None:
         object.__setattr__(self, "secret_keys", tuple(self.secret_keys))
         object.__setattr__(self, "user", tuple(self.user))
-        if self.kind not in KINDS and not self.kind.startswith("python:"):
+        if self.kind not in SESSION_KINDS and not self.kind.startswith("python:"):
             raise ValueError(
-                f'"{self.kind}" is not a kind of session: use one of {", ".join(KINDS)} or '
+                f'"{self.kind}" is not a kind of session: use one of {", ".join(SESSION_KINDS)} or '
                 "python:package.module:function"
             )
         framework = FRAMEWORKS.get(self.kind)

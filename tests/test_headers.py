@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import ceil
 
 import pytest
@@ -273,15 +272,9 @@ def test_the_names_that_applications_set_are_remembered_up_to_a_bound(
 def compile_toy(terms: Terms) -> Writer:
     quotas = [term.limit.quota for term in terms]
 
-    def write(
-        pairs: list[tuple[str, str]],
-        granted: bool,
-        measured: Sequence[tuple[int, int, int]],
-        tightest: int,
-        now_s: float,
-    ) -> None:
-        value = f"{measured[tightest][1]} of {quotas[tightest]}, {granted}, {now_s}"
-        pairs.append(("Toy-Left", value))
+    def write(decision: Decision, tightest: int, now_s: float) -> list[tuple[str, str]]:
+        left = decision.measured[tightest][1]
+        return [("Toy-Left", f"{left} of {quotas[tightest]}, {decision.granted}, {now_s}")]
 
     return write
 

@@ -185,7 +185,9 @@ def test_a_list_of_networks_may_be_a_file_beside_the_rules(write: Any, tmp_path:
 
 def test_a_body_may_be_a_file_beside_the_rules(write: Any, tmp_path: Path) -> None:
     (tmp_path / "429.html").write_text("<p>$retry_after")
-    assert load(write("responses: {html: 429.html}")).responder.settings.html == "<p>$retry_after"
+    render = load(write("responses: {html: 429.html}")).responder.settings.html
+    assert render is not None
+    assert render(41, "5 per minute", "login", ["login"]) == "<p>41"
 
 
 # --- what is wrong ------------------------------------------------------------------------------
@@ -673,7 +675,7 @@ def test_what_is_built_to_be_checked_is_what_is_used(
     counted("wsgi_throttle.rules.counters", "key_function")
     counted("wsgi_throttle.identity.settings", "user_reader")
     counted("wsgi_throttle.config.build", "open_storage")
-    counted("wsgi_throttle.http.bodies", "compile_template")
+    counted("wsgi_throttle.config.values", "compile_body")
     counted("wsgi_throttle.rules.match", "read_pieces")
     (tmp_path / "429.html").write_text(f"{tmp_path} $limit")
     path = tmp_path / "throttle.yaml"
@@ -694,7 +696,7 @@ rules:
         "key_function": 3,  # by ip too, for preflights
         "user_reader": 1,
         "open_storage": 1,
-        "compile_template": 1,
+        "compile_body": 2,  # the file is named twice
         "read_pieces": 4,
     }
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from support.charges import decision_on
 from wsgi_throttle.cache import Bounded
 from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome
+from wsgi_throttle.http.bodies import compile_body
 from wsgi_throttle.http.headers import HEADER_STYLES
 from wsgi_throttle.http.negotiate import MAX_ACCEPT, negotiate
 from wsgi_throttle.http.responder import Responder, Response
@@ -53,6 +54,11 @@ def answer(
 ) -> Response:
     responder = Responder(settings or ResponseSettings())
     return responder.too_many_requests(environ(accept, **more), decision or refused(), NOW_S)
+
+
+def own(kind: str, template: str) -> ResponseSettings:
+    """The settings with a template of one's own."""
+    return ResponseSettings(**{kind: compile_body(kind, template)})  # type: ignore[arg-type]
 
 
 ANSWERS: dict[str, Callable[[Responder, dict[str, Any]], Response]] = {
@@ -364,13 +370,13 @@ FILLED = {
 @pytest.mark.parametrize(("kind", "template", "expected"), FILLED.values(), ids=FILLED)
 def test_own_templates_are_filled(kind: str, template: str, expected: str) -> None:
     accept = {"html": HTML, "json": JSON, "text": TEXT}[kind]
-    headers, body = answer(accept, settings=ResponseSettings(**{kind: template}))[1:]
+    headers, body = answer(accept, settings=own(kind, template))[1:]
     assert body.decode() == expected
     assert dict(headers)["Content-Length"] == str(len(body))
 
 
 def test_own_json_is_not_called_a_problem_but_other_answers_still_are() -> None:
-    responder = Responder(ResponseSettings(json='{"wait": $retry_after}'))
+    responder = Responder(own("json", '{"wait": $retry_after}'))
     given = responder.too_many_requests(environ(JSON), refused(), NOW_S)
     assert dict(given[1])["Content-Type"] == "application/json"
     assert dict(responder.forbidden(environ(JSON))[1])["Content-Type"] == CONTENT_TYPES[JSON]
@@ -387,7 +393,7 @@ ESCAPED = {
 def test_values_are_escaped(kind: str) -> None:
     template, expected = ESCAPED[kind]
     accept = {"html": HTML, "json": JSON, "text": TEXT}[kind]
-    settings = ResponseSettings(**{kind: template})
+    settings = own(kind, template)
     assert answer(accept, refused(policy="<b>'&"), settings)[2].decode() == expected
 
 
@@ -395,6 +401,21 @@ def test_a_rule_s_name_cannot_break_the_problem() -> None:
     name = "".join(map(chr, range(0x20, 0x7F))).replace('"', "").replace("\\", "")
     body = answer(JSON, refused(policy=name))[2]
     assert json.loads(body)["violated-policies"] == [name]
+
+
+BAD_TEMPLATES = {
+    "an unknown name": ("html", "a\n$retry", r'^line 2: "\$retry" is not known: use '),
+    "an unknown name in braces": ("text", "${wait}", r"use \$retry_after, \$limit, \$rule, or"),
+    "a script's own": ("html", "`${count}`", r"\$\$ for a dollar sign"),
+    "no JSON": ("json", '{"a": $rule}', "it is not JSON"),
+    "no JSON without a time": ("json", '{"a": 1$retry_after}', "^with .*null it is not"),
+}
+
+
+@pytest.mark.parametrize(("kind", "template", "message"), BAD_TEMPLATES.values(), ids=BAD_TEMPLATES)
+def test_bad_templates_say_what_would_be_right(kind: str, template: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        compile_body(kind, template)
 
 
 NEVER = {
@@ -408,7 +429,7 @@ NEVER = {
 def test_own_templates_have_no_time_where_there_is_none(kind: str) -> None:
     template, expected = NEVER[kind]
     accept = {"html": HTML, "json": JSON, "text": TEXT}[kind]
-    settings = ResponseSettings(**{kind: template})
+    settings = own(kind, template)
     assert answer(accept, refused(NEVER_MS), settings)[2].decode() == expected
 
 
@@ -495,11 +516,6 @@ BAD = {
     "nothing": ({"cors": [""]}, "is not an origin"),
     "a line break": ({"cors": [APP + "\n"]}, "is not an origin"),
     "any, and others": ({"cors": ["*", APP]}, "leave the others out"),
-    "an unknown name": ({"html": "a\n$retry"}, r'^html: line 2: "\$retry" is not known: use '),
-    "an unknown name in braces": ({"text": "${wait}"}, r"use \$retry_after, \$limit, \$rule, or"),
-    "a script's own": ({"html": "`${count}`"}, r"\$\$ for a dollar sign"),
-    "no JSON": ({"json": '{"a": $rule}'}, "^json: .*it is not JSON"),
-    "no JSON without a time": ({"json": '{"a": 1$retry_after}'}, "^json: with .*null it is not"),
 }
 
 

@@ -29,7 +29,7 @@ from .values import (
     PATHS,
     SCOPE,
     STRATEGY,
-    body_file,
+    template_file,
 )
 
 MAX_COST = 10**9
@@ -90,7 +90,7 @@ _RULE_LIMITS = Reader(_limits, list_schema({"anyOf": [{"const": DEFAULT_WORD}, _
 _BODY = "the {} of a 429: a file beside the rule file, with `$retry_after`, `$limit` and `$rule`"
 
 RESPONSE = tuple(
-    Option(kind, body_file(kind), INHERIT, _BODY.format(what), "that of `responses`")
+    Option(kind, template_file(kind), INHERIT, _BODY.format(what), "that of `responses`")
     for kind, what in (("html", "page"), ("json", "JSON"), ("text", "text"))
 )
 """``response`` of a rule."""

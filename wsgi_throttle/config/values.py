@@ -6,7 +6,7 @@ import re
 
 from .. import limits as limit_strings
 from ..hooks import Hook
-from ..http.bodies import fill
+from ..http.bodies import RenderBody, compile_body
 from ..http.headers import HEADER_STYLES
 from ..http.settings import check_origin
 from ..identity import KEY_TYPES, environ_name, is_header_name
@@ -259,11 +259,11 @@ STORAGE_URI = Reader(
 HEADER_STYLE = choice(HEADER_STYLES)
 
 
-def body_file(kind: str) -> Reader[str]:
-    """The template of a body of this kind: the text of a file, whose path is relative to the folder
-    of the configuration."""
+def template_file(kind: str) -> Reader[RenderBody]:
+    """The template of a body of this kind: the path of a file, relative to the folder of the
+    configuration."""
 
-    def parse(at: Cursor) -> str:
+    def parse(at: Cursor) -> RenderBody:
         path = at.source.folder / TEXT(at)
         try:
             text = path.read_text("utf-8")
@@ -272,8 +272,7 @@ def body_file(kind: str) -> Reader[str]:
             raise InvalidError(
                 f'"{path}" cannot be read: {reason}', "name a file beside the rule file"
             ) from error
-        fill(kind, text)  # which keeps it for the answers
-        return text
+        return compile_body(kind, text)
 
     return Reader(parse, ANY_TEXT)
 

@@ -251,8 +251,8 @@ def test_the_variables_of_two_rules_that_a_path_may_mean_are_not_mixed() -> None
 def test_what_a_rule_allows_is_not_allowed_where_the_path_may_mean_no_rule() -> None:
     rules = table(rule("/in/**", allow=["192.0.2.0/24"]), default_limits="1 per hour")
     environ = {"REMOTE_ADDR": "192.0.2.1"}
-    assert rules.prejudge(rules.match("GET", "/in/x"), environ) == ("allowed", None)
-    assert rules.prejudge(rules.match("GET", "/in/../x"), environ) is None
+    assert rules.precheck(rules.match("GET", "/in/x"), environ) == ("allowed", None)
+    assert rules.precheck(rules.match("GET", "/in/../x"), environ) is None
 
 
 def test_the_buckets_of_one_request_stand_side_by_side_and_no_limit_twice() -> None:
@@ -378,7 +378,7 @@ def test_the_storage_prepares_each_combination_of_counters_once() -> None:
 
 def test_path_variables_reach_the_plan_in_their_canonical_text() -> None:
     rules = table(rule("/users/<int:id>/<name>", key="path:id"), rule("/pages/<int:id>"))
-    assert rules.match("GET", "/users/005/Ann").parts[0].path_args == {"id": "5", "name": "Ann"}
+    assert rules.match("GET", "/users/005/Ann").by_rule[0].path_args == {"id": "5", "name": "Ann"}
     # What is not counted by its variables has one plan for all of them.
     assert rules.match("GET", "/pages/1") is rules.match("GET", "/pages/2")
 
@@ -399,7 +399,7 @@ def test_path_variables_reach_the_plan_in_their_canonical_text() -> None:
 def test_rules_that_can_never_be_told_apart_are_an_error(first: Any, second: Any) -> None:
     with pytest.raises(ConfigError, match='never be told from the rule "first"') as caught:
         table(first, second)
-    assert caught.value.mistakes[0].where == "rules[1]"
+    assert caught.value.diagnostics[0].where == "rules[1]"
 
 
 def test_a_scope_of_more_limits_than_a_record_holds_is_an_error() -> None:
@@ -409,7 +409,7 @@ def test_a_scope_of_more_limits_than_a_record_holds_is_an_error() -> None:
     table(*rules(255), *[rule(f"/x{index}", "", "5/s") for index in range(300)])
     with pytest.raises(ConfigError, match="its scope counts by more than 255 limits") as caught:
         table(*rules(257))
-    assert [mistake.where for mistake in caught.value.mistakes] == ["rules[255]"]
+    assert [one.where for one in caught.value.diagnostics] == ["rules[255]"]
     many = [f"{number}/s" for number in range(1, 257)]
     with pytest.raises(ConfigError, match="default_limits: its scope counts by more than 255"):
         table(default_limits=many)
@@ -549,9 +549,9 @@ def test_as_many_paths_as_a_client_likes_do_not_make_the_table_grow() -> None:
     rules = table(*[rule(f"/{index}", f"r{index}") for index in range(100)])
     for index in range(10_000):
         rules.match("GET", f"/{index % 100}/{index}/../../{index * 7 % 100}")
-    assert len(rules._paths) <= rules._paths.most
-    assert len(rules._plans) <= rules._plans.most
-    assert len(rules._statements._known) <= rules._statements._known.most
+    assert len(rules._paths) <= rules._paths.max_size
+    assert len(rules._plans) <= rules._plans.max_size
+    assert len(rules._statements._known) <= rules._statements._known.max_size
 
 
 @given(st.text(max_size=20), st.text(max_size=50))

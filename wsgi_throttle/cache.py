@@ -15,15 +15,15 @@ class Bounded(dict[K, V]):
     any thread may use it; two that miss at once both compute.
     """
 
-    __slots__ = ("most",)
+    __slots__ = ("max_size",)
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, max_size: int) -> None:
         super().__init__()
-        self.most = most
+        self.max_size = max_size
 
     def keep(self, key: K, value: V) -> V:
         """Remember a value, and return it."""
-        if len(self) >= self.most:
+        if len(self) >= self.max_size:
             self.clear()
         self[key] = value
         return value

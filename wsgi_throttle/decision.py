@@ -195,18 +195,18 @@ def tightest_of(granted: bool, among: Iterable[int], measured: Sequence[Measured
     :param among: indexes of what was measured.
     :return: one of them; -1 if there is none.
     """
-    found = most_ms = -1
+    found = longest_ms = -1
     if granted:
         least = _MORE_THAN_ANY
         for index in among:
             _, remaining, reset_ms = measured[index]
-            if remaining < least or (remaining == least and reset_ms > most_ms):
-                found, least, most_ms = index, remaining, reset_ms
+            if remaining < least or (remaining == least and reset_ms > longest_ms):
+                found, least, longest_ms = index, remaining, reset_ms
     else:
         for index in among:
             wait_ms = measured[index][0]
-            if wait_ms > most_ms:
-                found, most_ms = index, wait_ms
+            if wait_ms > longest_ms:
+                found, longest_ms = index, wait_ms
     return found
 
 

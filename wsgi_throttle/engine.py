@@ -52,15 +52,15 @@ class Engine:
         self._clock = clock
         self._watcher = watcher
         self._observers = (RefusalLog(clock), *observers)
-        self._of_every_request = tuple(one for one in self._observers if one.every_request)
-        self._of_responses = tuple(one for one in self._observers if one.follows_responses)
-        self.follows_responses = bool(self._of_responses)
+        self._request_observers = tuple(one for one in self._observers if one.every_request)
+        self._response_observers = tuple(one for one in self._observers if one.follows_responses)
+        self.follows_responses = bool(self._response_observers)
         """Whether :meth:`finish` is to be called for requests that have passed."""
         self._log_once = LogOnce(60.0, clock=clock)
         self._local = MemoryStorage()
         self._use_storage(config)
-        self._table = self._table_of(config)
-        _log_mistakes(config)
+        self._table = self._build_table(config)
+        _log_diagnostics(config)
 
     @classmethod
     def from_source(
@@ -90,14 +90,14 @@ class Engine:
     def decide(self, environ: Environ) -> Verdict:
         """Judge a request, and count it if it may pass. Raises nothing."""
         watcher = self._watcher
-        if watcher is not None and self._clock() >= watcher.look_at_ns:
+        if watcher is not None and self._clock() >= watcher.next_poll_ns:
             watcher.poll()
         plan = self._table.match(environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", ""))
         if not plan.is_special:  # as most are, for whom these questions need not be asked
             return self._count(plan, environ)
-        prejudged = plan.is_prejudged and self._table.prejudge(plan, environ)
-        if prejudged:
-            verdict = self._told(environ, Verdict(prejudged[0], plan, rule=prejudged[1]))
+        prechecked = plan.needs_precheck and self._table.precheck(plan, environ)
+        if prechecked:
+            verdict = self._notified(environ, Verdict(prechecked[0], plan, rule=prechecked[1]))
         elif plan.exempt:
             verdict = _new(Verdict, ("exempt", plan, None, "nobody", None))
         else:
@@ -105,9 +105,9 @@ class Engine:
                 plan = plan.preflight
             verdict = self._count(plan, environ)
         if verdict[0] in _PASSING:
-            observers = self._observers if plan.shadowed else self._of_every_request
+            observers = self._observers if plan.has_shadow else self._request_observers
             if observers:
-                self._tell(observers, "decided", environ, verdict)
+                self._notify(observers, "decided", environ, verdict)
         return verdict
 
     def finish(
@@ -122,8 +122,8 @@ class Engine:
     ) -> None:
         """Tell what became of a request that had passed. To be called once for each, after its
         response or what ended it; see :meth:`.Observer.finished`. Raises nothing."""
-        self._tell(
-            self._of_responses,
+        self._notify(
+            self._response_observers,
             "finished",
             environ,
             verdict,
@@ -138,36 +138,36 @@ class Engine:
         """Whole seconds, at least 1, after which a storage that has an outage may answer again."""
         return self._breaker.retry_after_s
 
-    def _told(self, environ: Environ, verdict: Verdict) -> Verdict:
+    def _notified(self, environ: Environ, verdict: Verdict) -> Verdict:
         """The verdict on a request that may not pass, after all observers were told of it."""
         if verdict[0] not in _PASSING:
-            self._tell(self._observers, "decided", environ, verdict)
+            self._notify(self._observers, "decided", environ, verdict)
         return verdict
 
-    def _tell(self, observers: Iterable[Observer], event: str, *told: Any, **more: Any) -> None:
+    def _notify(self, observers: Iterable[Observer], event: str, *told: Any, **more: Any) -> None:
         """Call this method of each of them. What an observer raises is nothing to the client."""
         for observer in observers:
             try:
                 getattr(observer, event)(*told, **more)
             except Exception:  # noqa: BLE001 - whatever it is, it is logged
-                self._log_failed(f"{type(observer).__name__}.{event} failed")
+                self._log_defect(f"{type(observer).__name__}.{event} failed")
 
     def _count(self, plan: Plan, environ: Environ) -> Verdict:
         if self._counts_alone:
-            self._warn_of_processes(environ)
+            self._warn_of_many_processes(environ)
         charged = None
         try:
             charged = statement, buckets = plan.statement_for(environ)
             decision = statement.take(buckets)
         except StorageError:
-            return self._told(environ, self._without_storage(plan, charged))
+            return self._notified(environ, self._without_storage(plan, charged))
         except Exception:  # noqa: BLE001 - a mistake of ours must not be a client's 500
-            self._log_failed("counting failed, and the request is treated as on_storage_error says")
-            return self._told(environ, self._without_storage(plan, charged))
+            self._log_defect("counting failed, and the request is treated as on_storage_error says")
+            return self._notified(environ, self._without_storage(plan, charged))
         if decision[0]:
             return _new(Verdict, ("granted", plan, decision, "storage", None))
         rule = plan.refusing_rule(decision)
-        return self._told(environ, _new(Verdict, ("refused", plan, decision, "storage", rule)))
+        return self._notified(environ, _new(Verdict, ("refused", plan, decision, "storage", rule)))
 
     def _without_storage(
         self, plan: Plan, charged: tuple[Statement, tuple[str, ...]] | None
@@ -189,10 +189,10 @@ class Engine:
                 rule = plan.refusing_rule(decision)
                 return Verdict("refused", plan, decision, "local", rule)
             except Exception:  # noqa: BLE001 - as above
-                self._log_failed("counting in this process failed too, and the request may pass")
+                self._log_defect("counting in this process failed too, and the request may pass")
         return Verdict("granted", plan, NOTHING_COUNTED)
 
-    def _warn_of_processes(self, environ: Environ) -> None:
+    def _warn_of_many_processes(self, environ: Environ) -> None:
         self._counts_alone = False
         if environ.get("wsgi.multiprocess"):
             _log.warning(
@@ -200,7 +200,7 @@ class Engine:
                 "several: clients get as many times their limits; write storage: shared://"
             )
 
-    def _log_failed(self, what: str) -> None:
+    def _log_defect(self, what: str) -> None:
         """Log the exception that is being handled, which is a defect."""
         self._log_once(
             what,
@@ -238,7 +238,7 @@ class Engine:
             _log.error(
                 "the old rules stay in force, since the changed file has mistakes:\n%s", error
             )
-            self._tell(self._observers, "reloaded", error.mistakes)
+            self._notify(self._observers, "reloaded", error.diagnostics)
             return
         except Exception:  # noqa: BLE001 - nothing may end the thread before it has said so
             _log.exception("the old rules stay in force: the changed file could not be read")
@@ -249,14 +249,14 @@ class Engine:
             changed = [name for name in changed if name not in ("storage", "storage_timeout")]
         if changed:
             _log.warning("changed, but not in force before a restart: %s", ", ".join(changed))
-        _log_mistakes(config)
-        self._table = self._table_of(config)
+        _log_diagnostics(config)
+        self._table = self._build_table(config)
         self._storage.clear()
         _log.info("the rules of %s are in force", config.source)
-        self._tell(self._observers, "reloaded", config.diagnostics)
+        self._notify(self._observers, "reloaded", config.diagnostics)
 
-    def _table_of(self, config: Config) -> RuleTable:
-        return RuleTable(config, self._storage.prepare, is_observed=bool(self._of_every_request))
+    def _build_table(self, config: Config) -> RuleTable:
+        return RuleTable(config, self._storage.prepare, is_observed=bool(self._request_observers))
 
     def _use_storage(self, config: Config) -> None:
         self._started_with = config
@@ -272,10 +272,10 @@ class Engine:
     def _storage_changed(self, failed: bool, cause: str) -> None:
         self._storage.clear()
         name = repr(self._breaker)
-        self._tell(self._observers, "storage_changed", name, failed=failed, cause=cause)
+        self._notify(self._observers, "storage_changed", name, failed=failed, cause=cause)
 
 
-def _log_mistakes(config: Config) -> None:
+def _log_diagnostics(config: Config) -> None:
     """Say why nothing of a file is in force but ``mode: off``."""
     if config.diagnostics:
         _log.error(

@@ -48,14 +48,14 @@ class Diagnostic(NamedTuple):
 
 
 class ConfigError(ThrottleError, ValueError):
-    """A configuration that cannot be used. Its text has one line a mistake.
+    """A configuration that cannot be used. Its text has one line for each mistake.
 
-    :ivar mistakes: all of them, in the order of the file.
+    :ivar diagnostics: all mistakes, in the order of the file.
     """
 
-    def __init__(self, mistakes: Sequence[Diagnostic]) -> None:
-        super().__init__("\n".join(map(str, mistakes)))
-        self.mistakes = list(mistakes)
+    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
+        super().__init__("\n".join(map(str, diagnostics)))
+        self.diagnostics = list(diagnostics)
 
 
 class StorageError(ThrottleError):

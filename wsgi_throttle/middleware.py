@@ -68,7 +68,7 @@ class Throttle:
             if not decision.granted:
                 return self._refuse(verdict, decision, environ, start_response)
             pairs = verdict.plan.responder.limit_headers.pairs
-            start_response = _announcing(start_response, decision, pairs)
+            start_response = _adding_headers(start_response, decision, pairs)
         if engine.follows_responses:
             return _followed(engine, verdict, self._app, environ, start_response)
         return self._app(environ, start_response)
@@ -93,11 +93,13 @@ class Throttle:
         responder = _responder(verdict)
         if self._on_limit is not None:
             begun: list[str] = []
-            announcing = _announcing(start_response, decision, responder.limit_headers.pairs)
+            adding_headers = _adding_headers(
+                start_response, decision, responder.limit_headers.pairs
+            )
 
             def start(status: str, *rest: Any) -> Any:
                 begun.append(status)
-                return announcing(status, *rest)
+                return adding_headers(status, *rest)
 
             try:
                 answer = self._on_limit(environ, decision)
@@ -151,7 +153,7 @@ def _answer(start_response: StartResponse, response: Response) -> Iterable[bytes
 # --- the application's answer ---------------------------------------------------------------------
 
 
-def _announcing(
+def _adding_headers(
     start_response: StartResponse, decision: Decision, pairs: Callable[..., list[Header]]
 ) -> StartResponse:
     """A start_response that adds what there is to tell of the limits."""
@@ -183,7 +185,7 @@ def _followed(
     start_response: StartResponse,
 ) -> Iterable[bytes]:
     """The application's answer, and when it ends, a word to the engine."""
-    followed = _Followed(engine, verdict, environ, start_response)
+    followed = _FollowedResponse(engine, verdict, environ, start_response)
     try:
         followed.body = app(environ, followed.start)
     except BaseException:
@@ -192,7 +194,7 @@ def _followed(
     return followed
 
 
-class _Followed:
+class _FollowedResponse:
     """A response that counts its bytes and says once that it has ended: with close(), which servers
     call in any case (PEP 3333), or with what the application raises."""
 

@@ -90,7 +90,7 @@ class RefusalLog(Observer):
             tightest = decision.tightest
             if tightest is not None:
                 self._log_refusal("refused", *tightest)
-        elif verdict.plan.shadowed:
+        elif verdict.plan.has_shadow:
             for charge, outcome in zip(decision.charges, decision.outcomes, strict=True):
                 if outcome.wait_ms and not charge.enforce:
                     self._log_refusal("would refuse", charge, outcome)

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from .clock import MONOTONIC, SECOND, Clock
 
-LOOK_EVERY_NS = SECOND // 2
+POLL_EVERY_NS = SECOND // 2
 
 Version: TypeAlias = "tuple[int, int, int] | None"
 """mtime (ns), size and inode of a file; None if it cannot be seen."""
@@ -32,7 +32,7 @@ class FileWatcher:
         self._changed = changed
         self._clock = clock
         self._thread: Thread | None = None
-        self.look_at_ns = clock() + LOOK_EVERY_NS
+        self.next_poll_ns = clock() + POLL_EVERY_NS
         """When :meth:`poll` is to be called next, by the clock."""
         self._known = self._candidate = version(path)
         self._candidate_since_ns = clock()
@@ -40,15 +40,15 @@ class FileWatcher:
     def poll(self) -> None:
         """Look, if it is time. Any thread may call this."""
         now_ns = self._clock()
-        if now_ns < self.look_at_ns:  # another thread has just looked
+        if now_ns < self.next_poll_ns:  # another thread has just looked
             return
-        self.look_at_ns = now_ns + LOOK_EVERY_NS
+        self.next_poll_ns = now_ns + POLL_EVERY_NS
         if self._thread is not None and self._thread.is_alive():
             return
         seen = version(self._path)
         if seen == self._known or seen != self._candidate:
             self._candidate, self._candidate_since_ns = seen, now_ns
-        elif now_ns - self._candidate_since_ns >= LOOK_EVERY_NS // 2:  # not by two threads at once
+        elif now_ns - self._candidate_since_ns >= POLL_EVERY_NS // 2:  # not by two threads at once
             self._thread = Thread(target=self._call, args=(seen,), name="wsgi_throttle reload")
             self._thread.daemon = True
             self._thread.start()

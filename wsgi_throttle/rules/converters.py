@@ -61,7 +61,7 @@ class Variable(NamedTuple):
         return self.alternatives is None and not self.is_uuid
 
 
-def whole(variable: Variable) -> Callable[..., re.Match[str] | None]:
+def full_match(variable: Variable) -> Callable[..., re.Match[str] | None]:
     """Whether a text is one for the variable: ``(text, start, end)`` as in ``fullmatch`` of re."""
     # Greedy is faster than lazy, and gives the same where both ends are given.
     return re.compile(variable.regex.replace(".*?", ".*")).fullmatch
@@ -78,7 +78,7 @@ class Unbounded:
     __slots__ = ("_backwards", "_forwards", "fits", "is_lazy")
 
     def __init__(self, variable: Variable) -> None:
-        self.fits = whole(variable)
+        self.fits = full_match(variable)
         self.is_lazy = not variable.part_isolating
         if self.is_lazy:
             return  # it may end and begin anywhere but before a slash

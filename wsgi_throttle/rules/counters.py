@@ -35,7 +35,7 @@ class CounterMaker:
         for key in {preflight_key(key)[0] for key in self._keys} - self._keys.keys():
             self._keys[key] = key_function(key, rule_set.identity)
 
-    def of(
+    def make(
         self, limits: Sequence[RuleLimit], method: str, enforce: bool, preflight: bool
     ) -> tuple[Counter, ...]:
         """

@@ -16,7 +16,7 @@ from ..errors import Diagnostic
 from ..identity import is_client_controlled
 from ..limits import describe
 from .model import Location, Rule, RuleLimit, RuleSet
-from .patterns import Pattern, too_many
+from .patterns import Pattern, why_slow_to_match
 
 MAX_LIMITS = 255
 """Different ones of one scope and key, which is what a record of every storage can hold."""
@@ -26,7 +26,7 @@ MAX_LIMITS = 255
 class Checked:
     """What the checks look at."""
 
-    config: RuleSet
+    rule_set: RuleSet
     rules: tuple[Rule, ...]
     """Those that are not off by themselves."""
     reach: str
@@ -45,42 +45,42 @@ class Finding(NamedTuple):
 Check: TypeAlias = Callable[[Checked], Iterator[Finding]]
 
 
-def errors(config: RuleSet) -> list[Diagnostic]:
+def errors(rule_set: RuleSet) -> list[Diagnostic]:
     """What keeps a configuration from being used: rules that can never be told apart, that would be
     slow to match, or that would count by too many limits.
 
     The mode of the whole configuration does not matter: what is off may be turned on.
     """
-    return _found("error", ERRORS, config, "process")
+    return _found("error", ERRORS, rule_set, "process")
 
 
-def warnings(config: RuleSet, *, reach: str = "process") -> list[Diagnostic]:
+def warnings(rule_set: RuleSet, *, reach: str = "process") -> list[Diagnostic]:
     """What is doubtful in a configuration that can be used.
 
     :param reach: who counts together in the storage: ``process``, ``host`` or ``network``.
     """
-    return _found("warning", WARNINGS, config, reach)
+    return _found("warning", WARNINGS, rule_set, reach)
 
 
 def _found(
     severity: Literal["error", "warning"],
     checks: Mapping[str, Check],
-    config: RuleSet,
+    rule_set: RuleSet,
     reach: str,
 ) -> list[Diagnostic]:
-    checked = Checked(config, tuple(rule for rule in config.rules if rule.mode != "off"), reach)
+    checked = Checked(rule_set, tuple(rule for rule in rule_set.rules if rule.mode != "off"), reach)
     return [
-        Diagnostic(severity, code, config.source, at.line, at.column, at.where, message)
+        Diagnostic(severity, code, rule_set.source, at.line, at.column, at.where, message)
         for code, check in checks.items()
         for subject, message in check(checked)
-        for at in (_location(config, subject),)
+        for at in (_location(rule_set, subject),)
     ]
 
 
-def _location(config: RuleSet, subject: Rule | str) -> Location:
+def _location(rule_set: RuleSet, subject: Rule | str) -> Location:
     if isinstance(subject, Rule):
         return subject.location
-    return config.locations.get(subject, Location(subject))
+    return rule_set.locations.get(subject, Location(subject))
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def _too_many_limits(checked: Checked) -> Iterator[Finding]:
 
 
 def _slow_to_match(checked: Checked) -> Iterator[Finding]:
-    reason = too_many(pattern for rule in checked.rules for pattern in rule.patterns)
+    reason = why_slow_to_match(pattern for rule in checked.rules for pattern in rule.patterns)
     if reason:
         yield Finding("rules", reason)
 
@@ -158,19 +158,19 @@ def _unreachable(checked: Checked) -> Iterator[Finding]:
 def _client_controlled(checked: Checked) -> Iterator[Finding]:
     """Where these limits, and those of the application, hold nobody back who sends another value
     each time."""
-    config = checked.config
+    rule_set = checked.rule_set
     subjects: list[tuple[Rule | str, Sequence[RuleLimit]]] = [
         (rule, rule.limits) for rule in checked.rules
     ]
     # Where there are no default limits, those of the application are all that other requests have.
-    if config.default_limits:
-        subjects.append(("default_limits", config.default_limits))
+    if rule_set.default_limits:
+        subjects.append(("default_limits", rule_set.default_limits))
     else:
-        subjects.append(("application_limits", config.application_limits))
+        subjects.append(("application_limits", rule_set.application_limits))
     for subject, limits in subjects:
         parts = [
             [part for part in limit.key if is_client_controlled(part)]
-            for limit in (*limits, *config.application_limits)
+            for limit in (*limits, *rule_set.application_limits)
         ]
         if limits and all(parts):
             names = ", ".join(dict.fromkeys(part for chosen in parts for part in chosen))
@@ -183,23 +183,23 @@ def _client_controlled(checked: Checked) -> Iterator[Finding]:
 
 
 def _nothing_limited(checked: Checked) -> Iterator[Finding]:
-    config = checked.config
-    if not (checked.rules or config.default_limits or config.application_limits):
+    rule_set = checked.rule_set
+    if not (checked.rules or rule_set.default_limits or rule_set.application_limits):
         yield Finding("", "nothing is limited: add rules or default_limits")
 
 
 def _client_ip(checked: Checked) -> Iterator[Finding]:
-    for warning in checked.config.identity.client_ip.warnings:
+    for warning in checked.rule_set.identity.client_ip.warnings:
         yield Finding("client_ip", warning)
 
 
 def _not_enforced(checked: Checked) -> Iterator[Finding]:
-    if checked.config.mode != "enforce":
-        yield Finding("mode", f"the mode is {checked.config.mode}: nothing is refused")
+    if checked.rule_set.mode != "enforce":
+        yield Finding("mode", f"the mode is {checked.rule_set.mode}: nothing is refused")
 
 
 def _shared_namespace(checked: Checked) -> Iterator[Finding]:
-    if checked.reach == "network" and checked.config.namespace == RuleSet.namespace:
+    if checked.reach == "network" and checked.rule_set.namespace == RuleSet.namespace:
         yield Finding(
             "namespace",
             "where several applications share this Redis, give each a namespace of its own",
@@ -221,8 +221,8 @@ WARNINGS: dict[str, Check] = {
 
 def _all_limits(checked: Checked) -> Iterator[tuple[Rule | str, Sequence[RuleLimit]]]:
     """All limits, by the rule or the option that has them."""
-    yield "default_limits", checked.config.default_limits
-    yield "application_limits", checked.config.application_limits
+    yield "default_limits", checked.rule_set.default_limits
+    yield "application_limits", checked.rule_set.application_limits
     for rule in checked.rules:
         yield rule, rule.limits
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from sys import intern
 from typing import NamedTuple, TypeAlias
 
-from .converters import VARIABLE, Piece, Variable, read_pieces, whole
-from .parts import Values, compile_part
+from .converters import VARIABLE, Piece, Variable, full_match, read_pieces
+from .parts import MatchPart, compile_part
 
 
 class Route(NamedTuple):
@@ -68,7 +68,7 @@ def _weight(pieces: tuple[Piece, ...]) -> _Weight:
 _End: TypeAlias = tuple[Collection[str] | None, int, tuple[str, ...]]
 """The methods of a rule, None for all, what to return, and the names of its variables."""
 
-_Step: TypeAlias = "tuple[Callable[[str, int], object] | None, int, Values, bool, _Node]"
+_Branch: TypeAlias = "tuple[Callable[[str, int], object] | None, int, MatchPart, bool, _Node]"
 """A part with variables.
 
 1. If one variable is all from an index on: whether it fits there. Otherwise None.
@@ -82,7 +82,7 @@ _Step: TypeAlias = "tuple[Callable[[str, int], object] | None, int, Values, bool
 class _Node:
     """Where paths may go on to from one place in them, and what to return for those that end."""
 
-    __slots__ = ("_always", "_dynamic", "_ends", "_lengths", "_static", "_steps")
+    __slots__ = ("_always", "_branches", "_dynamic", "_ends", "_lengths", "_static")
 
     def __init__(self) -> None:
         self._static: dict[str, _Node] = {}
@@ -101,34 +101,34 @@ class _Node:
 
     def finish(self) -> None:
         """Make ready to find, when all rules were added."""
-        for below in self._below():
-            below.finish()
+        for child in self._children():
+            child.finish()
         if "" in self._static:  # rules that end with a slash
             self._ends += self._static[""]._ends
-        steps: dict[str, list[tuple[int, _Step]]] = {}
+        branches: dict[str, list[tuple[int, _Branch]]] = {}
         for rank, pieces in enumerate(sorted(self._dynamic, key=_weight)):
             beginning = pieces[0] if isinstance(pieces[0], str) else ""
-            step = _step(pieces, len(beginning), self._dynamic[pieces])
-            steps.setdefault(beginning, []).append((rank, step))
-        lengths = sorted({len(beginning) for beginning in steps})
+            branch = _branch(pieces, len(beginning), self._dynamic[pieces])
+            branches.setdefault(beginning, []).append((rank, branch))
+        lengths = sorted({len(beginning) for beginning in branches})
         self._lengths = tuple(reversed(lengths))
-        self._steps: dict[str, tuple[_Step, ...]] = {}
-        for beginning in steps:
+        self._branches: dict[str, tuple[_Branch, ...]] = {}
+        for beginning in branches:
             fitting = [
                 ranked
                 for length in lengths
-                for ranked in steps.get(beginning[:length], ())
+                for ranked in branches.get(beginning[:length], ())
                 if length <= len(beginning)
             ]
             fitting.sort(key=lambda ranked: ranked[0])
-            self._steps[beginning] = tuple(step for _, step in fitting)
-        self._always = self._steps.get("", ()) if self._lengths in ((), (0,)) else None
+            self._branches[beginning] = tuple(branch for _, branch in fitting)
+        self._always = self._branches.get("", ()) if self._lengths in ((), (0,)) else None
 
     def depth(self) -> int:
         """How many parts the longest rule below has."""
-        return max((1 + below.depth() for below in self._below()), default=0)
+        return max((1 + child.depth() for child in self._children()), default=0)
 
-    def _below(self) -> tuple[_Node, ...]:
+    def _children(self) -> tuple[_Node, ...]:
         return (*self._static.values(), *self._dynamic.values())
 
     def find(
@@ -140,29 +140,31 @@ class _Node:
         """
         if at < len(parts):
             part = parts[at]
-            below = self._static.get(part)
-            if below is not None:
-                found = below.find(method, parts, at + 1, values)
+            child = self._static.get(part)
+            if child is not None:
+                found = child.find(method, parts, at + 1, values)
                 if found is not None:
                     return found
             rest = ""
-            steps = self._always
-            for fits, start, matched, final, below in (
-                self._fitting(part) if steps is None else steps
+            branches = self._always
+            for fits, start, match_part, takes_rest, child in (
+                self._fitting(part) if branches is None else branches
             ):
-                if final:
+                if takes_rest:
                     text = rest = rest or "/".join(parts[at:])
                 else:
                     text = part
                 if fits is None:
-                    own = matched(text)
+                    own = match_part(text)
                     if own is None:
                         continue
                 elif fits(text, start):
                     own = (text[start:],)
                 else:
                     continue
-                found = below.find(method, parts, len(parts) if final else at + 1, values + own)
+                found = child.find(
+                    method, parts, len(parts) if takes_rest else at + 1, values + own
+                )
                 if found is not None:
                     return found
             if part or at + 1 < len(parts):  # more than a slash at the end
@@ -172,27 +174,27 @@ class _Node:
                 return endpoint, dict(zip(names, values, strict=True))
         return None
 
-    def _fitting(self, part: str) -> tuple[_Step, ...]:
-        """The steps whose text before the first variable the part begins with, in Werkzeug's
+    def _fitting(self, part: str) -> tuple[_Branch, ...]:
+        """The branches whose text before the first variable the part begins with, in Werkzeug's
         order."""
         for length in self._lengths:
-            found = self._steps.get(part[:length])
+            found = self._branches.get(part[:length])
             if found is not None:
                 return found
         return ()
 
 
-def _step(pieces: tuple[Piece, ...], start: int, below: _Node) -> _Step:
+def _branch(pieces: tuple[Piece, ...], start: int, child: _Node) -> _Branch:
     last = pieces[-1]
     fits = None
     if isinstance(last, Variable) and last.alternatives is None and len(pieces) == 1 + (start > 0):
-        fits = whole(last)
+        fits = full_match(last)
     return (
         fits,
         start,
         compile_part(pieces),
         not all(piece.part_isolating for piece in pieces if isinstance(piece, Variable)),
-        below,
+        child,
     )
 
 

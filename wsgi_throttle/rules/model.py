@@ -71,7 +71,7 @@ class Rule:
     responder: Responder | None = None
     """Answers with its own bodies; None where it has none."""
     index: int = 0
-    """Its place among the rules of the file, counted from 0."""
+    """Its position among the rules of the file, counted from 0."""
     location: Location = field(default_factory=Location)
 
 

@@ -30,7 +30,7 @@ _is_uuid = re.compile(CONVERTERS["uuid"].regex).fullmatch
 _find_uuids = re.compile(f"(?={CONVERTERS['uuid'].regex})").finditer
 
 
-Values: TypeAlias = Callable[[str], "tuple[str, ...] | None"]
+MatchPart: TypeAlias = Callable[[str], "tuple[str, ...] | None"]
 """From a part of a path to what the variables get; None if it does not fit."""
 
 
@@ -150,10 +150,10 @@ class _Fixed:
                 if (at := find(fixed, low, high + length)) >= 0
             ]
         offset = uuids[0][1]
-        places = [one.start() - offset for one in _find_uuids(text, low + offset, high + length)]
+        indexes = [one.start() - offset for one in _find_uuids(text, low + offset, high + length)]
         return [
             (at, choice)
-            for at in places
+            for at in indexes
             if at <= high and (choice := self._at(text, at, layout)) is not None
         ]
 
@@ -182,9 +182,9 @@ class _Fixed:
 class _PartPattern:
     """What a part with variables has to look like: fixed, unbounded, fixed, unbounded, fixed."""
 
-    __slots__ = ("_first", "_head", "_is_suffixed", "_middle", "_second", "_tail", "values")
+    __slots__ = ("_first", "_head", "_is_suffixed", "_middle", "_second", "_tail", "match")
 
-    values: Values
+    match: MatchPart
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         last = pieces[-1]
@@ -208,11 +208,11 @@ class _PartPattern:
         self._head, *middle, self._tail = map(_Fixed, fixed if unbounded else [*fixed, []])
         self._middle = middle[0] if middle else None
         texts = self._head.texts
-        self.values = self._values
+        self.match = self._match
         if not unbounded and texts is not None:
-            self.values = {text: choice.values for text, choice in texts.items()}.get
+            self.match = {text: choice.values for text, choice in texts.items()}.get
 
-    def _values(self, text: str) -> tuple[str, ...] | None:
+    def _match(self, text: str) -> tuple[str, ...] | None:
         if self._is_suffixed:  # a slash at the end may be there or not, but not two
             text = text.removesuffix("/")
             if text.endswith("/"):
@@ -287,13 +287,13 @@ def _check_combinations(pieces: Sequence[Piece]) -> None:
 
 
 @lru_cache(maxsize=1024)
-def compile_part(pieces: tuple[Piece, ...]) -> Values:
+def compile_part(pieces: tuple[Piece, ...]) -> MatchPart:
     """The function that matches a part which has variables. Equal parts share one.
 
     :raises ValueError: it has too many unbounded variables, or too many combinations.
     :raises OverflowError, re.error: Werkzeug's regular expression for a variable is none.
     """
-    return _PartPattern(pieces).values
+    return _PartPattern(pieces).match
 
 
 def count_searches(pieces: Sequence[Piece]) -> int:

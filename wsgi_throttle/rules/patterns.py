@@ -172,20 +172,22 @@ def matcher(entries: Sequence[tuple[Pattern, Sequence[str], int]]) -> Matcher:
     Within a pattern: an explicit path before a folder's own, rules with methods before one without,
     an explicit HEAD before the HEAD that GET brings.
     """
-    first: dict[str, int] = {}
+    first_indexes: dict[str, int] = {}
     ordered = []
     for index, (pattern, methods, endpoint) in enumerate(entries):
         folder = len(pattern.rules) > 1
         for route, signature in zip(pattern.routes, pattern.signatures, strict=True):
-            place = first.setdefault(signature, index)
-            ordered.append(((place, folder, 0 if methods else 2, index), route, methods, endpoint))
+            first_index = first_indexes.setdefault(signature, index)
+            ordered.append(
+                ((first_index, folder, 0 if methods else 2, index), route, methods, endpoint)
+            )
             if "GET" in methods and "HEAD" not in methods:
-                ordered.append(((place, folder, 1, index), route, ("HEAD",), endpoint))
+                ordered.append(((first_index, folder, 1, index), route, ("HEAD",), endpoint))
     ordered.sort(key=lambda entry: entry[0])
     return Matcher((route, methods, endpoint) for _, route, methods, endpoint in ordered)
 
 
-def too_many(patterns: Iterable[Pattern]) -> str | None:
+def why_slow_to_match(patterns: Iterable[Pattern]) -> str | None:
     """Why it would be slow to match so many, or None."""
     siblings: dict[str, dict[str, str]] = defaultdict(dict)
     for pattern in patterns:

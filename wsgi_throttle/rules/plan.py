@@ -54,7 +54,7 @@ class Counter:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RuleCounters:
     """What one rule has requests charged; rule is None for the limits that no rule has."""
 
     rule: Rule | None
@@ -88,21 +88,21 @@ class Statements:
     """The statements that a rule table has prepared, one for each combination of counters that
     requests are charged on. Bounded; any thread may use it.
 
-    :param most: how many are kept. One that was forgotten is prepared again.
+    :param max_size: how many are kept. One that was forgotten is prepared again.
     """
 
-    def __init__(self, prepare: Prepare, most: int) -> None:
+    def __init__(self, prepare: Prepare, max_size: int) -> None:
         self._prepare = prepare
-        self._known: Bounded[tuple[Any, ...], Statement] = Bounded(most)
+        self._known: Bounded[tuple[Any, ...], Statement] = Bounded(max_size)
 
-    def of(self, counters: Iterable[Counter]) -> Statement:
+    def for_counters(self, counters: Iterable[Counter]) -> Statement:
         """For requests that are charged on one bucket of each of these counters, all different."""
         key: tuple[Any, ...] = ()
         for index, counter in enumerate(counters):
             key += (counter, index)
         return self._known.get(key) or self._make(key)
 
-    def charging(
+    def for_buckets(
         self, charged: Iterable[tuple[Counter, Iterable[str]]]
     ) -> tuple[Statement, tuple[str, ...]]:
         """For a request that is charged on any number of buckets of these counters, and those
@@ -143,7 +143,7 @@ class Plan:
     rules: tuple[Rule, ...]
     """The rules that won, exempt ones too; empty where the defaults apply. Several where the
     readings of a path have different rules."""
-    parts: tuple[Part, ...]
+    by_rule: tuple[RuleCounters, ...]
     counters: tuple[tuple[Counter, Mapping[str, str]], ...]
     """All of all parts, with what their keys are to know of the path."""
     statement: Statement | None
@@ -153,12 +153,12 @@ class Plan:
     """For all other requests."""
     exempt: bool
     """Nothing is counted."""
-    shadowed: bool
+    has_shadow: bool
     """Some of it is only counted in shadow."""
     allow: tuple[Networks | None, ...]
     """The lists of the rules that are not exempt; a client that is on all of them may pass. None
     stands for no list, as where no rule won."""
-    is_prejudged: bool
+    needs_precheck: bool
     """There is something to ask before anything is counted: the path is too long, or there are
     lists of addresses to look the client up in."""
     is_special: bool
@@ -193,11 +193,11 @@ class Plan:
             if decision.measured[index][0] == longest_ms
         }
         rules = [
-            part.rule
-            for part in self.parts
-            for counter in part.counters
+            each.rule
+            for each in self.by_rule
+            for counter in each.counters
             for limit in counter.limits
-            if part.rule is not None and limit.enforce and limit.policy in policies
+            if each.rule is not None and limit.enforce and limit.policy in policies
         ]
         return min(rules, key=lambda rule: rule.index, default=None)
 
@@ -211,10 +211,10 @@ class Plan:
         """How this request is to be charged, and on which buckets."""
         statement = self.statement
         if statement is None:
-            return self.statements.charging(
-                (counter, counter.buckets(counter.key(environ, part.path_args)))
-                for part in self.parts
-                for counter in part.applicable(environ)
+            return self.statements.for_buckets(
+                (counter, counter.buckets(counter.key(environ, each.path_args)))
+                for each in self.by_rule
+                for counter in each.applicable(environ)
             )
         buckets: tuple[str, ...] = ()
         for counter, path_args in self.counters:
@@ -241,4 +241,4 @@ class Plan:
         charged.append((counter, counter.buckets(key)))
         for counter, path_args in counters[len(charged) :]:
             charged.append((counter, counter.buckets(counter.key(environ, path_args))))
-        return self.statements.charging(charged)
+        return self.statements.for_buckets(charged)

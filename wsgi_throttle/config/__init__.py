@@ -60,4 +60,4 @@ def load(
 
 def _is_off(top: Options) -> bool:
     """Whether the file says without doubt that nothing is to be limited."""
-    return top["mode"] == "off" and "mode" not in top.mistaken
+    return top["mode"] == "off" and "mode" not in top.invalid

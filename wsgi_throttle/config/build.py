@@ -111,13 +111,13 @@ def build_config(top: Options, path: Path | None) -> Config:
 def _comparable(config: Config, top: Options) -> Config:
     """The configuration without the rules of which it is not known which requests they are for, so
     that none is said to clash because of a mistake in another option."""
-    unknown = {rule.at.path for rule in top["rules"] if rule.mistaken & {"path", "methods", "mode"}}
+    unknown = {rule.at.path for rule in top["rules"] if rule.invalid & {"path", "methods", "mode"}}
     rules = tuple(rule for rule in config.rules if rule.location.where not in unknown)
     return replace(config, rules=rules)
 
 
 def _open_storage(top: Options, path: Path | None) -> Storage | None:
-    if "storage" in top.mistaken and not top.given["storage"].node.unset:
+    if "storage" in top.invalid and not top.given["storage"].node.unset:
         return None
 
     def parse(_: Cursor) -> Storage:
@@ -149,13 +149,13 @@ _ANY_SESSION = Session("environ")
 
 def _client_ip(top: Options) -> ClientIP:
     options: Options | None = top["client_ip"]
-    if options is None or "client_ip" in top.mistaken:
+    if options is None or "client_ip" in top.invalid:
         return ClientIP()
     return options.at.attempt(lambda _: ClientIP(**options.values()), ClientIP())
 
 
 def _session(top: Options) -> Session | None:
-    if "session" in top.mistaken:
+    if "session" in top.invalid:
         return _ANY_SESSION
     options: Options | None = top["session"]
     if options is None:
@@ -163,7 +163,7 @@ def _session(top: Options) -> Session | None:
     if options["kind"] is None:  # which is unset, and may be
         return _ANY_SESSION
     values = options.values(secret_key="secret_keys", lifetime="lifetime_s")  # noqa: S106
-    if "secret_key" in options.mistaken:  # which is unset, and may be
+    if "secret_key" in options.invalid:  # which is unset, and may be
         values["secret_keys"] = (UNSET_SECRET,)
     return options.at.attempt(lambda _: Session(**values), _ANY_SESSION)
 

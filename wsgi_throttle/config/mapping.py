@@ -68,7 +68,7 @@ class Options:
 
     :ivar at: the mapping.
     :ivar given: where the options stand that were given, known or not.
-    :ivar mistaken: the options that were given and are not what was meant: their value is the
+    :ivar invalid: the options that were given and are not what was meant: their value is the
         default, or what is left of a list without its mistaken items.
     """
 
@@ -78,12 +78,12 @@ class Options:
         table: Sequence[Option],
         given: Mapping[str, Cursor],
         values: Mapping[str, Any],
-        mistaken: frozenset[str] = frozenset(),
+        invalid: frozenset[str] = frozenset(),
     ) -> None:
         self.at = at
         self.table = table
         self.given = given
-        self.mistaken = mistaken
+        self.invalid = invalid
         self._values = values
 
     @classmethod
@@ -93,7 +93,7 @@ class Options:
         """
         given = at.mapping()
         values: dict[str, Any] = {}
-        mistaken = set(at.node.repeated)
+        invalid = set(at.node.repeated)
         reported = at.source.diagnostics
         for option in table:
             name, default = option.name, option.default
@@ -105,14 +105,14 @@ class Options:
             if name not in given:
                 continue
             if given[name].node.unset:
-                mistaken.add(name)
+                invalid.add(name)
                 continue
             before = len(reported)
             values[name] = given[name].attempt(option.read, default)
             if len(reported) > before:
-                mistaken.add(name)
+                invalid.add(name)
         _report_unknown(at, given, [option.name for option in table])
-        return cls(at, table, given, values, frozenset(mistaken))
+        return cls(at, table, given, values, frozenset(invalid))
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
@@ -127,7 +127,7 @@ class Options:
             name: parent[name] if value is INHERIT else value
             for name, value in self._values.items()
         }
-        return Options(self.at, self.table, self.given, values, self.mistaken)
+        return Options(self.at, self.table, self.given, values, self.invalid)
 
     def values(self, **renamed: str) -> dict[str, Any]:
         """All values, by the names of the options.

@@ -12,7 +12,7 @@ from ..http.settings import ResponseSettings
 from ..identity import IPV4_PREFIXES, IPV6_PREFIXES, ClientIP, Identity, Session
 from ..rules.model import MODES, ON_STORAGE_ERROR, RuleSet
 from .mapping import Option, Required, mapping
-from .reader import BOOLEAN, EXACT_TEXT, TEXT, choice, integer, one_or_more
+from .reader import BOOLEAN, EXACT_TEXT, TEXT, choice, integer, list_of
 from .rule_options import LIMIT, LIMITS, RESPONSE, RULE, RULES, WHEN
 from .values import (
     DURATION_MS,
@@ -33,7 +33,7 @@ from .values import (
 CLIENT_IP = (
     Option(
         "trusted_proxies",
-        one_or_more(TEXT, min_items=0),
+        list_of(TEXT, min_items=0),
         ClientIP.trusted_proxies,
         "addresses, networks and `unix`; a list replaces the default",
         "`[unix]`",
@@ -87,7 +87,7 @@ SESSION = (
         "how long a cookie is good after it was signed",
         "the framework's",
     ),
-    Option("user", one_or_more(TEXT), Session.user, "the names to look for", "the framework's"),
+    Option("user", list_of(TEXT), Session.user, "the names to look for", "the framework's"),
 )
 
 # --- answers --------------------------------------------------------------------------------------

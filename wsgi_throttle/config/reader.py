@@ -46,10 +46,10 @@ class Cursor:
     def report(self, error: ValueError | str, code: str = "invalid-value") -> None:
         """Put a mistake on the list. A value from the environment is never shown."""
         message = str(error)
-        if self.node.secret:
+        if self.node.any_placeholder:
             remedy = getattr(error, "remedy", "")
             message = (
-                f"what the environment gives for {self.node.secret} does not fit here "
+                f"what the environment gives for {self.node.any_placeholder} does not fit here "
                 "(it is not shown)"
             )
             message += f": {remedy}" if remedy else ""
@@ -134,17 +134,17 @@ _VARIABLE = definition(
 )
 
 
-def scalar(schema: Schema) -> Schema:
+def scalar_schema(schema: Schema) -> Schema:
     """The schema of a single value, which may also come from the environment."""
     return {"anyOf": [schema, _VARIABLE]}
 
 
-def text_like(pattern: str) -> Schema:
+def text_schema(pattern: str) -> Schema:
     """The schema of a text of this pattern (ECMA 262)."""
-    return scalar({"type": "string", "pattern": pattern})
+    return scalar_schema({"type": "string", "pattern": pattern})
 
 
-def any_case(words: Iterable[str]) -> str:
+def case_insensitive(words: Iterable[str]) -> str:
     """A pattern for any of these words in upper or lower case, for which JSON Schema has no
     flag."""
     return "|".join(
@@ -189,7 +189,7 @@ def choice(names: Iterable[str]) -> Reader[str]:
             raise InvalidError(f'"{text}" is not known here', f"use one of {', '.join(known)}")
         return text
 
-    return Reader(parse, scalar({"enum": known}))
+    return Reader(parse, scalar_schema({"enum": known}))
 
 
 # --- booleans, numbers, lists ---------------------------------------------------------------------
@@ -201,7 +201,7 @@ def _boolean(at: Cursor) -> bool:
     return at.node.value == "true"
 
 
-BOOLEAN = Reader(_boolean, scalar({"type": "boolean"}))
+BOOLEAN = Reader(_boolean, scalar_schema({"type": "boolean"}))
 
 
 def integer(minimum: int, maximum: int) -> Reader[int]:
@@ -216,10 +216,10 @@ def integer(minimum: int, maximum: int) -> Reader[int]:
             raise InvalidError(f"{text} is out of bounds", remedy)
         return int(text)
 
-    return Reader(parse, scalar({"type": "integer", "minimum": minimum, "maximum": maximum}))
+    return Reader(parse, scalar_schema({"type": "integer", "minimum": minimum, "maximum": maximum}))
 
 
-def one_or_more(
+def list_of(
     item: Reader[T], *, min_items: int = 1, remedy: str = "leave the key out, or list something"
 ) -> Reader[tuple[T, ...]]:
     """A list; a single value is a list of one."""

@@ -106,7 +106,7 @@ def _when(at: Cursor) -> tuple[tuple[str, str], ...]:
     found = _read_when(at)
     headers: tuple[tuple[str, str], ...] = found["header"]
     if not headers:
-        if found.mistaken or found.given.keys() - {"header"}:
+        if found.invalid or found.given.keys() - {"header"}:
             raise ReportedError
         raise InvalidError("there is no condition", 'write {header: {X-Internal: "1"}}')
     return headers

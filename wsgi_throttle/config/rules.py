@@ -56,7 +56,7 @@ class RuleBuilder:
         :param variables: those of the path that a ``path:`` key can name; None for any.
         """
         key: tuple[str, ...] = options["key"]
-        if "key" not in options or "key" in options.mistaken:
+        if "key" not in options or "key" in options.invalid:
             return key
 
         def check(_: Cursor) -> tuple[str, ...]:
@@ -211,13 +211,11 @@ class RuleBuilder:
             responder=own and Responder(with_bodies(responses, own)),
             index=index,
             location=_location(options),
-            **{each: options[each] for each in _AS_THEY_ARE},
+            **{each: options[each] for each in _COPIED},
         )
 
 
-_AS_THEY_ARE = (
-    *("exempt", "per_method", "mode", "on_storage_error", "skip", "when", "allow", "block"),
-)
+_COPIED = (*("exempt", "per_method", "mode", "on_storage_error", "skip", "when", "allow", "block"),)
 """The options of a rule that the model takes over, under their own names."""
 
 
@@ -234,7 +232,7 @@ def _location(options: Options) -> Location:
         where=at.path,
         line=at.node.line,
         column=at.node.column,
-        has_secret_name=any(each.node.secret for each in named_by),
+        has_secret_name=any(each.node.any_placeholder for each in named_by),
     )
 
 
@@ -247,7 +245,7 @@ def _check_exempt(options: Options) -> None:
                     f"an exempt rule counts nothing: take out {option.name} or exempt",
                     "exempt-rule",
                 )
-    elif "limits" not in options and "exempt" not in options.mistaken:
+    elif "limits" not in options and "exempt" not in options.invalid:
         options.at.report(
             'a rule needs limits: add limits: "5 per minute", or exempt: true', "missing-option"
         )

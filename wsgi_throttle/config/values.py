@@ -24,22 +24,22 @@ from .reader import (
     InvalidError,
     Reader,
     ReportedError,
-    any_case,
+    case_insensitive,
     choice,
     definition,
+    list_of,
     list_schema,
-    one_or_more,
-    scalar,
-    text_like,
+    scalar_schema,
+    text_schema,
 )
 
 # --- limits ---------------------------------------------------------------------------------------
 
-_UNIT = any_case(sorted(limit_strings.UNITS_MS, key=len, reverse=True))
-_RATE = rf"[0-9]+\s*(/|{any_case(['per'])})\s*[0-9]*\s*({_UNIT})"
+_UNIT = case_insensitive(sorted(limit_strings.UNITS_MS, key=len, reverse=True))
+_RATE = rf"[0-9]+\s*(/|{case_insensitive(['per'])})\s*[0-9]*\s*({_UNIT})"
 _LIMITS = rf"^\s*{_RATE}(\s*[;,|]\s*{_RATE})*\s*$"
 
-LIMIT_TEXT = Reader(TEXT.parse, definition("limit-text", text_like(_LIMITS)))
+LIMIT_TEXT = Reader(TEXT.parse, definition("limit-text", text_schema(_LIMITS)))
 """One line of limits, not yet parsed: what it means depends on the strategy and the burst."""
 
 _strategy_name = choice([*STRATEGIES, *ALIASES])
@@ -72,7 +72,7 @@ def _duration_ms(at: Cursor) -> int:
 
 DURATION_MS = Reader(
     _duration_ms,
-    scalar(
+    scalar_schema(
         {
             "type": ["string", "number"],
             "exclusiveMinimum": 0,
@@ -102,7 +102,7 @@ def _name(at: Cursor) -> str:
     return text
 
 
-_NAME_SCHEMA = scalar(
+_NAME_SCHEMA = scalar_schema(
     {
         "type": ["string", "number", "boolean"],
         "pattern": rf"^\s*{_NAME}\s*$",
@@ -124,7 +124,7 @@ def _namespace(at: Cursor) -> str:
     return text
 
 
-NAMESPACE = Reader(_namespace, scalar({**ANY_TEXT, "pattern": rf"^\s*{_NAMESPACE}\s*$"}))
+NAMESPACE = Reader(_namespace, scalar_schema({**ANY_TEXT, "pattern": rf"^\s*{_NAMESPACE}\s*$"}))
 
 
 # --- which requests -------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def _paths(at: Cursor) -> tuple[Pattern, ...]:
     return tuple(found)
 
 
-PATHS = Reader(_paths, list_schema(text_like(r"^\s*/")))
+PATHS = Reader(_paths, list_schema(text_schema(r"^\s*/")))
 """The patterns of a rule. What is left of a list without its mistaken items is read."""
 
 
@@ -158,14 +158,14 @@ def _method(at: Cursor) -> str:
     return text
 
 
-_methods = one_or_more(
+_methods = list_of(
     Reader(
         _method,
-        scalar(
+        scalar_schema(
             {
                 "anyOf": [
                     {"enum": list(METHODS)},
-                    {"type": "string", "pattern": rf"^\s*({any_case(METHODS)})\s*$"},
+                    {"type": "string", "pattern": rf"^\s*({case_insensitive(METHODS)})\s*$"},
                 ]
             }
         ),
@@ -198,14 +198,14 @@ def _hook(at: Cursor) -> Hook:
     return Hook(text.removeprefix("python:"), bool)
 
 
-CONDITION_HOOK = Reader(_hook, text_like(r"^\s*python:[^:]+:[^:]+$"))
+CONDITION_HOOK = Reader(_hook, text_schema(r"^\s*python:[^:]+:[^:]+$"))
 """A function of the application's own that returns whether something holds, imported."""
 
 
 # --- who ------------------------------------------------------------------------------------------
 
-KEY = one_or_more(
-    Reader(TEXT.parse, definition("key", text_like(rf"^\s*({'|'.join(KEY_TYPES)})(:.*)?$")))
+KEY = list_of(
+    Reader(TEXT.parse, definition("key", text_schema(rf"^\s*({'|'.join(KEY_TYPES)})(:.*)?$")))
 )
 """The types of key whose combination is counted."""
 
@@ -225,10 +225,10 @@ def _networks(at: Cursor) -> Networks:
 
 
 NETWORKS = Reader(
-    _networks, list_schema(text_like(r"^\s*(file:|[0-9A-Fa-f:.]+(/[0-9.]+)?\s*$)"), 0)
+    _networks, list_schema(text_schema(r"^\s*(file:|[0-9A-Fa-f:.]+(/[0-9.]+)?\s*$)"), 0)
 )
 
-SESSION_KIND = Reader(TEXT.parse, text_like(rf"^\s*(({'|'.join(SESSION_KINDS)})\s*$|python:)"))
+SESSION_KIND = Reader(TEXT.parse, text_schema(rf"^\s*(({'|'.join(SESSION_KINDS)})\s*$|python:)"))
 
 
 def _secret_keys(at: Cursor) -> tuple[str, ...]:
@@ -252,7 +252,7 @@ LIFETIME_S = Reader(lambda at: -(-_duration_ms(at) // 1000), DURATION_MS.schema)
 # --- where it is counted, and what is answered ----------------------------------------------------
 
 STORAGE_URI = Reader(
-    TEXT.parse, text_like(rf"^\s*({'|'.join(re.escape(name) for name in SCHEMES)})://")
+    TEXT.parse, text_schema(rf"^\s*({'|'.join(re.escape(name) for name in SCHEMES)})://")
 )
 """A URI, not yet opened: its storage depends on the other options."""
 
@@ -283,4 +283,4 @@ def _origin(at: Cursor) -> str:
     return origin
 
 
-ORIGINS = one_or_more(Reader(_origin, text_like(r"^\s*(\*|[a-z][a-z0-9+.-]*://[^/]+)\s*$")))
+ORIGINS = list_of(Reader(_origin, text_schema(r"^\s*(\*|[a-z][a-z0-9+.-]*://[^/]+)\s*$")))

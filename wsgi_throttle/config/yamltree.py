@@ -1,4 +1,4 @@
-"""Strict YAML with the place of every value, and ``${NAME}`` from the environment.
+"""Strict YAML with the position of every value, and ``${NAME}`` from the environment.
 
 Only ``true`` and ``false`` are booleans, only decimal digits are integers, nothing at all is null;
 everything else is text, so that ``off``, ``no`` and ``1e3`` are the words that they look like.
@@ -42,7 +42,7 @@ class Node:
     """A scalar without quotes, or from the environment: it may be a boolean or integer."""
     line: int | None = None
     column: int | None = None
-    hidden: str = ""
+    placeholder: str = ""
     """The text as the file has it, where the value came from the environment and is not shown."""
     unset: bool = False
     """It names a variable that is not set, which the reader of the file allowed."""
@@ -52,14 +52,16 @@ class Node:
     """The keys of a mapping that it has more than once, which is a mistake."""
 
     @property
-    def secret(self) -> str:
+    def any_placeholder(self) -> str:
         """The text, as the file has it, of a value here or below that came from the environment."""
         below: Iterable[Node] = ()
         if isinstance(self.value, dict):
             below = self.value.values()
         elif isinstance(self.value, list):
             below = self.value
-        return self.hidden or next((node.secret for node in below if node.secret), "")
+        return self.placeholder or next(
+            (node.any_placeholder for node in below if node.any_placeholder), ""
+        )
 
 
 class Source:
@@ -186,9 +188,9 @@ class Source:
         made = Node(result, line=line, column=column)
         for key_node, value_node in node.value:
             mark = key_node.start_mark
-            place = mark.line + 1, mark.column + 1
+            position = mark.line + 1, mark.column + 1
             if not isinstance(key_node, yaml.ScalarNode):
-                self.report("a key is text: put quotes around it", *place)
+                self.report("a key is text: put quotes around it", *position)
                 continue
             key = key_node.value
             if key == "<<" and not key_node.style:
@@ -198,11 +200,12 @@ class Source:
             if key in result:
                 first = made.keys[key][0]
                 self.report(
-                    f'the key "{key}" is here twice, first in line {first}: merge the two', *place
+                    f'the key "{key}" is here twice, first in line {first}: merge the two',
+                    *position,
                 )
                 made.repeated.add(key)
                 continue
-            made.keys[key] = place
+            made.keys[key] = position
             result[key] = self._from_yaml(value_node, depth + 1)
         for key, value in merged.items():
             if key not in result:
@@ -228,7 +231,7 @@ class Source:
                 return "$"
             value = self._variables.get(name) or None
             if value is not None:
-                node.hidden = text
+                node.placeholder = text
                 return value
             if match["default"] is not None:
                 return str(match["default"])

@@ -57,12 +57,12 @@ class ClientIP:
                     raise ValueError(f'{error}, or "unix" for a unix socket') from None
         if not is_header_name(self.header):
             raise ValueError(f'"{self.header}" is not a header name: write X-Forwarded-For')
-        for name, bits, least, most in (
+        for name, bits, minimum, maximum in (
             ("ipv6_prefix", self.ipv6_prefix, *IPV6_PREFIXES),
             ("ipv4_prefix", self.ipv4_prefix, *IPV4_PREFIXES),
         ):
-            if not least <= bits <= most:
-                raise ValueError(f"{name} is {bits}: it can be from {least} to {most}")
+            if not minimum <= bits <= maximum:
+                raise ValueError(f"{name} is {bits}: it can be from {minimum} to {maximum}")
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:

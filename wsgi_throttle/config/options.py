@@ -1,8 +1,9 @@
-"""Every option of a configuration, in one row each.
+"""The table of all options of a configuration, with one row for each.
 
-The loader, the defaults, the reference in README.md, the check of exempt rules, the log's "needs a
-restart" and the JSON Schema read these rows. A new option is a new row, and the code that uses its
-value. Defaults stand where the value is used, in the class that has it; a row refers to them.
+The rows are used to load the file, to fill in defaults, to check exempt rules, to log that a change
+needs a restart, and to make the JSON Schema; a test compares them with the reference in README.md.
+A new option takes a new row and the code that uses its value. Where a class has the default of an
+option, the row refers to it.
 """
 
 from __future__ import annotations
@@ -194,4 +195,4 @@ TABLES = {
     "response": RESPONSE,
     "when": WHEN,
 }
-"""All of them, by what their mappings are called."""
+"""All tables, by the names of their mappings."""

@@ -1,4 +1,4 @@
-"""Every option of a rule and of a limit, in one row each. See :mod:`.options`."""
+"""The tables of the options of a rule and of a limit. See :mod:`.options`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ LIMIT = (
         "the number of the limit",
     ),
 )
-"""A limit that is a mapping."""
+"""The options of a limit that is written as a mapping."""
 
 _read_limit = mapping(LIMIT)
 
@@ -82,7 +82,7 @@ def _limits(at: Cursor) -> tuple[Options, ...]:
 _LIMIT_SCHEMA = definition("limit", {"anyOf": [LIMIT_TEXT.schema, _read_limit.schema]})
 LIMITS = Reader(_limits, list_schema(_LIMIT_SCHEMA))
 DEFAULT_WORD = "default"
-"""In the limits of a rule, it stands for default_limits."""
+"""The word that stands for default_limits in the limits of a rule."""
 _RULE_LIMITS = Reader(_limits, list_schema({"anyOf": [{"const": DEFAULT_WORD}, _LIMIT_SCHEMA]}))
 
 # --- answers --------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ RESPONSE = tuple(
     Option(kind, template_file(kind), INHERIT, _BODY.format(what), "that of `responses`")
     for kind, what in (("html", "page"), ("json", "JSON"), ("text", "text"))
 )
-"""``response`` of a rule."""
+"""The options of ``response`` in a rule."""
 
 # --- a rule ---------------------------------------------------------------------------------------
 
@@ -193,7 +193,7 @@ RULE = (
 
 
 def _exempt_schema() -> Schema:
-    """What an exempt rule may not have, and that any other needs limits."""
+    """Says that an exempt rule may not have some options, and that any other rule needs limits."""
     forbidden = {option.name: False for option in RULE if not option.on_exempt}
     is_exempt: Schema = {"properties": {"exempt": {"const": True}}, "required": ["exempt"]}
     is_limited: Schema = {"properties": {"exempt": {"const": False}}}

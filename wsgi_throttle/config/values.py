@@ -1,4 +1,5 @@
-"""Readers of the values that only this package has: paths, keys, limits, times, networks."""
+"""Readers for the kinds of value that are special to this package: paths, keys, limits, times,
+networks and so on."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ _RATE = rf"[0-9]+\s*(/|{case_insensitive(['per'])})\s*[0-9]*\s*({_UNIT})"
 _LIMITS = rf"^\s*{_RATE}(\s*[;,|]\s*{_RATE})*\s*$"
 
 LIMIT_TEXT = Reader(TEXT.parse, definition("limit-text", text_schema(_LIMITS)))
-"""One line of limits, not yet parsed: what it means depends on the strategy and the burst."""
+"""The text of one or more limits. It is parsed later, because its meaning depends on strategy and
+burst."""
 
 _strategy_name = choice([*STRATEGIES, *ALIASES])
 
@@ -80,7 +82,7 @@ DURATION_MS = Reader(
         }
     ),
 )
-"""A time, in milliseconds. A number without a unit is seconds."""
+"""A duration, in milliseconds. A number without a unit is in seconds."""
 
 
 # --- names ----------------------------------------------------------------------------------------
@@ -111,7 +113,7 @@ _NAME_SCHEMA = scalar_schema(
 )
 NAME = Reader(_name, _NAME_SCHEMA)
 SCOPE = Reader(lambda at: f"scope={_name(at)}", _NAME_SCHEMA)
-"""What the counters of a named scope belong to."""
+"""The name of a scope, written so that it cannot equal the scope of a single rule."""
 
 
 def _namespace(at: Cursor) -> str:
@@ -145,7 +147,7 @@ def _paths(at: Cursor) -> tuple[Pattern, ...]:
 
 
 PATHS = Reader(_paths, list_schema(text_schema(r"^\s*/")))
-"""The patterns of a rule. What is left of a list without its mistaken items is read."""
+"""The patterns of a rule. Wrong items of the list are reported and left out."""
 
 
 def _method(at: Cursor) -> str:
@@ -188,7 +190,7 @@ HEADERS = Reader(
     _headers,
     {"type": "object", "minProperties": 1, "additionalProperties": ANY_TEXT},
 )
-"""(name in the environ, value) of all headers of a mapping."""
+"""A mapping of headers, as pairs (environ variable, value)."""
 
 
 def _hook(at: Cursor) -> Hook:
@@ -199,7 +201,7 @@ def _hook(at: Cursor) -> Hook:
 
 
 CONDITION_HOOK = Reader(_hook, text_schema(r"^\s*python:[^:]+:[^:]+$"))
-"""A function of the application's own that returns whether something holds, imported."""
+"""A function of the application that returns true or false. It is imported."""
 
 
 # --- who ------------------------------------------------------------------------------------------
@@ -207,7 +209,7 @@ CONDITION_HOOK = Reader(_hook, text_schema(r"^\s*python:[^:]+:[^:]+$"))
 KEY = list_of(
     Reader(TEXT.parse, definition("key", text_schema(rf"^\s*({'|'.join(KEY_TYPES)})(:.*)?$")))
 )
-"""The types of key whose combination is counted."""
+"""One key, or the list of keys whose combination is counted."""
 
 
 def _network(at: Cursor) -> list[Network]:
@@ -241,12 +243,12 @@ def _secret_keys(at: Cursor) -> tuple[str, ...]:
 
 
 UNSET_SECRET = "unset"  # noqa: S105 - it stands for a secret
-"""In place of a secret whose variable is not set, so that the file can be checked without it."""
+"""Stands for a secret whose variable is not set, so that the file can be checked without it."""
 
 SECRET_KEYS = Reader(_secret_keys, list_schema(ANY_TEXT))
 
 LIFETIME_S = Reader(lambda at: -(-_duration_ms(at) // 1000), DURATION_MS.schema)
-"""A time, rounded up to whole seconds."""
+"""A duration, rounded up to whole seconds."""
 
 
 # --- where it is counted, and what is answered ----------------------------------------------------
@@ -254,14 +256,16 @@ LIFETIME_S = Reader(lambda at: -(-_duration_ms(at) // 1000), DURATION_MS.schema)
 STORAGE_URI = Reader(
     TEXT.parse, text_schema(rf"^\s*({'|'.join(re.escape(name) for name in SCHEMES)})://")
 )
-"""A URI, not yet opened: its storage depends on the other options."""
+"""The URI of a storage. It is opened later, because that depends on other options."""
 
 HEADER_STYLE = choice(HEADER_STYLES)
 
 
 def template_file(kind: str) -> Reader[RenderBody]:
-    """The template of a body of this kind: the path of a file, relative to the folder of the
-    configuration."""
+    """A reader for the path of a template, relative to the folder of the configuration.
+
+    :param kind: the kind of body that the template makes.
+    """
 
     def parse(at: Cursor) -> RenderBody:
         path = at.source.folder / TEXT(at)

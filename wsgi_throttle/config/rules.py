@@ -14,6 +14,7 @@ from ..http.settings import ResponseSettings
 from ..identity import Identity, KeyFunction, key_function
 from ..rules.model import Location, Rule, RuleLimit
 from ..rules.patterns import Pattern
+from ..strategies import STRATEGIES
 from .mapping import Options
 from .reader import Cursor, InvalidError
 from .rule_options import DEFAULT_WORD, RESPONSE, RULE
@@ -122,9 +123,10 @@ class RuleBuilder:
         """
         key = self.key(options, owner.key, owner.variables)
         strategy, burst, cost = options["strategy"], options["burst"], options["cost"]
-        if burst is not None and strategy != "token-bucket":
+        if burst is not None and not STRATEGIES[strategy].has_burst:
+            having = " or ".join(name for name, one in STRATEGIES.items() if one.has_burst)
             options.given["burst"].mistake(
-                "only the token-bucket has a burst: add strategy: token-bucket, or leave it out"
+                f"only the {having} has a burst: add strategy: {having}, or leave it out"
             )
         text = options["limit"]
         if text is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -208,7 +208,6 @@ class RuleBuilder:
         return Rule(
             name=name,
             patterns=patterns,
-            methods=methods,
             limits=self.limits(options, "limits", owner, default_limits),
             responder=own and Responder(with_bodies(responses, own)),
             index=index,
@@ -217,8 +216,8 @@ class RuleBuilder:
         )
 
 
-_AS_THEY_ARE = (
-    *("exempt", "per_method", "mode", "on_storage_error", "skip", "when", "allow", "block"),
+_AS_THEY_ARE = {option.name for option in RULE} & (
+    {field.name for field in fields(Rule)} - {"name", "limits"}
 )
 """The options of a rule that the model takes over, under their own names."""
 

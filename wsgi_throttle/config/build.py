@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from ..errors import Diagnostic
@@ -88,26 +88,26 @@ def build_config(top: Options, path: Path | None) -> Config:
     config = Config(
         source=top.at.source.name,
         path=path,
-        storage=top["storage"],
         opened_storage=_open_storage(top, path),
-        namespace=top["namespace"],
-        mode=top["mode"],
-        on_storage_error=top["on_storage_error"],
-        reload=top["reload"],
         application_limits=builder.limits(top, "application_limits", application),
         default_limits=default_limits,
         rules=builder.rules(top["rules"], {**top.values(), "key": key}, responses, default_limits),
         identity=identity,
-        allow=top["allow"],
-        block=top["block"],
         responder=Responder(responses),
         start_options={option.name: top[option.name] for option in TOP_LEVEL if not option.live},
         locations={
             name: Location(name, at.node.line, at.node.column) for name, at in top.given.items()
         },
+        **{name: top[name] for name in _AS_THEY_ARE},
     )
     top.at.source.diagnostics += lint.errors(_comparable(config, top))
     return config
+
+
+_AS_THEY_ARE = {option.name for option in TOP_LEVEL} & (
+    {one.name for one in fields(Config)} - {"application_limits", "default_limits", "rules"}
+)
+"""The options that the configuration takes over, under their own names."""
 
 
 def _comparable(config: Config, top: Options) -> Config:

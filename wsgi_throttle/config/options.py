@@ -8,7 +8,10 @@ option, the row refers to it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .. import limits as limit_strings
+from ..http.headers import HEADER_STYLES
 from ..http.settings import ResponseSettings
 from ..identity import IPV4_PREFIXES, IPV6_PREFIXES, ClientIP, Identity, Session
 from ..rules.model import MODES, ON_STORAGE_ERROR, RuleSet
@@ -93,6 +96,13 @@ SESSION = (
 
 # --- answers --------------------------------------------------------------------------------------
 
+
+def _one_of(names: Iterable[str]) -> str:
+    """These words in Markdown, for a reader who is to choose one."""
+    *others, last = (f"`{name}`" for name in names)
+    return f"{', '.join(others)} or {last}"
+
+
 _DRAFT = "https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/"
 
 RESPONSES = (
@@ -100,7 +110,7 @@ RESPONSES = (
         "headers",
         HEADER_STYLE,
         ResponseSettings.headers,
-        f"`both`, `x-ratelimit`, `ietf` ([draft]({_DRAFT})) or `none`",
+        f"{_one_of(HEADER_STYLES)}; `ietf` is [a draft]({_DRAFT})",
     ),
     *(
         option._replace(default=getattr(ResponseSettings, option.name), shown_default="built in")

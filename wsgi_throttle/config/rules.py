@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +14,7 @@ from ..http.settings import ResponseSettings
 from ..identity import Identity, KeyFunction, key_function
 from ..rules.model import Location, Rule, RuleLimit
 from ..rules.patterns import Pattern
+from ..strategies import STRATEGIES
 from .mapping import Options
 from .reader import Cursor, InvalidError
 from .rule_options import DEFAULT_WORD, RESPONSE, RULE
@@ -127,9 +128,10 @@ class RuleBuilder:
         """
         key = self.key(options, owner.key, owner.variables)
         strategy, burst, cost = options["strategy"], options["burst"], options["cost"]
-        if burst is not None and strategy != "token-bucket":
+        if burst is not None and not STRATEGIES[strategy].has_burst:
+            having = " or ".join(name for name, one in STRATEGIES.items() if one.has_burst)
             options.given["burst"].report(
-                "only the token-bucket has a burst: add strategy: token-bucket, or leave it out"
+                f"only the {having} has a burst: add strategy: {having}, or leave it out"
             )
         text = options["limit"]
         if text is None:
@@ -212,7 +214,6 @@ class RuleBuilder:
         return Rule(
             name=name,
             patterns=patterns,
-            methods=methods,
             limits=self.limits(options, "limits", owner, default_limits),
             responder=own and Responder(with_bodies(responses, own)),
             index=index,
@@ -221,7 +222,9 @@ class RuleBuilder:
         )
 
 
-_COPIED = (*("exempt", "per_method", "mode", "on_storage_error", "skip", "when", "allow", "block"),)
+_COPIED = {option.name for option in RULE} & (
+    {field.name for field in fields(Rule)} - {"name", "limits"}
+)
 """The options whose values a Rule has unchanged, under the same names."""
 
 

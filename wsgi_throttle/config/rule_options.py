@@ -45,10 +45,10 @@ LIMIT = (
         Required('a limit is missing: add limit: "5 per minute"'),
         "how many in what time",
     ),
-    Option("key", KEY, INHERIT, "whose counter, as in a rule"),
+    Option("key", KEY, INHERIT, "what tells clients apart, as in a rule"),
     Option("strategy", STRATEGY, INHERIT, "how to count, as in a rule"),
-    Option("scope", SCOPE, INHERIT, "what it shares its counter with, as in a rule"),
-    Option("cost", _COST, INHERIT, "what a request uses up of it"),
+    Option("scope", SCOPE, INHERIT, "limits of one scope share their counters, as in a rule"),
+    Option("cost", _COST, INHERIT, "how much of it a request uses up"),
     Option(
         "burst",
         integer(1, limit_strings.MAX_QUOTA),
@@ -124,20 +124,27 @@ RULE = (
         "methods",
         METHOD_NAMES,
         Rule.methods,
-        "a list; `GET` brings `HEAD`, and `OTHER` is what RFC 9110 does not list",
+        "a list; `GET` includes `HEAD`, and `OTHER` is every method without a name of its own here",
         "all",
         on_exempt=True,
     ),
-    Option("limits", _RULE_LIMITS, (), "what it may", "required, or `exempt`"),
+    Option("limits", _RULE_LIMITS, (), "a limit, or a list of limits", "required, or `exempt`"),
     Option(
         "exempt",
         BOOLEAN,
         Rule.exempt,
-        "true: nothing is counted, application limits neither",
+        "true: nothing is counted, not even for `application_limits`",
         on_exempt=True,
     ),
-    Option("name", NAME, "", "in headers, logs and keys", "from methods and path", on_exempt=True),
-    Option("key", KEY, INHERIT, "whose counter: a [key](#keys)"),
+    Option(
+        "name",
+        NAME,
+        "",
+        "its name in headers, logs and keys",
+        "from methods and path",
+        on_exempt=True,
+    ),
+    Option("key", KEY, INHERIT, "what tells clients apart: a [key](#keys)"),
     Option("strategy", STRATEGY, INHERIT, "how to count: a [strategy](#strategies)"),
     Option(
         "on_storage_error",
@@ -149,7 +156,8 @@ RULE = (
         "mode",
         choice(MODES),
         Rule.mode,
-        "`shadow`: an overlay that is counted and never refuses; `off`: as if it were not there",
+        "`shadow`: counted beside the other rules, but never refuses; `off`: as if it were not "
+        "there",
         on_exempt=True,
     ),
     Option(
@@ -160,19 +168,20 @@ RULE = (
         "the rule",
     ),
     Option("per_method", BOOLEAN, Rule.per_method, "count each method by itself"),
-    Option("cost", _COST, 1, "what a request uses up"),
+    Option("cost", _COST, 1, "how much of a limit a request uses up"),
     Option(
         "skip",
         CONDITION_HOOK,
         Rule.skip,
-        "`python:package.module:function`, called with the environ; true leaves this rule's limits "
-        "out",
+        "`python:package.module:function`, called with the environ; if it returns true, the rule's "
+        "limits do not count the request",
     ),
     Option(
         "when",
         Reader(_when, {**_read_when.schema, "required": ["header"]}),
         Rule.when,
-        '`{header: {X-Internal: "1"}}`: only such requests; others are charged the defaults',
+        '`{header: {X-Internal: "1"}}`: only requests with these headers; others are charged the '
+        "defaults",
     ),
     Option("allow", NETWORKS, Rule.allow, "addresses and networks that this rule does not limit"),
     Option(

@@ -1,4 +1,4 @@
-"""The answers that we give in the application's place: which form, what is in it, who may read."""
+"""The answers that we give in the application's place: which kind, what is in it, who may read."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ ANSWERS: dict[str, Callable[[Responder, dict[str, Any]], Response]] = {
 }
 
 
-# --- which form -----------------------------------------------------------------------------------
+# --- which kind -----------------------------------------------------------------------------------
 
 ACCEPTS = {
     "nothing said": ("", "json"),
@@ -110,7 +110,7 @@ ACCEPTS = {
 
 
 @pytest.mark.parametrize(("accept", "kind"), ACCEPTS.values(), ids=ACCEPTS)
-def test_the_form_that_the_client_would_rather_have(accept: str, kind: str) -> None:
+def test_the_kind_of_body_that_the_client_prefers(accept: str, kind: str) -> None:
     assert negotiate(accept) == kind
 
 
@@ -128,7 +128,7 @@ CONTENT_TYPES = {
 
 @pytest.mark.parametrize("status", ANSWERS)
 @pytest.mark.parametrize(("accept", "content_type"), CONTENT_TYPES.items())
-def test_every_answer_comes_in_every_form(status: str, accept: str, content_type: str) -> None:
+def test_every_answer_comes_in_every_kind(status: str, accept: str, content_type: str) -> None:
     line, headers, body = ANSWERS[status](Responder(ResponseSettings()), environ(accept))
     assert line.startswith(status)
     assert dict(headers)["Content-Type"] == content_type
@@ -169,7 +169,7 @@ def test_a_client_that_sends_many_keys_makes_no_answer_larger() -> None:
     one = decision_on(False, charges[:1], many.outcomes[:1])
     given = [responder.too_many_requests(environ(), decision, NOW_S) for decision in (many, one)]
     assert given[0] == given[1]
-    assert len(responder._refusals) == 1
+    assert given[0][2] is given[1][2], "the same answer was made twice"
 
 
 # --- what is in it --------------------------------------------------------------------------------

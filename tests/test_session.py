@@ -39,6 +39,8 @@ from wsgi_throttle.identity.signed_cookie import (
     MAX_CACHED,
     MAX_CACHED_LENGTH,
     SUSPICIOUS_FAILURES,
+    SignedCookie,
+    Verified,
 )
 
 KEY, OLD_KEY, WRONG_KEY = "current key, secret", "old key, secret", "somebody else's key"
@@ -590,27 +592,62 @@ class TestEnviron:
 
 
 class TestMemory:
-    def signed(self, number: int, size: int = 0) -> str:
-        return resigned(KEY, {"user_id": number, "x": "y" * size})
+    """What is cached is not verified again."""
 
-    def test_only_verified_cookies_are_remembered_and_not_without_bound(self) -> None:
-        identity = Identity(session=flask_session())
-        find = key_function("session-user", identity)
-        remembered = identity.read_user._users  # type: ignore[attr-defined]
-        for number in range(300):
-            find({"REMOTE_ADDR": ADDRESS, "HTTP_COOKIE": f"session=forged{number}.a.b"}, {})
-        assert not remembered
-        for number in range(MAX_CACHED + 5):
-            find({"REMOTE_ADDR": ADDRESS, "HTTP_COOKIE": self.signed(number)}, {})
-        assert 0 < len(remembered) <= MAX_CACHED
+    @pytest.fixture
+    def verified(self) -> list[str]:
+        """The cookies that were verified, in order."""
+        return []
 
-    def test_a_long_cookie_is_verified_each_time(self) -> None:
-        identity = Identity(session=flask_session())
-        random_text = "".join(str(uuid.uuid4()) for _ in range(MAX_CACHED_LENGTH // 16))
-        cookie = resigned(KEY, {"user_id": 1, "x": random_text})
-        environ = {"REMOTE_ADDR": ADDRESS, "HTTP_COOKIE": cookie}
-        assert key_function("session-user", identity)(environ, {}) == "session-user:1"
-        assert not identity.read_user._users  # type: ignore[attr-defined]
+    @pytest.fixture
+    def send(self, verified: list[str]) -> Callable[[str], str | None]:
+        """Finds the user of a request with a cookie of this value."""
+        framework = FRAMEWORKS["flask"]
+        verify = framework.verifier([KEY], framework.salt, framework.lifetime_s)
+
+        def noted(cookie: str) -> Verified | None:
+            verified.append(cookie)
+            return verify(cookie)
+
+        find = SignedCookie(
+            framework.cookie_reader("session"), noted, lambda session: str(session["user_id"])
+        )
+        return lambda cookie: find({"HTTP_COOKIE": f"session={cookie}"})
+
+    def signed(self, number: int, text: str = "") -> str:
+        return resigned(KEY, {"user_id": number, "x": text}).partition("=")[2]
+
+    def test_a_valid_cookie_is_remembered(
+        self, send: Callable[[str], str | None], verified: list[str]
+    ) -> None:
+        cookie = self.signed(1)
+        assert [send(cookie), send(cookie)] == ["1", "1"]
+        assert len(verified) == 1
+
+    def test_a_forged_cookie_is_not_remembered(
+        self, send: Callable[[str], str | None], verified: list[str]
+    ) -> None:
+        assert [send("forged.a.b"), send("forged.a.b")] == [None, None]
+        assert len(verified) == 2
+
+    def test_a_long_cookie_is_not_remembered(
+        self, send: Callable[[str], str | None], verified: list[str]
+    ) -> None:
+        text = "".join(str(uuid.uuid4()) for _ in range(MAX_CACHED_LENGTH // 16))
+        cookie = self.signed(1, text)
+        assert len(cookie) > MAX_CACHED_LENGTH
+        assert [send(cookie), send(cookie)] == ["1", "1"]
+        assert len(verified) == 2
+
+    def test_cookies_are_not_remembered_without_bound(
+        self, send: Callable[[str], str | None], verified: list[str]
+    ) -> None:
+        cookies = [self.signed(number) for number in range(MAX_CACHED + 1)]
+        for cookie in cookies:
+            send(cookie)
+        assert verified == cookies
+        assert send(cookies[0]) == "0"
+        assert verified[-1] == cookies[0], "no cookie was forgotten"
 
 
 class TestLog:

@@ -212,7 +212,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("decision", "expected"), CASES.values(), ids=CASES)
-def test_pairs(decision: Decision, expected: dict[str, str]) -> None:
+def test_a_decision_has_these_headers(decision: Decision, expected: dict[str, str]) -> None:
     assert told(decision) == expected
 
 
@@ -223,7 +223,7 @@ PARTS_OF_BOTH = [
 
 @pytest.mark.parametrize(("decision", "expected"), CASES.values(), ids=CASES)
 @pytest.mark.parametrize("style", PARTS_OF_BOTH)
-def test_a_style_is_its_part_of_both(
+def test_a_style_alone_sends_what_it_sends_in_both(
     style: str, decision: Decision, expected: dict[str, str]
 ) -> None:
     names = LimitHeaders(style).names
@@ -246,7 +246,7 @@ PRESENT = {
 
 
 @pytest.mark.parametrize(("present", "x_ratelimit", "ietf"), PRESENT.values(), ids=PRESENT)
-def test_a_family_that_the_application_sets_is_the_application_s(
+def test_nothing_is_added_to_a_family_of_which_the_application_sets_a_header(
     present: list[tuple[str, str]], x_ratelimit: bool, ietf: bool
 ) -> None:
     names = [name for name, _ in LimitHeaders("both").pairs(ADMITTED, NOW_S, present)]

@@ -115,7 +115,7 @@ def test_the_kind_of_body_that_the_client_prefers(accept: str, kind: str) -> Non
 
 
 @given(st.text(st.characters(max_codepoint=0xFF)) | st.text("texhmlp/*;q=01., "))
-def test_no_accept_header_is_too_odd(accept: str) -> None:
+def test_no_accept_header_raises(accept: str) -> None:
     assert negotiate(accept) in {"html", "json", "text"}
 
 
@@ -139,7 +139,7 @@ def test_every_answer_comes_in_every_kind(status: str, accept: str, content_type
     assert len(dict(headers)) == len(headers), "a field is there twice"
 
 
-def test_an_accept_header_counts_as_far_as_it_is_of_sensible_length() -> None:
+def test_only_the_beginning_of_a_long_accept_header_counts() -> None:
     responder = Responder(ResponseSettings())
     early = "text/html," + "a/b;q=0.5," * MAX_ACCEPT
     late = "a/b;q=0.5," * MAX_ACCEPT + "text/html"
@@ -152,7 +152,7 @@ def test_an_accept_header_counts_as_far_as_it_is_of_sensible_length() -> None:
     assert types == [CONTENT_TYPES[HTML], CONTENT_TYPES[TEXT], CONTENT_TYPES[TEXT]]
 
 
-def test_what_clients_send_is_kept_bounded() -> None:
+def test_what_is_cached_for_clients_is_bounded() -> None:
     responder = Responder(ResponseSettings())
     for number in range(3_000):
         accept = f"application/json;n={number}"
@@ -236,7 +236,7 @@ def test_a_limit_that_lets_nothing_pass_has_no_time_anywhere() -> None:
     )
 
 
-def test_one_wait_after_another_is_told_truly() -> None:
+def test_a_cached_refusal_is_never_sent_in_place_of_another() -> None:
     """What was answered is kept, and must not be taken for the answer to another refusal."""
     responder = Responder(ResponseSettings())
     for policy in ("login", "search"):
@@ -290,7 +290,7 @@ def test_the_configured_headers_are_there(style: str) -> None:
     assert "Retry-After" in dict(headers)
 
 
-def test_answers_share_no_list() -> None:
+def test_a_caller_may_change_the_headers_that_it_got() -> None:
     responder = Responder(ResponseSettings())
     for give in ANSWERS.values():
         first = give(responder, environ())[1]
@@ -500,7 +500,7 @@ GOOD_ORIGINS = [
 
 
 @pytest.mark.parametrize("origin", GOOD_ORIGINS)
-def test_origins(origin: str) -> None:
+def test_origins_are_accepted_as_browsers_send_them(origin: str) -> None:
     assert ResponseSettings(cors=[origin]).cors == (origin,)
     assert ResponseSettings(cors=origin).cors == (origin,)
 

@@ -275,7 +275,7 @@ def forgeries() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("header", list(forgeries()))
-def test_a_forged_cookie_is_nobody(header: str) -> None:
+def test_a_forged_cookie_is_anonymous(header: str) -> None:
     assert user_of(flask_session(), header) == ANONYMOUS
     app = flask_app()
     with app.test_request_context(headers={"Cookie": header.replace("\x00", "")}):
@@ -385,7 +385,7 @@ def test_a_cookie_of_eight_times_the_length_takes_about_eight_times_as_long_to_r
 
 
 @given(st.text(st.characters(max_codepoint=255)))
-def test_no_cookie_raises_or_is_somebody(text: str) -> None:
+def test_no_text_as_a_cookie_raises_or_names_a_user(text: str) -> None:
     assert user_of(flask_session(), f"session={text}") == ANONYMOUS
     assert user_of(django_session(), f"sessionid={text}") == ANONYMOUS
 
@@ -491,12 +491,12 @@ class TestDjango:
         assert user_of(django_session(lifetime_s=3600), cookie) == ANONYMOUS
 
     @pytest.mark.parametrize("cut", [1, 10, 40, 60])
-    def test_a_truncated_cookie_is_nobody(
+    def test_a_truncated_cookie_is_anonymous(
         self, cut: int, django_cookie: Callable[..., str]
     ) -> None:
         assert user_of(django_session(), django_cookie()[:-cut]) == ANONYMOUS
 
-    def test_a_cookie_signed_for_another_purpose_is_nobody(
+    def test_a_cookie_signed_for_another_purpose_is_anonymous(
         self, django_cookie: Callable[..., str]
     ) -> None:
         cookie = django_cookie()
@@ -524,7 +524,7 @@ class TestDjango:
 
     @pytest.mark.parametrize("payload", [b"\x80\x04K\x01.", b"[1, 2]", b"{", b"\xff", b'"x"'])
     @pytest.mark.parametrize("compressed", [False, True])
-    def test_a_signed_payload_of_another_serializer_is_nobody(
+    def test_a_signed_payload_of_another_serializer_is_anonymous(
         self, payload: bytes, compressed: bool
     ) -> None:
         from django.core import signing
@@ -662,7 +662,7 @@ class TestLog:
         assert "server-side-" not in caplog.text
         assert KEY not in caplog.text
 
-    def test_not_once_one_has_verified(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_nothing_is_logged_after_a_valid_cookie(self, caplog: pytest.LogCaptureFixture) -> None:
         find = key_function("session-user", Identity(session=flask_session()))
         find({"REMOTE_ADDR": ADDRESS, "HTTP_COOKIE": flask_cookie({"user_id": 1})}, {})
         for number in range(3 * SUSPICIOUS_FAILURES):

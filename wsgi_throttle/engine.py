@@ -198,7 +198,8 @@ class Engine:
         if environ.get("wsgi.multiprocess"):
             _log.warning(
                 "storage memory:// counts in each worker process alone, and this server runs "
-                "several: clients get as many times their limits; write storage: shared://"
+                "several: each client may use up its limits once in every process; write "
+                "storage: shared://"
             )
 
     def _log_defect(self, what: str) -> None:

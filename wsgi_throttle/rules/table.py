@@ -1,4 +1,4 @@
-"""A configuration as a table that is built once and asked for every request."""
+"""The rules as a table, which is built once and finds the plan of each request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .plan import Counter, Plan, Prepare, RuleCounters, Statements
 from .readings import readings
 
 MAX_PATH_BYTES = 8192
-"""The longest PATH_INFO that is matched, since the time that takes grows with its length."""
+"""The longest PATH_INFO that is matched: the time for matching grows with the length."""
 
 MAX_CACHED_PATHS = 4096
 MAX_CACHED_CHARACTERS = 512
@@ -36,8 +36,8 @@ _METHODS = frozenset(METHODS)
 
 
 class _Found(NamedTuple):
-    """The rule that won for one reading of a path, None if none did, and what the variables of its
-    path are if it counts by one of them."""
+    """The rule that won for one reading of a path (None if none did) and, if it counts by variables
+    of the path, their values."""
 
     rule: Rule | None
     path_args: tuple[tuple[str, str], ...]
@@ -46,7 +46,7 @@ class _Found(NamedTuple):
 _NO_RULE = _Found(None, ())
 
 Precheck: TypeAlias = tuple[Literal["allowed", "blocked", "too_long"], Rule | None]
-"""The outcome of a verdict, and the rule whose list has the client; None for the top level's."""
+"""The outcome of a verdict, and the rule whose list blocks the client (None: the top level's)."""
 
 
 def _without_storage(terms: Terms) -> Take:
@@ -59,12 +59,12 @@ def _without_storage(terms: Terms) -> Take:
 
 
 class RuleTable:
-    """Finds what is to be done for a request. Immutable but for its caches; any thread may use it.
+    """Finds the plan of each request. Immutable but for its caches; any thread may use it.
 
-    :param rule_set: a rule set in which :func:`.lint.errors` finds nothing.
-    :param prepare: has the storage prepare what requests are charged. Without it the table can only
-        be asked, since nothing can be charged.
-    :param is_observed: somebody wants to know of every request, so that every plan is special.
+    :param rule_set: one in which :func:`.lint.errors` finds nothing.
+    :param prepare: prepares terms in the storage. Without it, plans can be found but nothing can be
+        charged: their statements raise StorageError.
+    :param is_observed: observers are to be told of every request, so that every plan is special.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class RuleTable:
         is_on = rule_set.mode != "off"
         self.rules = tuple(rule for rule in rule_set.rules if is_on and rule.mode != "off")
         self._maker = CounterMaker(rule_set)
-        # Shadow rules stand first: of two equal ones the shadow rule would replace the other.
+        # Of two rules for one path the first is found: a shadow rule hides the enforced one.
         self._entries = [
             (rule, pattern)
             for rule in sorted(self.rules, key=lambda rule: rule.mode == "enforce")
@@ -110,7 +110,7 @@ class RuleTable:
             }
             for limits in (rule_set.application_limits, rule_set.default_limits)
         )
-        # Paths are a client's to choose, and by their readings so are sets of rules.
+        # Clients choose paths and, by their readings, sets of rules: both caches are bounded.
         max_plans = max(MAX_CACHED_PLANS, 4 * len(self.rules))
         self._plans: Bounded[tuple[Any, ...], Plan] = Bounded(max_plans)
         self._paths: Bounded[tuple[str, str], Plan] = Bounded(MAX_CACHED_PATHS)
@@ -118,10 +118,11 @@ class RuleTable:
         self._too_long_plan = replace(self._plan("OTHER", (), ()), needs_precheck=self._enforce)
 
     def match(self, method: str, path_info: str) -> Plan:
-        """What is to be done for a request, as REQUEST_METHOD and PATH_INFO have it.
+        """The plan of requests with this REQUEST_METHOD and PATH_INFO.
 
-        A shadow rule rides along where it would win, were all shadow rules enforced. A path of more
-        than MAX_PATH_BYTES is not matched, and its plan counts nothing.
+        A shadow rule is counted, beside the rule that wins, if it would win itself were all shadow
+        rules enforced. A path of more than MAX_PATH_BYTES is not matched, and its plan counts
+        nothing.
         """
         found = self._paths.get((method, path_info))
         if found is not None:
@@ -133,10 +134,11 @@ class RuleTable:
         return self._match(method.upper(), path_info)
 
     def precheck(self, plan: Plan, environ: Environ) -> Precheck | None:
-        """What can be said before anything is counted: that the path is not matched, or what the
-        lists of addresses say of the client. None where they say nothing.
+        """What is decided before anything is counted: the path is too long, or the client is on a
+        list of addresses. None if neither.
 
-        Allow wins; where a path fits several rules, only what all of them allow is allowed.
+        ``allow`` goes before ``block``. If the readings of a path have different rules, the client
+        must be allowed by all of them.
         """
         if plan is self._too_long_plan:
             return "too_long", None
@@ -153,9 +155,10 @@ class RuleTable:
         return None
 
     def key_of(self, text: str) -> str:
-        """The key that a person means: an address, with or without ``ip:``, is its network.
+        """The key that an operator means. An address, with or without ``ip:``, means the network
+        that it is counted by.
 
-        :raises ValueError: it is neither an address nor begins with a type of key.
+        :raises ValueError: it is no address, and does not begin with a key type.
         """
         try:
             ip_address(text.removeprefix("ip:"))
@@ -170,7 +173,7 @@ class RuleTable:
         return self.rule_set.identity.clients.key({"REMOTE_ADDR": text.removeprefix("ip:")})
 
     def charges_to_reset(self, key: str) -> tuple[Charge, ...]:
-        """All that a client with this key can have been charged, for forgetting it."""
+        """Everything that a client with this key can have been charged by these rules."""
         counters: list[Counter] = []
         for preflight in (False, True):
             counters += self._application[preflight].counters + self._default[preflight].counters
@@ -275,7 +278,7 @@ class RuleTable:
         )
 
     def _has_lists(self, rules: Iterable[Rule]) -> bool:
-        """Whether there are lists of addresses to look the clients of these rules up in."""
+        """Whether clients must be looked up in lists of addresses, if these rules win."""
         rule_set = self.rule_set
         return bool(
             rule_set.allow or rule_set.block or any(rule.allow or rule.block for rule in rules)
@@ -284,11 +287,11 @@ class RuleTable:
     def _counters_of(
         self, found: _Found, method: str, enforce: bool, preflight: bool
     ) -> RuleCounters:
-        """The counters of a rule, with what it has counted for these variables of the path."""
+        """The counters of the rule that was found, with the variables of its path."""
         rule, path_args = found
         if rule is None:
             return self._default[preflight]
-        # A shadow rule that names OPTIONS counts as it would, were it enforced.
+        # A rule that names OPTIONS counts preflights as any request, whatever other rules do.
         preflight = preflight and "OPTIONS" not in rule.methods
         key = rule, method if rule.per_method else "", enforce, preflight
         made = self._by_rule.get(key)

@@ -74,9 +74,9 @@ class ProxyAdvice:
         self._log_once(
             "local client",
             logging.WARNING,
-            "%s names %s, which is local and not trusted, as the client of hop %d: if it is a "
-            "proxy of yours, all behind it count as one client until you add it to "
-            "client_ip: {trusted_proxies: [%s]}",
+            "%s names %s, which is local and not trusted, as the client (number %d from the "
+            "right): if it is a proxy of yours, all clients behind it count as one until you add "
+            "it to client_ip: {trusted_proxies: [%s]}",
             self._header,
             address,
             hop,
@@ -109,7 +109,7 @@ class ProxyAdvice:
                 ),  # a stranger must not use up a proxy's message
                 logging.WARNING,
                 "%s sends %s and is not a trusted proxy, so the header is ignored and %s is the "
-                "client: if it is a proxy of yours, all behind it count as one client until you "
+                "client: if it is a proxy of yours, all clients behind it count as one until you "
                 "write client_ip: {trusted_proxies: [%s], header: %s}",
                 name,
                 header,
@@ -127,9 +127,9 @@ class ProxyAdvice:
             self._log_once(
                 "only peer",
                 logging.WARNING,
-                "all of the first requests, %d, came from %s, a local address, without a "
-                "forwarding header: if it is a proxy of yours, all behind it count as one client; "
-                "let it set %s and write client_ip: {trusted_proxies: [%s]}",
+                "all of the first %d requests came from %s, which is local, without a forwarding "
+                "header: if it is a proxy of yours, all clients behind it count as one; let it set "
+                "%s and write client_ip: {trusted_proxies: [%s]}",
                 requests,
                 address or "a unix socket",
                 self._header,
@@ -153,7 +153,7 @@ class ProxyAdvice:
         self._log_once(
             ("missing header", other),
             logging.WARNING,
-            "the trusted proxy at %s sent no %s, so that all behind it count as one client: %s",
+            "the trusted proxy at %s sent no %s, so that all clients behind it count as one: %s",
             escaped(peer) if peer not in UNIX_PEERS else "the unix socket",
             self._header,
             remedy,

@@ -172,8 +172,8 @@ class SignedCookie:
         self._failures = failures + 1
         if failures + 1 == SUSPICIOUS_FAILURES:
             _log.warning(
-                "none of the first %d session cookies was signed as session: says, so everybody "
-                "counts as anonymous: check secret_key, salt and kind; sessions that the server "
-                "stores are read with kind: python:package.module:function",
+                "none of the first %d session cookies has a valid signature, so all users count "
+                "as anonymous: check secret_key, salt and kind of session; if sessions are stored "
+                "on the server, write kind: python:package.module:function",
                 SUSPICIOUS_FAILURES,
             )

@@ -181,14 +181,17 @@ def _port(parts: SplitResult) -> int | None:
 
 
 def _settings() -> dict[str, Any]:
-    """Settings of every connection, which take precedence over the URI."""
+    """Settings of every connection, which take precedence over the URI: the replies that resp.py
+    parses are of protocol 2, and a call that fails is not repeated, since it may have counted. The
+    pool has a timeout of its own for each reply; these are for connecting."""
     settings: dict[str, Any] = {
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": CONNECT_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
     }
-    # Do not send CLIENT SETINFO: that takes two round trips, and servers before 7.2 refuse it.
+    # Do not send CLIENT SETINFO: that takes two round trips, and servers before 7.2 refuse it. The
+    # first of these names is that of newer versions of redis-py.
     if "driver_info" in inspect.signature(AbstractConnection.__init__).parameters:
         return settings | {"driver_info": None}
     return settings | {"lib_name": None, "lib_version": None}

@@ -48,7 +48,7 @@ class Recorder(Observer):
 
 
 class Broken(Observer):
-    """Fails at all that it is told."""
+    """Raises an exception whatever it is told."""
 
     every_request = follows_responses = True
 

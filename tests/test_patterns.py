@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from wsgi_throttle.rules.patterns import Pattern, matcher, too_many
+from wsgi_throttle.rules.patterns import Pattern, matcher, why_slow_to_match
 from wsgi_throttle.rules.readings import MAX_READINGS, readings
 
 
@@ -243,8 +243,10 @@ def test_no_spelling_of_a_path_below_a_folder_escapes_its_pattern(segments: list
 
 
 def test_more_partial_segments_under_a_node_than_werkzeug_matches_fast_are_told() -> None:
-    assert too_many([Pattern.parse(f"/item-{index}-<x>") for index in range(64)]) is None
-    assert "slow" in (too_many([Pattern.parse(f"/item-{index}-<x>") for index in range(65)]) or "")
+    assert why_slow_to_match([Pattern.parse(f"/item-{index}-<x>") for index in range(64)]) is None
+    assert "slow" in (
+        why_slow_to_match([Pattern.parse(f"/item-{index}-<x>") for index in range(65)]) or ""
+    )
 
 
 def test_a_part_may_have_a_thousand_combinations_of_alternatives() -> None:
@@ -262,7 +264,7 @@ def test_the_deepest_pattern_is_matched() -> None:
 def test_different_segments_may_be_more_than_the_cache_of_re_holds() -> None:
     patterns = [Pattern.parse(f"/{index}/a{index}-<x>") for index in range(600)]
     found = matcher([(pattern, (), index) for index, pattern in enumerate(patterns)])
-    assert too_many(patterns) is None
+    assert why_slow_to_match(patterns) is None
     re.purge()
     assert found.match("GET", "/599/a599-b") == (599, {"x": "b"})
     assert not re._cache  # type: ignore[attr-defined]
@@ -270,14 +272,16 @@ def test_different_segments_may_be_more_than_the_cache_of_re_holds() -> None:
 
 @pytest.mark.parametrize("text", ["/<any(k{}):x>/y", "/<path:x>/e{}"])
 def test_other_variables_that_are_tried_one_by_one_are_counted_too(text: str) -> None:
-    assert "slow" in (too_many(Pattern.parse(text.format(index)) for index in range(65)) or "")
+    assert "slow" in (
+        why_slow_to_match(Pattern.parse(text.format(index)) for index in range(65)) or ""
+    )
 
 
 def test_alternatives_between_variables_are_counted_over_all_siblings() -> None:
     def reason(count: int, text: str) -> str:
         alternatives = ",".join(f"k{index}" for index in range(count))
         texts = (text.format(index, alternatives) for index in range(20))
-        return too_many(map(Pattern.parse, texts)) or ""
+        return why_slow_to_match(map(Pattern.parse, texts)) or ""
 
     assert not reason(50, "/<a>-{}-<any({}):k>-<b>")
     assert "1,020 combinations" in reason(51, "/<a>-{}-<any({}):k>-<b>")
@@ -285,4 +289,4 @@ def test_alternatives_between_variables_are_counted_over_all_siblings() -> None:
 
 
 def test_whole_segment_variables_may_be_as_many_as_one_likes() -> None:
-    assert too_many(Pattern.parse(f"/{index}/<x>") for index in range(10_000)) is None
+    assert why_slow_to_match(Pattern.parse(f"/{index}/<x>") for index in range(10_000)) is None

@@ -1,4 +1,4 @@
-"""Sets of IP addresses and networks, to look clients up in, and how they are written in text."""
+"""Sets of IP addresses and networks to look clients up in, and reading these from text."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _NAT64 = int(IPv6Address("64:ff9b::"))
 class Networks:
     """An immutable set of addresses and networks, which any thread may use.
 
-    Kept as sorted disjoint ranges, so that the time of a look-up hardly grows with their number. A
-    set of none is false.
+    A look-up is a binary search in sorted ranges, so large sets are hardly slower. An empty set is
+    false.
 
     :param networks: as text, which :func:`parse_network` reads, or parsed.
-    :raises ValueError: a text that is neither an address nor a network; the message has the remedy.
+    :raises ValueError: a text is neither an address nor a network; the message has the remedy.
     """
 
     def __init__(self, networks: Iterable[str | Network] = ()) -> None:
@@ -43,8 +43,8 @@ class Networks:
         }
 
     def contains(self, address: Address | None) -> bool:
-        """Whether the address is in one of the networks. None, a client without an address, never
-        is."""
+        """Whether the address is in one of the networks. None, for a client without an address, is
+        in no network."""
         if address is None or not self._count:
             return False
         firsts, lasts = self._ranges[address.version]
@@ -57,7 +57,7 @@ class Networks:
 
 
 def _ranges(networks: Iterable[Network]) -> tuple[list[int], list[int]]:
-    """The first and the last address of each range, as numbers, in ascending order."""
+    """The first addresses and the last addresses of all ranges, as numbers, in ascending order."""
     merged = sorted(collapse_addresses(networks))  # type: ignore[type-var]
     return (
         [int(net.network_address) for net in merged],
@@ -66,11 +66,11 @@ def _ranges(networks: Iterable[Network]) -> tuple[list[int], list[int]]:
 
 
 def parse_network(text: str) -> Network:
-    """Read one address, or one network in CIDR notation, from a configuration. One that is mapped
-    or translated into IPv6, as :func:`canonical_address` says, is the IPv4 one.
+    """Read one address, or one network in CIDR notation (RFC 4632). IPv4 that is written in one of
+    the IPv6 forms of :func:`canonical_address` is read as IPv4.
 
-    :raises ValueError: it is neither, or has bits set to the right of its prefix; the message has
-        the remedy.
+    :raises ValueError: it is neither, or an address with a prefix length that is no network; the
+        message has the remedy.
     """
     try:
         network = ip_network(text.strip())
@@ -95,9 +95,9 @@ def parse_network(text: str) -> Network:
 
 
 def canonical_address(address: Address) -> Address:
-    """One address for all in which the same client may appear: the IPv4 address of an IPv4-mapped
-    (RFC 4291, section 2.5.5.2) or translated one (RFC 6052, section 2.1: 64:ff9b::/96), and every
-    other one as it is."""
+    """The one form of an address that can be written in several: IPv4, if it is an IPv4-mapped IPv6
+    address (RFC 4291, section 2.5.5.2) or an IPv4 address translated to IPv6 (RFC 6052, section
+    2.1: 64:ff9b::/96); otherwise the address itself."""
     if isinstance(address, IPv6Address):
         number = int(address)
         if number >> 32 in (_MAPPED >> 32, _NAT64 >> 32):
@@ -106,11 +106,11 @@ def canonical_address(address: Address) -> Address:
 
 
 def read_networks(path: str | Path) -> list[Network]:
-    """The addresses and networks in a UTF-8 file, which has one on a line. Empty lines, and what
-    follows a ``#``, are skipped.
+    """Read a UTF-8 file with one address or network on each line. Empty lines, and everything after
+    a ``#``, are skipped.
 
-    :raises ValueError: a line that is neither an address nor a network, with its number; or a file
-        that cannot be read.
+    :raises ValueError: the file cannot be read, or a line is neither an address nor a network; the
+        message has its number.
     """
     try:
         lines = Path(path).read_text("utf-8").splitlines()

@@ -98,7 +98,7 @@ def build_config(top: Options, path: Path | None) -> Config:
         },
         **{name: top[name] for name in _AS_THEY_ARE},
     )
-    top.at.source.mistakes += lint.errors(_comparable(config, top))
+    top.at.source.diagnostics += lint.errors(_comparable(config, top))
     return config
 
 

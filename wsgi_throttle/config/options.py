@@ -36,7 +36,7 @@ from .values import (
 CLIENT_IP = (
     Option(
         "trusted_proxies",
-        one_or_more(TEXT, least=0),
+        one_or_more(TEXT, min_items=0),
         ClientIP.trusted_proxies,
         "addresses, networks and `unix`; a list replaces the default",
         "`[unix]`",

@@ -138,7 +138,7 @@ def _paths(at: Cursor) -> tuple[Pattern, ...]:
     for item in items:
         pattern = item.attempt(lambda each: Pattern.parse(TEXT(each)), None)
         if pattern and pattern.signatures in [one.signatures for one in found]:
-            item.mistake("this path is in the rule twice: leave one out")
+            item.report("this path is in the rule twice: leave one out")
         elif pattern:
             found.append(pattern)
     return tuple(found)
@@ -179,7 +179,7 @@ def _headers(at: Cursor) -> tuple[tuple[str, str], ...]:
     found = []
     for name, value in at.mapping().items():
         if not is_header_name(name):
-            value.mistake(f'"{name}" is not a header name: write X-Internal')
+            value.report(f'"{name}" is not a header name: write X-Internal')
         found.append((environ_name(name), value.attempt(TEXT, "")))
     return tuple(found)
 

@@ -81,12 +81,12 @@ class Source:
     ) -> None:
         self.name = name
         self.folder = folder
-        self.mistakes: list[Diagnostic] = []
+        self.diagnostics: list[Diagnostic] = []
         self._variables = variables
         self._allow_unset = allow_unset
         self._nodes = 0
 
-    def mistake(
+    def report(
         self,
         message: str,
         line: int | None = None,
@@ -95,12 +95,12 @@ class Source:
         code: str = "yaml",
     ) -> None:
         """Put a mistake on the list."""
-        self.mistakes.append(Diagnostic("error", code, self.name, line, column, where, message))
+        self.diagnostics.append(Diagnostic("error", code, self.name, line, column, where, message))
 
     def fail(self, message: str, line: int | None = None, column: int | None = None) -> ConfigError:
         """The mistake after which nothing else can be read."""
-        self.mistake(message, line, column)
-        return ConfigError(self.mistakes)
+        self.report(message, line, column)
+        return ConfigError(self.diagnostics)
 
     def read(self, path: Path) -> Node:
         """
@@ -162,7 +162,7 @@ class Source:
             return Node(str(value).lower(), plain=True)
         if value is not None and not isinstance(value, int | float):
             kind = type(value).__name__
-            self.mistake(f"a value of type {kind} is not known here: give it as text")
+            self.report(f"a value of type {kind} is not known here: give it as text")
             return Node(None)
         return Node(None if value is None else str(value), plain=True)
 
@@ -170,7 +170,7 @@ class Source:
         line, column = node.start_mark.line + 1, node.start_mark.column + 1
         self._count(depth, line, column)
         if node.tag.removeprefix("tag:yaml.org,2002:") not in _TAGS:
-            self.mistake(f"the tag {node.tag} is not known here: leave it out", line, column)
+            self.report(f"the tag {node.tag} is not known here: leave it out", line, column)
         if isinstance(node, yaml.SequenceNode):
             return Node(
                 [self._from_yaml(item, depth + 1) for item in node.value], line=line, column=column
@@ -188,7 +188,7 @@ class Source:
             mark = key_node.start_mark
             place = mark.line + 1, mark.column + 1
             if not isinstance(key_node, yaml.ScalarNode):
-                self.mistake("a key is text: put quotes around it", *place)
+                self.report("a key is text: put quotes around it", *place)
                 continue
             key = key_node.value
             if key == "<<" and not key_node.style:
@@ -197,7 +197,7 @@ class Source:
                 continue
             if key in result:
                 first = made.keys[key][0]
-                self.mistake(
+                self.report(
                     f'the key "{key}" is here twice, first in line {first}: merge the two', *place
                 )
                 made.repeated.add(key)
@@ -217,7 +217,7 @@ class Source:
             if isinstance(item.value, dict):
                 yield item.value
             else:
-                self.mistake("<< takes a mapping, or a list of mappings", item.line, item.column)
+                self.report("<< takes a mapping, or a list of mappings", item.line, item.column)
 
     def _scalar(self, text: str, line: int | None, column: int | None, *, plain: bool) -> Node:
         node = Node(text, plain, line, column)
@@ -234,7 +234,7 @@ class Source:
                 return str(match["default"])
             node.unset = True
             if not self._allow_unset:
-                self.mistake(
+                self.report(
                     f"{name} is not set in the environment: set it, or write a default as "
                     f"${{{name}:-value}}",
                     line,
@@ -245,7 +245,7 @@ class Source:
 
         replaced = _VARIABLE.sub(variable, text) if "$" in text else text
         if "${" in _VARIABLE.sub("", text):
-            self.mistake(
+            self.report(
                 f'"{text}": a variable is written as ${{NAME}} or ${{NAME:-default}}, '
                 "and $${ is a plain ${",
                 line,

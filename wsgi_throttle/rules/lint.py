@@ -1,7 +1,7 @@
-"""What can be seen of a rule set before it serves: mistakes, and what is doubtful.
+"""Checks of a whole rule set before it serves: errors, and warnings of what is doubtful.
 
-Each check is a function of the rule set that yields where something is wrong and what. A new one
-is such a function and its row in ERRORS or WARNINGS, by the code that its diagnostics have.
+Each check is a function that yields what is wrong, and where. To add one, write the function and
+its row in ERRORS or WARNINGS, under the code of its diagnostics.
 """
 
 from __future__ import annotations
@@ -16,71 +16,70 @@ from ..errors import Diagnostic
 from ..identity import is_client_controlled
 from ..limits import describe
 from .model import Location, Rule, RuleLimit, RuleSet
-from .patterns import Pattern, too_many
+from .patterns import Pattern, why_slow_to_match
 
 MAX_LIMITS = 255
-"""Different ones of one scope and key, which is what a record of every storage can hold."""
+"""How many different limits may share scope and key: the record of a bucket holds no more."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What the checks look at."""
+    """What a check is given."""
 
-    config: RuleSet
+    rule_set: RuleSet
     rules: tuple[Rule, ...]
-    """Those that are not off by themselves."""
+    """The rules whose own mode is not ``off``."""
     reach: str
-    """Who counts together in the storage: ``process``, ``host`` or ``network``."""
+    """See :attr:`.Storage.reach`."""
 
 
 class Finding(NamedTuple):
     """What a check found."""
 
     subject: Rule | str
-    """The rule that is meant, or the name of an option of the top level."""
+    """The rule, or the name of the option of the top level, that is to be changed."""
     message: str
-    """What is wrong, and what would be right."""
+    """What is wrong, and what to write instead."""
 
 
 Check: TypeAlias = Callable[[Checked], Iterator[Finding]]
 
 
-def errors(config: RuleSet) -> list[Diagnostic]:
-    """What keeps a configuration from being used: rules that can never be told apart, that would be
-    slow to match, or that would count by too many limits.
+def errors(rule_set: RuleSet) -> list[Diagnostic]:
+    """The errors in a rule set, because of which it cannot be used.
 
-    The mode of the whole configuration does not matter: what is off may be turned on.
+    They are looked for even if its mode is ``off``, since that may be turned on.
     """
-    return _found("error", ERRORS, config, "process")
+    return _found("error", ERRORS, rule_set, "process")
 
 
-def warnings(config: RuleSet, *, reach: str = "process") -> list[Diagnostic]:
-    """What is doubtful in a configuration that can be used.
+def warnings(rule_set: RuleSet, *, reach: str = "process") -> list[Diagnostic]:
+    """The warnings of a rule set that has no errors.
 
-    :param reach: who counts together in the storage: ``process``, ``host`` or ``network``.
+    :param reach: which requests the storage counts together, see :attr:`.Storage.reach`.
     """
-    return _found("warning", WARNINGS, config, reach)
+    return _found("warning", WARNINGS, rule_set, reach)
 
 
 def _found(
     severity: Literal["error", "warning"],
     checks: Mapping[str, Check],
-    config: RuleSet,
+    rule_set: RuleSet,
     reach: str,
 ) -> list[Diagnostic]:
-    checked = Checked(config, tuple(rule for rule in config.rules if rule.mode != "off"), reach)
+    checked = Checked(rule_set, tuple(rule for rule in rule_set.rules if rule.mode != "off"), reach)
     return [
-        Diagnostic(severity, code, config.source, at.line, at.column, at.where, message)
+        Diagnostic(severity, code, rule_set.source, at.line, at.column, at.where, message)
         for code, check in checks.items()
         for subject, message in check(checked)
-        for at in (_location(config, subject),)
+        for at in (_location(rule_set, subject),)
     ]
 
 
-def _location(config: RuleSet, subject: Rule | str) -> Location:
+def _location(rule_set: RuleSet, subject: Rule | str) -> Location:
     if isinstance(subject, Rule):
         return subject.location
-    return config.locations.get(subject, Location(subject))
+    return rule_set.locations.get(subject, Location(subject))
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -105,16 +104,16 @@ def _too_many_limits(checked: Checked) -> Iterator[Finding]:
             if one.limit not in counter:
                 counter.add(one.limit)
                 crowded = crowded or len(counter) == MAX_LIMITS + 1
-        if crowded:  # with these, and was not before
+        if crowded:  # by these limits, and not before them
             yield Finding(
                 subject,
-                f"its scope counts by more than {MAX_LIMITS} limits: leave some out, or take "
-                "another",
+                f"its scope counts by more than {MAX_LIMITS} limits: leave some out, or give it "
+                "another scope",
             )
 
 
 def _slow_to_match(checked: Checked) -> Iterator[Finding]:
-    reason = too_many(pattern for rule in checked.rules for pattern in rule.patterns)
+    reason = why_slow_to_match(pattern for rule in checked.rules for pattern in rule.patterns)
     if reason:
         yield Finding("rules", reason)
 
@@ -156,50 +155,50 @@ def _unreachable(checked: Checked) -> Iterator[Finding]:
 
 
 def _client_controlled(checked: Checked) -> Iterator[Finding]:
-    """Where these limits, and those of the application, hold nobody back who sends another value
-    each time."""
-    config = checked.config
+    """Rules whose limits, together with those of the application, do not limit a client that sends
+    another value each time."""
+    rule_set = checked.rule_set
     subjects: list[tuple[Rule | str, Sequence[RuleLimit]]] = [
         (rule, rule.limits) for rule in checked.rules
     ]
-    # Where there are no default limits, those of the application are all that other requests have.
-    if config.default_limits:
-        subjects.append(("default_limits", config.default_limits))
+    # Without default limits, requests that no rule is for have the application's limits only.
+    if rule_set.default_limits:
+        subjects.append(("default_limits", rule_set.default_limits))
     else:
-        subjects.append(("application_limits", config.application_limits))
+        subjects.append(("application_limits", rule_set.application_limits))
     for subject, limits in subjects:
         parts = [
             [part for part in limit.key if is_client_controlled(part)]
-            for limit in (*limits, *config.application_limits)
+            for limit in (*limits, *rule_set.application_limits)
         ]
         if limits and all(parts):
-            names = ", ".join(dict.fromkeys(part for chosen in parts for part in chosen))
+            names = ", ".join(dict.fromkeys(part for of_limit in parts for part in of_limit))
             yield Finding(
                 subject,
-                f"nothing is counted but by what the client chooses ({names}), so that each new "
-                "value has a new allowance: add a limit by ip beside it, "
+                f"every limit counts by what the client chooses ({names}), so that each new value "
+                "has a new allowance: add a limit by ip beside it, "
                 "{limit: 100 per minute, key: ip}",
             )
 
 
 def _nothing_limited(checked: Checked) -> Iterator[Finding]:
-    config = checked.config
-    if not (checked.rules or config.default_limits or config.application_limits):
+    rule_set = checked.rule_set
+    if not (checked.rules or rule_set.default_limits or rule_set.application_limits):
         yield Finding("", "nothing is limited: add rules or default_limits")
 
 
 def _client_ip(checked: Checked) -> Iterator[Finding]:
-    for doubt in checked.config.identity.client_ip.doubts:
+    for doubt in checked.rule_set.identity.client_ip.doubts:
         yield Finding("client_ip", doubt)
 
 
 def _not_enforced(checked: Checked) -> Iterator[Finding]:
-    if checked.config.mode != "enforce":
-        yield Finding("mode", f"the mode is {checked.config.mode}: nothing is refused")
+    if checked.rule_set.mode != "enforce":
+        yield Finding("mode", f"the mode is {checked.rule_set.mode}: nothing is refused")
 
 
 def _shared_namespace(checked: Checked) -> Iterator[Finding]:
-    if checked.reach == "network" and checked.config.namespace == RuleSet.namespace:
+    if checked.reach == "network" and checked.rule_set.namespace == RuleSet.namespace:
         yield Finding(
             "namespace",
             "where several applications share this Redis, give each a namespace of its own",
@@ -220,9 +219,9 @@ WARNINGS: dict[str, Check] = {
 
 
 def _all_limits(checked: Checked) -> Iterator[tuple[Rule | str, Sequence[RuleLimit]]]:
-    """All limits, by the rule or the option that has them."""
-    yield "default_limits", checked.config.default_limits
-    yield "application_limits", checked.config.application_limits
+    """All limits, with the rule or the name of the option that has them."""
+    yield "default_limits", checked.rule_set.default_limits
+    yield "application_limits", checked.rule_set.application_limits
     for rule in checked.rules:
         yield rule, rule.limits
 
@@ -230,7 +229,7 @@ def _all_limits(checked: Checked) -> Iterator[tuple[Rule | str, Sequence[RuleLim
 def _pairs(
     rules: Iterable[Rule], view: Callable[[Pattern], tuple[str, ...]]
 ) -> list[tuple[Rule, Rule]]:
-    """The pairs of rules that look alike in this view, and have a method in common."""
+    """The pairs of rules that have a method in common, and patterns that are equal in this view."""
     alike: dict[tuple[str, ...], list[Rule]] = {}
     for rule in rules:
         for seen in {view(pattern) for pattern in rule.patterns}:
@@ -246,7 +245,7 @@ def _pairs(
 
 
 def _known_as(rule: Rule) -> str:
-    """By its line or, in a mapping, by its name; never by a name from the environment."""
+    """What messages call a rule: its line or, in a mapping, its name, unless that is secret."""
     at = rule.location
     if at.line:
         return f"in line {at.line}"

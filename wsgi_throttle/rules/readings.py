@@ -1,4 +1,4 @@
-"""The readings of a path: what routers may make of one that is spelt in an unusual way."""
+"""The readings of a path: the ways in which routers may read one that is spelt unusually."""
 
 from __future__ import annotations
 
@@ -9,24 +9,28 @@ from collections.abc import Iterator
 _SLASHES = re.compile("/{2,}")
 
 MAX_READINGS = 4
-"""How many readings of one path are matched at most."""
+"""Upper bound of the readings of one path."""
 
 _has_dots = re.compile(r"/\.\.?(?:/|\Z)").search
 
 _EDGES = "".join(
     char for char in map(chr, range(0x3001)) if char.isspace() or unicodedata.category(char) == "Cc"
 )
-"""What routers drop at the end of a path: white space, as ``str.strip`` knows it and ``$`` of a
-regular expression a newline, and control characters."""
+"""What some routers ignore at the end of a path or segment: white space, as ``str.strip`` does, a
+newline, as ``$`` of a regular expression does, and control characters."""
 
 
 def readings(path_info: str) -> tuple[str, ...]:
-    """The readings of a path, each to be matched: how the routers of applications may see it.
+    """The ways in which an application's router may read a path. Each is to be matched, so that a
+    client cannot get round a rule by an unusual spelling.
 
-    In each of them repeated slashes are one, and a slash at the end is none. The first is the path
-    as it is written. Others, where they differ, have bytes that are not UTF-8 left out, what is in
-    _EDGES stripped from both ends of every segment, and ``.`` and ``..`` resolved. These three have
-    eight combinations, of which the first MAX_READINGS that differ are taken, the likeliest first.
+    In all of them, repeated slashes are one, and a slash at the end is dropped. The first is the
+    path as it is written. The others are made by one or more of three changes: bytes that are not
+    UTF-8 are left out, the characters of _EDGES are stripped from both ends of every segment, and
+    ``.`` and ``..`` are resolved. Of the eight readings the first MAX_READINGS that differ are
+    taken, the likeliest first.
+
+    :param path_info: PATH_INFO as in PEP 3333: bytes, decoded as Latin-1.
     """
     if _is_plain(path_info):
         return (path_info[:-1] or "/",) if path_info[-1] == "/" else (path_info,)
@@ -47,8 +51,8 @@ def readings(path_info: str) -> tuple[str, ...]:
 
 
 def _is_plain(path: str) -> bool:
-    """Whether a path can be read in one way only: visible ASCII, no empty segment but at its end,
-    and none that begins with a dot."""
+    """Whether a path has one reading only: it is visible ASCII, and no segment is empty (but the
+    last may be) or begins with a dot."""
     return (
         path[:1] == "/"
         and path.isascii()
@@ -59,15 +63,15 @@ def _is_plain(path: str) -> bool:
 
 
 def _has_edges(path: str) -> bool:
-    """Whether there may be anything to strip, which few paths have."""
+    """Whether there may be a character of _EDGES in the path, which is rare."""
     return " " in path or not path.isprintable()
 
 
 def _other_readings(path: str, valid: str) -> Iterator[str]:
-    """The readings of a path besides the one as it is written, some of them equal. One that is
-    known to be equal is not made, since a path may have thousands of segments.
+    """The readings of a path besides the path itself, some of them equal. Those that are known to
+    be equal are not made, since a path may have thousands of segments.
 
-    :param valid: the path without the bytes that are not UTF-8.
+    :param valid: the path without bytes that are not UTF-8.
     """
     stripped = segments = valid.split("/")
     stripped_path = valid
@@ -76,7 +80,7 @@ def _other_readings(path: str, valid: str) -> Iterator[str]:
         yield stripped_path
     has_dots = _has_dots(stripped_path)
     if has_dots:
-        # A segment of which nothing is left is still one that a ".." takes away.
+        # A segment that is empty now still counts as one that ".." removes.
         yield _resolved(stripped)
     if _has_dots(path):
         yield _resolved(path.split("/"))
@@ -92,13 +96,13 @@ def _other_readings(path: str, valid: str) -> Iterator[str]:
 
 
 def _merged(path: str) -> str:
-    """A path in which repeated slashes are one, and one at the end is none."""
+    """The path with repeated slashes as one, and without a slash at the end."""
     return "/" + (_SLASHES.sub("/", path) if "//" in path else path).strip("/")
 
 
 def _stripped(segments: list[str]) -> tuple[list[str], str]:
-    """The segments without what is in _EDGES at their ends, and the path that they make."""
-    # White space alone is stripped much faster than a set of characters.
+    """The segments without the characters of _EDGES at their ends, and the path of these."""
+    # Stripping white space only is much faster than stripping a set of characters.
     stripped = list(map(str.strip, segments))
     path = _joined(stripped)
     if path.isprintable():
@@ -108,7 +112,7 @@ def _stripped(segments: list[str]) -> tuple[list[str], str]:
 
 
 def _resolved(segments: list[str]) -> str:
-    """The path that segments with ``.`` and ``..`` among them lead to (RFC 3986, 5.2.4)."""
+    """The path that the segments lead to, with ``.`` and ``..`` removed (RFC 3986, 5.2.4)."""
     kept: list[str] = []
     for segment in segments:
         if segment == "..":
@@ -120,5 +124,5 @@ def _resolved(segments: list[str]) -> str:
 
 
 def _joined(segments: list[str]) -> str:
-    """The path of segments, of which empty ones do not count."""
+    """The path of these segments, without the empty ones."""
     return "/" + "/".join(filter(None, segments))

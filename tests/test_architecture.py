@@ -70,6 +70,13 @@ def test_the_page_on_the_architecture_has_a_line_for_every_file() -> None:
     assert sorted(listed) == sorted(file.relative_to(PACKAGE).as_posix() for file in files)
 
 
+def test_the_page_on_the_architecture_names_what_there_is() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    code = "".join(file.read_text() for file in FILES) + Path(__file__).read_text()
+    names = {part for name in re.findall(r"`([A-Za-z_.]+)`", text) for part in name.split(".")}
+    assert not names - set(re.findall(r"\w+", code))
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_point_down_the_pipeline(name: str) -> None:
     own = name.partition(".")[0]

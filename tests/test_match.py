@@ -208,7 +208,7 @@ def test_what_wins_and_its_variables_are_what_werkzeug_finds(seed: int) -> None:
     while pairs < PAIRS:
         table = random_table(rng)
         ours = Matcher(
-            (Route.parse(one.rule), one.methods, index) for index, one in enumerate(table)
+            (Route.parse(one.rule), one.methods, None, index) for index, one in enumerate(table)
         )
         theirs = oracle(table).bind("")
         for _ in range(PATHS_PER_TABLE):
@@ -252,7 +252,7 @@ def test_what_wins_and_its_variables_are_what_werkzeug_finds(seed: int) -> None:
     ],
 )
 def test_every_short_text_is_split_as_werkzeug_splits_it(rule: str, alphabet: str) -> None:
-    ours = Matcher([(Route.parse(rule), (), 0)])
+    ours = Matcher([(Route.parse(rule), (), None, 0)])
     tree = Map(converters=AS_TEXT, strict_slashes=False, merge_slashes=False)
     tree.add(Rule(rule, endpoint=0))
     theirs = tree.bind("")
@@ -318,7 +318,7 @@ def test_a_long_path_takes_no_more_steps_than_a_short_one(separator: str) -> Non
     """Steps are bytecodes of Python: time in functions written in C is the next test's matter."""
     for first, second in PAIRS_OF_CONVERTERS:
         rules = [f"/<{first}:p>{separator}<{second}:q>" + "y" * k for k in range(1, SIBLINGS + 1)]
-        found = Matcher((Route.parse(rule), (), index) for index, rule in enumerate(rules))
+        found = Matcher((Route.parse(rule), (), None, index) for index, rule in enumerate(rules))
         for path in long_paths(first, separator, second):
             taken = steps(partial(found.match, "GET", path))
             # fewer than one for 16 characters
@@ -326,7 +326,9 @@ def test_a_long_path_takes_no_more_steps_than_a_short_one(separator: str) -> Non
 
 
 def test_a_path_is_split_no_deeper_than_the_rules() -> None:
-    matcher = Matcher([(Route.parse(rule), (), 0) for rule in ("/ab/<name>/cd", "/ab/<path:rest>")])
+    matcher = Matcher(
+        [(Route.parse(rule), (), None, 0) for rule in ("/ab/<name>/cd", "/ab/<path:rest>")]
+    )
     path = "/ab" * (LENGTH // 3)
     tracemalloc.start()
     try:
@@ -353,7 +355,7 @@ def test_no_regular_expression_can_match_a_text_in_two_ways(
     compile_part.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(re, "compile", recording)
-        Matcher((Route.parse(rule), (), index) for index, rule in enumerate(rules))
+        Matcher((Route.parse(rule), (), None, index) for index, rule in enumerate(rules))
     one_way = re.compile(r"\[\^/\]\{\d*,?\}|\\d\+(\\\.\\d\+)?")
     for regex in compiled - {CONVERTERS["uuid"].regex, "(?s:[^/].*)"}:
         shortest, longest = re.fullmatch(r"(?:\(\?=\((.*)\?\)\))?(.*)", regex).groups()  # type: ignore[union-attr]

@@ -12,12 +12,12 @@ import pytest
 from werkzeug.test import Client
 from werkzeug.wrappers import Response
 
-from support.clock import FakeClock
 from support.servers import wait_until
 from wsgi_throttle import ConfigError, Throttle
 from wsgi_throttle import reload as reload_module
 from wsgi_throttle.config.options import TOP_LEVEL
 from wsgi_throttle.reload import FileWatcher
+from wsgi_throttle.testing import ManualClock
 
 LIMIT = "storage: memory://\nrules: [{{name: r, path: /, limits: {} per hour}}]\n"
 
@@ -178,7 +178,7 @@ def test_a_version_counts_once_two_polls_have_seen_it_alike(tmp_path: Path) -> N
     path = tmp_path / "file"
     path.write_text("a")
     called = threading.Event()
-    clock = FakeClock()
+    clock = ManualClock()
     watcher = FileWatcher(path, called.set, clock=clock)
 
     def poll(later_ns: int = reload_module.POLL_EVERY_NS) -> None:
@@ -201,7 +201,7 @@ def test_two_threads_that_poll_at_once_are_one_poll(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("a")
     called = threading.Event()
-    clock = FakeClock()
+    clock = ManualClock()
     watcher = FileWatcher(path, called.set, clock=clock)
     path.write_text("half of")
     clock.now_ns = watcher.next_poll_ns
@@ -216,7 +216,7 @@ def test_a_file_is_looked_at_once_in_an_interval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[Path] = []
-    clock = FakeClock()
+    clock = ManualClock()
     watcher = FileWatcher(tmp_path / "file", lambda: None, clock=clock)
     monkeypatch.setattr(reload_module, "version", looks.append)
     for _ in range(1000):

@@ -50,7 +50,7 @@ def rule(path: str, name: str = "", limits: Any = "5 per minute", **more: Any) -
     return {"path": path, "limits": limits, **({"name": name} if name else {}), **more}
 
 
-def exempt(path: str, **more: Any) -> dict[str, Any]:
+def exempt(path: str | list[str], **more: Any) -> dict[str, Any]:
     return {"path": path, "exempt": True, **more}
 
 
@@ -246,6 +246,82 @@ def test_the_variables_of_two_rules_that_a_path_may_mean_are_not_mixed() -> None
     rules = table(rule("/a/<path:id>", "a"), rule("/b/<id>", "b", key="path:id"))
     plain = buckets(rules, "GET /b/5")
     assert set(plain) < set(buckets(rules, "GET /a/z/../../b/5"))
+
+
+@pytest.mark.parametrize("spelling", ["+5", "005", "0_5", " 5", "\xd9\xa5"])
+def test_a_number_is_charged_as_it_is_written_and_as_int_reads_it(spelling: str) -> None:
+    named, number, static = rule("/u/<name>", "name"), rule("/u/<int:id>", "id"), rule("/u/5", "5")
+    assert charged(table(number), f"GET /u/{spelling}") == ["id"]
+    assert charged(table(static), f"GET /u/{spelling}") == ["5"]
+    as_written = "id" if spelling.isdigit() or not spelling.isascii() else "name"
+    assert charged(table(named, number), f"GET /u/{spelling}") in ([as_written], ["name", "id"])
+    assert charged(table(named, number, static), f"GET /u/{spelling}") == [as_written, "5"]
+    assert charged(table(exempt("/u/<name>"), number), f"GET /u/{spelling}") == ["id"]
+
+
+def test_all_spellings_of_an_id_have_one_counter() -> None:
+    rules = table(rule("/u/<int:id>", "id", key="path:id"), rule("/o/<id>", "o", key="path:id"))
+    for path, spellings in {
+        "/u/": ["+5", "005", "0_5", " 5\n", "\xd9\xa5"],
+        "/o/": ["6BA7B8109DAD11D180B400C04FD430C8", "{6ba7b810-9dad-11d1-80b4-00c04fd430c8}"],
+    }.items():
+        plain = "5" if path == "/u/" else "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+        for spelling in spellings:
+            assert buckets(rules, f"GET {path}{spelling}") == buckets(rules, f"GET {path}{plain}")
+
+
+def test_an_exemption_frees_the_form_in_which_it_is_written() -> None:
+    rules = table(exempt("/health"), exempt("/live/"), rule("/**", "all"))
+    assert charged(rules, "GET /health") == charged(rules, "GET /live/") == []
+    assert charged(rules, "GET /health/") == charged(rules, "GET /live") == ["all"]
+    assert charged(rules, "GET /health//") == charged(rules, "GET //live") == ["all"]
+
+
+def test_an_exemption_frees_the_other_form_where_no_other_rule_fits_it() -> None:
+    rules = table(
+        exempt("/health"),
+        exempt("/live/<name>/", methods=["GET"]),
+        rule("/<name>", "post", methods=["POST"]),
+        default_limits="9 per hour",
+    )
+    assert charged(rules, "GET /health/") == charged(rules, "GET /live/x") == []
+    assert charged(rules, "POST /health/") == ["post"]
+    assert charged(rules, "POST /live/x") == ["default"]
+    other = table(exempt("/health"), exempt("/**"), rule("/health/x"))
+    assert charged(other, "GET /health/") == []
+
+
+def test_an_exemption_of_the_very_form_goes_before_a_limit_of_both_wherever_it_stands() -> None:
+    for rules in ([rule("/a/", "a"), exempt("/a")], [exempt("/a"), rule("/a/", "a")]):
+        assert charged(table(*rules), "GET /a") == []
+        assert charged(table(*rules), "GET /a/") == ["a"]
+
+
+def test_an_exemption_of_a_folder_or_the_root_frees_both_forms() -> None:
+    rules = table(
+        *map(exempt, ("/", "/static/**", "/files/<path:name>", "/both", "/both/")),
+        rule("/**", "all"),
+    )
+    for path in ("/", "//", "/static", "/static/", "/static/a/", "/files/a/", "/both", "/both/"):
+        assert charged(rules, f"GET {path}") == [], path
+
+
+@pytest.mark.parametrize("path", ["/x/../health", "/health/.", "/health/..", "/health%0A"])
+def test_an_exempt_path_that_is_spelt_in_another_way_is_not_free(path: str) -> None:
+    rules = table(exempt("/health"), rule("/<name>", "one"), rule("/<a>/<b>", "two"))
+    assert charged(rules, f"GET {path.replace('%0A', chr(10))}") != []
+
+
+def test_a_limit_folds_the_slash_at_the_end() -> None:
+    rules = table(rule("/a", "a"), rule("/b/", "b"), exempt("/**"))
+    assert charged(rules, "GET /a/") == charged(rules, "GET /a") == ["a"]
+    assert charged(rules, "GET /b/") == charged(rules, "GET /b") == ["b"]
+
+
+def test_a_shadow_rule_minds_the_form_of_an_exemption() -> None:
+    rules = table(exempt("/health"), rule("/**", "all", mode="shadow"))
+    assert charged(rules, "GET /health") == []
+    assert charged(rules, "GET /health/") == ["all (shadow)"]
 
 
 def test_what_a_rule_allows_is_not_allowed_where_the_path_may_mean_no_rule() -> None:
@@ -457,6 +533,22 @@ def test_an_enforced_rule_and_its_shadow_may_have_one_path() -> None:
             {"application_limits": "9/h", "key": "header:A"},
             "application_limits: every limit counts",
         ),
+        (
+            [exempt("/health"), rule("/**", "all")],
+            {},
+            'it exempts /health; /health/ is taken by the rule "all": write both',
+        ),
+        (
+            [exempt("/u/<int:id>/"), rule("/u/<name>", "u")],
+            {},
+            'it exempts /u/<int:id>/; /u/<int:id> is taken by the rule "u": write both',
+        ),
+        ([rule("/login", methods=["POST"])], {}, "nothing limits PUT, PATCH, OTHER on its path"),
+        (
+            [rule("/in", methods=["POST", "PUT"]), rule("/<name>", methods=["OTHER"])],
+            {},
+            "nothing limits PATCH on its path",
+        ),
         ([rule("/a")], {"mode": "shadow"}, "the mode is shadow"),
         ([rule("/a")], {"storage": "redis://127.0.0.1"}, "a namespace of its own"),
         ([rule("/a")], {"storage": "rediss://127.0.0.1"}, "a namespace of its own"),
@@ -468,6 +560,27 @@ def test_what_is_doubtful_is_warned_of(rules: list[Any], top: dict[str, Any], to
     config = load({"storage": "memory://", "rules": rules, **top})
     found = warnings(config, reach=config.reach)
     assert any(told in str(warning) for warning in found), found
+
+
+@pytest.mark.parametrize(
+    ("rules", "top"),
+    [
+        ([exempt(["/health", "/health/"]), rule("/**")], {}),
+        ([exempt("/health"), rule("/health/live")], {"default_limits": "9/h"}),
+        ([exempt("/static/**"), exempt("/files/<path:name>"), exempt("/"), rule("/**")], {}),
+        ([exempt("/health"), exempt("/**")], {}),
+        ([rule("/login", methods=["POST"])], {"default_limits": "9/h"}),
+        ([rule("/login", methods=["POST"])], {"application_limits": "9/h"}),
+        ([rule("/login", methods=["POST"]), rule("/**")], {}),
+        ([rule("/login", methods=["POST", "PUT", "PATCH", "OTHER"])], {}),
+        ([rule("/login", methods=["GET"])], {}),
+    ],
+)
+def test_what_is_held_by_another_rule_is_not_warned_of(
+    rules: list[Any], top: dict[str, Any]
+) -> None:
+    found = warnings(load({"storage": "memory://", "rules": rules, **top}))
+    assert not {"exempt-slash", "other-methods"} & {warning.code for warning in found}
 
 
 def test_every_check_has_a_code_and_every_finding_its_place(tmp_path: Path) -> None:
@@ -483,17 +596,21 @@ rules:
 - {path: /u/<name>, limits: 1/s}
 -  {path: /u/<uuid:id>, limits: 1/s}
 - {path: /a, limits: 5/s, key: cookie:c}
+- {path: /health, exempt: true}
+- {path: /health/, limits: 5/s}
 """
     )
     config = load(path)
     found = warnings(config, reach=config.reach)
     nothing = warnings(load({}))
-    assert {one.code for one in (*found, *nothing)} == set(WARNINGS)
+    methods = warnings(load({"rules": [rule("/login", methods=["POST"])]}))
+    assert {one.code for one in (*found, *nothing, *methods)} == set(WARNINGS)
     assert {one.severity for one in found} == {"warning"}
     assert {(one.code, one.line, one.column, one.where) for one in found} == {
         ("rules-overlap", 8, 4, "rules[1]"),
         ("client-controlled-key", 9, 3, "rules[2]"),
         ("limit-unreachable", 5, 17, "default_limits"),
+        ("exempt-slash", 10, 3, "rules[3]"),
         ("client-ip", 4, 12, "client_ip"),
         ("not-enforced", 3, 7, "mode"),
         ("shared-namespace", 2, 12, "namespace"),

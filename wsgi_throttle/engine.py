@@ -52,6 +52,10 @@ class Engine:
     ) -> None:
         self._clock = clock
         self._watcher = watcher
+        self.config = config
+        """The configuration that is in force."""
+        self.observers = tuple(observers)
+        """Those that were given."""
         self._observers = (RefusalLog(clock), *observers)
         self._request_observers = tuple(one for one in self._observers if one.every_request)
         self._response_observers = tuple(one for one in self._observers if one.follows_responses)
@@ -247,6 +251,7 @@ class Engine:
             _log.warning("changed, but not in force before a restart: %s", ", ".join(changed))
         _log_diagnostics(config)
         self._table = self._build_table(config)
+        self.config = config
         self._storage.clear()
         _log.info("the rules of %s are in force", config.source)
         self._notify(self._observers, "reloaded", config.diagnostics)

@@ -55,10 +55,12 @@ class Throttle:
             config = os.environ.get("WSGI_THROTTLE_CONFIG") or "throttle.yaml"
         self._app = app
         self._on_limit = on_limit
-        self._engine = Engine.from_source(config, observers=observers)
+        self.engine = Engine.from_source(config, observers=observers)
+        """Decides on requests. May be replaced at any time, by any thread: a request that has begun
+        is finished by the engine that it began with."""
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        engine = self._engine
+        engine = self.engine
         verdict = engine.decide(environ)
         decision = verdict.decision  # faster than unpacking all fields
         if decision is None:
@@ -82,11 +84,11 @@ class Throttle:
         :raises ValueError: it is neither an address nor a key.
         :raises StorageError: the storage did not answer.
         """
-        self._engine.reset(key)
+        self.engine.reset(key)
 
     def close(self) -> None:
         """Close files and connections. May be called twice. A later request opens them again."""
-        self._engine.close()
+        self.engine.close()
 
     def _refuse(
         self, verdict: Verdict, decision: Decision, environ: Environ, start_response: StartResponse

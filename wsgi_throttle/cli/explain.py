@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 from ..config import Config
 from ..limits import describe
 from ..rules.model import METHODS, Rule
-from ..rules.patterns import matcher
+from ..rules.patterns import Entry, matcher
 from ..rules.plan import RuleCounters
 from ..rules.readings import readings
 from ..rules.table import MAX_PATH_BYTES, RuleTable
@@ -109,8 +109,8 @@ def _losers(
     for rule in config.rules:
         if rule in winners:
             continue
-        entries = [(pattern, rule.methods, 0) for pattern in rule.patterns]
-        anywhere = matcher([(pattern, (), 0) for pattern in rule.patterns])
+        entries = [Entry(pattern, rule.methods, 0) for pattern in rule.patterns]
+        anywhere = matcher(Entry(pattern, (), 0) for pattern in rule.patterns)
         if rule.mode == "off":
             continue
         if any(matcher(entries).match(known, path) for path in paths):

@@ -204,6 +204,11 @@ class RuleBuilder:
             variables=variables,
         )
         _check_exempt(options)
+        if not options["exempt"] and len({each.signatures for each in patterns}) < len(patterns):
+            options.given["path"].report(
+                "a path is in the rule twice: leave one out, since a limit is for a path with a "
+                "slash at its end and without"
+            )
         own = options["response"]
         return Rule(
             name=name,

@@ -137,7 +137,10 @@ def _paths(at: Cursor) -> tuple[Pattern, ...]:
     found: list[Pattern] = []
     for item in items:
         pattern = item.attempt(lambda each: Pattern.parse(TEXT(each)), None)
-        if pattern and pattern.signatures in [one.signatures for one in found]:
+        if pattern and any(
+            (one.signatures, one.has_slash) == (pattern.signatures, pattern.has_slash)
+            for one in found
+        ):
             item.report("this path is in the rule twice: leave one out")
         elif pattern:
             found.append(pattern)

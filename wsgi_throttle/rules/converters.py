@@ -61,6 +61,17 @@ class Variable(NamedTuple):
         return self.alternatives is None and not self.is_uuid
 
 
+_EXAMPLES = ("x", "1", "1.0", "00000000-0000-4000-8000-000000000000", *("x" * n for n in range(65)))
+
+
+@lru_cache(maxsize=1024)
+def example(variable: Variable) -> str | None:
+    """A text that the variable fits. None if none is found, as for a string of a hundred."""
+    if variable.alternatives is not None:
+        return variable.alternatives[0]
+    return next(filter(full_match(variable), _EXAMPLES), None)
+
+
 def full_match(variable: Variable) -> Callable[..., re.Match[str] | None]:
     """The function of (text, start, end) that says whether the variable fits this whole range."""
     # Greedy is faster than lazy, and the result is the same, since both ends are given.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from sys import intern
 from typing import NamedTuple, TypeAlias
 
-from .converters import VARIABLE, Piece, Variable, full_match, read_pieces
+from .converters import VARIABLE, Piece, Variable, example, full_match, read_pieces
 from .parts import MatchPart, compile_part
 
 
@@ -33,6 +33,15 @@ class Route(NamedTuple):
             if not isinstance(part, str):
                 compile_part(part)  # raises now; the result is cached for the matcher
         return cls(text, parts, tuple(intern(match["name"]) for match in VARIABLE.finditer(text)))
+
+    def example(self) -> str | None:
+        """A path that it fits; None where none is found."""
+        texts = [
+            piece if isinstance(piece, str) else example(piece)
+            for part in self.parts
+            for piece in ("/", *((part,) if isinstance(part, str) else part))
+        ]
+        return None if None in texts else "".join(filter(None, texts))
 
 
 def _parts(rule: str) -> Iterator[str | tuple[Piece, ...]]:
@@ -67,8 +76,9 @@ def _weight(pieces: tuple[Piece, ...]) -> _Weight:
     return -len(texts), lengths, -len(weights), weights
 
 
-_End: TypeAlias = tuple[Collection[str] | None, int, tuple[str, ...]]
-"""Of a rule: its methods (None for all), what to return, and the names of its variables."""
+_End: TypeAlias = tuple[Collection[str] | None, bool | None, int, tuple[str, ...]]
+"""Of a rule: its methods (None for all), whether its paths end with a slash (None for both), what
+to return, and the names of its variables."""
 
 _Branch: TypeAlias = "tuple[Callable[[str, int], object] | None, int, MatchPart, bool, _Node]"
 """A part with variables, below a node.
@@ -140,17 +150,23 @@ class _Node:
         return (*self._static.values(), *self._dynamic.values())
 
     def find(
-        self, method: str, parts: Sequence[str], at: int, values: tuple[str, ...]
+        self,
+        method: str,
+        has_slash: bool | None,
+        parts: Sequence[str],
+        at: int,
+        values: tuple[str, ...],
     ) -> tuple[int, Mapping[str, str]] | None:
         """What to return for the parts from this index on, and all variables; None if nothing fits.
 
+        :param has_slash: as in :meth:`Matcher.match`.
         :param values: those of the variables of the parts before.
         """
         if at < len(parts):
             part = parts[at]
             child = self._static.get(part)
             if child is not None:
-                found = child.find(method, parts, at + 1, values)
+                found = child.find(method, has_slash, parts, at + 1, values)
                 if found is not None:
                     return found
             rest = ""
@@ -170,15 +186,16 @@ class _Node:
                     own = (text[start:],)
                 else:
                     continue
-                found = child.find(
-                    method, parts, len(parts) if takes_rest else at + 1, values + own
-                )
+                after = len(parts) if takes_rest else at + 1
+                found = child.find(method, has_slash, parts, after, values + own)
                 if found is not None:
                     return found
             if part or at + 1 < len(parts):  # otherwise only a slash at the end is left
                 return None
-        for methods, endpoint, names in self._ends:
-            if methods is None or method in methods:
+        for methods, slash, endpoint, names in self._ends:
+            if (methods is None or method in methods) and (
+                slash is None or has_slash is None or slash == has_slash
+            ):
                 return endpoint, dict(zip(names, values, strict=True))
         return None
 
@@ -209,31 +226,37 @@ def _branch(pieces: tuple[Piece, ...], start: int, child: _Node) -> _Branch:
 class Matcher:
     """Finds the most specific of many routes. Immutable; any thread may call it.
 
-    :param routes: (route, its methods or none for all, what to return). Of equally specific ones
-        the first is taken.
+    :param routes: (route, its methods or none for all, whether its paths end with a slash or None
+        for both, what to return). Of equally specific ones the first is taken.
     """
 
-    def __init__(self, routes: Iterable[tuple[Route, Collection[str], int]]) -> None:
+    def __init__(self, routes: Iterable[tuple[Route, Collection[str], bool | None, int]]) -> None:
         self._exact: dict[str, tuple[_End, ...]] = {}
         self._root = _Node()
-        for route, methods, endpoint in routes:
-            end = (frozenset(methods) or None, endpoint, route.names)
+        for route, methods, slash, endpoint in routes:
+            end = (frozenset(methods) or None, slash, endpoint, route.names)
             self._root.add(route.parts, end)
             if not route.names:
                 self._exact[route.text] = (*self._exact.get(route.text, ()), end)
         self._root.finish()
         self._depth = self._root.depth()
 
-    def match(self, method: str, path: str) -> tuple[int, Mapping[str, str]] | None:
+    def match(
+        self, method: str, path: str, has_slash: bool | None = None
+    ) -> tuple[int, Mapping[str, str]] | None:
         """What to return for the most specific route, and its variables as text; None if no route
         fits.
 
         :param method: in upper case.
+        :param path: without a slash at its end.
+        :param has_slash: whether it had one; None, and all patterns are for it.
         """
         # Nothing is more specific than a pattern without variables.
-        for methods, endpoint, _ in self._exact.get(path, ()):
-            if methods is None or method in methods:
+        for methods, slash, endpoint, _ in self._exact.get(path, ()):
+            if (methods is None or method in methods) and (
+                slash is None or has_slash is None or slash == has_slash
+            ):
                 return endpoint, {}
         # A path may have thousands of segments: those beyond the longest rule stay one part.
         parts = path.lstrip("/").split("/", self._depth) if path else []
-        return self._root.find(method, parts, 0, ())
+        return self._root.find(method, has_slash, parts, 0, ())

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from .converters import CONVERTERS, VARIABLE, read_pieces
 from .match import Matcher, Route
@@ -24,6 +24,8 @@ folder. Each of them may have to be tried, which takes long for a path of 8 KB."
 
 MAX_SEGMENTS = 100
 """Segments of a pattern. Matching calls itself for each, and Python's stack is limited."""
+
+_ends_with_path = re.compile(r"<path(\([^<>]*\))?:\w+>\Z").search
 
 _REST = "wsgi_throttle_rest"
 
@@ -92,6 +94,18 @@ class Pattern:
     def shapes(self) -> tuple[str, ...]:
         """The rules with only the weights of variables. Of equal ones, none is more specific."""
         return tuple(VARIABLE.sub(_weight, rule) for rule in self.rules)
+
+    @property
+    def has_slash(self) -> bool | None:
+        """Whether the paths that it is written for end with a slash. None where it is for both: the
+        root, a folder with all that is below, and what ends in a ``<path:...>``."""
+        if self.text == "/" or len(self.rules) > 1 or _ends_with_path(self.text):
+            return None
+        return self.text.endswith("/")
+
+    def example(self) -> str | None:
+        """A path that it fits, without a slash at its end; None where none is found."""
+        return self.routes[0].example()
 
 
 def _segment(segment: str, text: str, variables: dict[str, str]) -> str:
@@ -176,26 +190,40 @@ def _weight(match: re.Match[str]) -> str:
     return f"<{converter}>" if converter in (*_NUMBERS, "path") else "<string>"
 
 
-def matcher(entries: Sequence[tuple[Pattern, Sequence[str], int]]) -> Matcher:
-    """A matcher for (pattern, methods or none for all, what to return), in the order of the file.
+class Entry(NamedTuple):
+    """A pattern of a rule, for a matcher."""
+
+    pattern: Pattern
+    methods: Sequence[str]
+    """Empty: all."""
+    endpoint: int
+    """What to return."""
+    is_exempt: bool = False
+    """Then it is for paths that end as the pattern does, with a slash or without. Otherwise it is
+    for both."""
+
+
+def matcher(entries: Iterable[Entry]) -> Matcher:
+    """A matcher for entries in the order of the file.
 
     Entries of one path have this precedence: a path that is written in full goes before the path of
-    a folder (``/a`` before ``/a/**``), entries with methods go before those without, and a HEAD
-    that is written goes before the HEAD that comes with GET.
+    a folder (``/a`` before ``/a/**``), entries with methods go before those without, a HEAD that is
+    written goes before the HEAD that comes with GET, and an exemption before a limit.
     """
     first_indexes: dict[str, int] = {}
     ordered = []
-    for index, (pattern, methods, endpoint) in enumerate(entries):
+    for index, (pattern, methods, endpoint, is_exempt) in enumerate(entries):
         folder = len(pattern.rules) > 1
+        slash = pattern.has_slash if is_exempt else None
         for route, signature in zip(pattern.routes, pattern.signatures, strict=True):
             first_index = first_indexes.setdefault(signature, index)
-            ordered.append(
-                ((first_index, folder, 0 if methods else 2, index), route, methods, endpoint)
-            )
+            rank = (first_index, folder, 0 if methods else 2, slash is None, index)
+            ordered.append((rank, (route, methods, slash, endpoint)))
             if "GET" in methods and "HEAD" not in methods:
-                ordered.append(((first_index, folder, 1, index), route, ("HEAD",), endpoint))
+                rank = (first_index, folder, 1, slash is None, index)
+                ordered.append((rank, (route, ("HEAD",), slash, endpoint)))
     ordered.sort(key=lambda entry: entry[0])
-    return Matcher((route, methods, endpoint) for _, route, methods, endpoint in ordered)
+    return Matcher(route for _, route in ordered)
 
 
 def why_slow_to_match(patterns: Iterable[Pattern]) -> str | None:

@@ -8,12 +8,24 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ..cache import Bounded
 from ..decision import NOTHING_COUNTED, Charge, Decision, Limit, Take, Term, Terms
+from ..errors import StorageError
 from ..http.responder import Responder
 from ..identity import Environ, Key, KeyFunction, Networks
 from .model import Rule
 
 Prepare: TypeAlias = Callable[[Terms], Take]
 """Prepares terms for charging; see :meth:`wsgi_throttle.storage.Storage.prepare`."""
+
+
+def without_storage(terms: Terms) -> Take:
+    """Prepares terms where there is no storage: their take raises StorageError."""
+
+    def take(
+        buckets: tuple[str, ...], costs: Sequence[int] | None = None, look: bool = False
+    ) -> Decision:
+        raise StorageError("these rules were built without a storage")
+
+    return take
 
 
 def key_in(bucket: str) -> str:

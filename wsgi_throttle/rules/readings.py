@@ -6,6 +6,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+from ..identity import with_canonical_numbers
+
 _SLASHES = re.compile("/{2,}")
 
 MAX_READINGS = 4
@@ -25,25 +27,26 @@ def readings(path_info: str) -> tuple[str, ...]:
     client cannot get round a rule by an unusual spelling.
 
     In all of them, repeated slashes are one, and a slash at the end is dropped. The first is the
-    path as it is written. The others are made by one or more of three changes: bytes that are not
-    UTF-8 are left out, the characters of _EDGES are stripped from both ends of every segment, and
-    ``.`` and ``..`` are resolved. Of the eight readings the first MAX_READINGS that differ are
-    taken, the likeliest first.
+    path as it is written. The others are made by one or more of four changes: numbers and UUIDs are
+    written in canonical form, bytes that are not UTF-8 are left out, the characters of _EDGES are
+    stripped from both ends of every segment, and ``.`` and ``..`` are resolved. Of these readings
+    the first MAX_READINGS that differ are taken, the likeliest first.
 
     :param path_info: PATH_INFO as in PEP 3333: bytes, decoded as Latin-1.
     """
     if _is_plain(path_info):
-        return (path_info[:-1] or "/",) if path_info[-1] == "/" else (path_info,)
+        path = path_info[:-1] or "/" if path_info[-1] == "/" else path_info
+        other = with_canonical_numbers(path)
+        return (path,) if other == path else (path, other)
     path = valid = _merged(path_info)
     if not path.isascii():
         raw = path.encode("latin-1", "replace")
         path = valid = raw.decode("utf-8", "replace")
         if "\ufffd" in path:
             valid = raw.decode("utf-8", "ignore")
-    if valid is path and not _has_edges(path):
-        return tuple({path: 0, _resolved(path.split("/")): 0}) if "/." in path else (path,)
-    found = {path: 0}
-    for other in _other_readings(path, valid):
+    canonical = with_canonical_numbers(path)
+    found = {path: 0, canonical: 0}
+    for other in _other_readings(path, canonical, valid):
         found[other] = 0
         if len(found) == MAX_READINGS:
             break
@@ -67,28 +70,33 @@ def _has_edges(path: str) -> bool:
     return " " in path or not path.isprintable()
 
 
-def _other_readings(path: str, valid: str) -> Iterator[str]:
-    """The readings of a path besides the path itself, some of them equal. Those that are known to
-    be equal are not made, since a path may have thousands of segments.
+def _other_readings(path: str, canonical: str, valid: str) -> Iterator[str]:
+    """The readings of a path besides the first two, some of them equal. Those that are known to be
+    equal are not made, since a path may have thousands of segments.
 
+    :param path: as it is written.
+    :param canonical: the same with canonical numbers.
     :param valid: the path without bytes that are not UTF-8.
     """
-    stripped = segments = valid.split("/")
-    stripped_path = valid
-    if _has_edges(valid):
-        stripped, stripped_path = _stripped(segments)
-        yield stripped_path
+    has_edges = _has_edges(valid)
+    if valid is path and not has_edges:
+        if "/." in path:
+            yield _resolved(canonical.split("/"))
+        return
+    segments = valid.split("/")
+    stripped, stripped_path = _stripped(segments) if has_edges else (segments, _merged(valid))
+    yield with_canonical_numbers(stripped_path)
     has_dots = _has_dots(stripped_path)
     if has_dots:
         # A segment that is empty now still counts as one that ".." removes.
-        yield _resolved(stripped)
-    if _has_dots(path):
-        yield _resolved(path.split("/"))
-    if valid is not path:
+        yield with_canonical_numbers(_resolved(stripped))
+    if _has_dots(canonical):
+        yield _resolved(canonical.split("/"))
+    if has_edges and valid is not path:
         yield _merged(valid)
     if has_dots and "" in stripped[1:]:
         yield _resolved([segment for segment in stripped if segment])
-    if stripped is not segments:
+    if has_edges:
         if valid is not path:
             yield _stripped(path.split("/"))[1]
         if has_dots:

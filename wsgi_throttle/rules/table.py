@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ..cache import Bounded
-from ..decision import Charge, Decision, Take, Terms
-from ..errors import StorageError
+from ..decision import Charge
 from ..identity import (
     KEY_TYPES,
     Address,
@@ -21,8 +20,8 @@ from ..identity import (
 from .counters import CounterMaker
 from .match import Matcher
 from .model import METHODS, Rule, RuleSet
-from .patterns import matcher
-from .plan import Counter, Plan, Prepare, RuleCounters, Statements
+from .patterns import Entry, matcher
+from .plan import Counter, Plan, Prepare, RuleCounters, Statements, without_storage
 from .readings import readings
 
 MAX_PATH_BYTES = 8192
@@ -49,15 +48,6 @@ Precheck: TypeAlias = tuple[Literal["allowed", "blocked", "too_long"], Rule | No
 """The outcome of a verdict, and the rule whose list blocks the client (None: the top level's)."""
 
 
-def _without_storage(terms: Terms) -> Take:
-    def take(
-        buckets: tuple[str, ...], costs: Sequence[int] | None = None, look: bool = False
-    ) -> Decision:
-        raise StorageError("these rules were built without a storage")
-
-    return take
-
-
 class RuleTable:
     """Finds the plan of each request. Immutable but for its caches; any thread may use it.
 
@@ -70,7 +60,7 @@ class RuleTable:
     def __init__(
         self,
         rule_set: RuleSet,
-        prepare: Prepare = _without_storage,
+        prepare: Prepare = without_storage,
         *,
         is_observed: bool = False,
     ) -> None:
@@ -86,10 +76,14 @@ class RuleTable:
             for pattern in rule.patterns
         ]
         entries = [
-            (pattern, rule.methods, index) for index, (rule, pattern) in enumerate(self._entries)
+            Entry(pattern, rule.methods, index, rule.exempt)
+            for index, (rule, pattern) in enumerate(self._entries)
         ]
         self._enforced_matcher = matcher(
-            [entry for entry in entries if self._entries[entry[2]][0].mode == "enforce"]
+            entry for entry in entries if self._entries[entry.endpoint][0].mode == "enforce"
+        )
+        self._minds_slash = any(
+            entry.is_exempt and entry.pattern.has_slash is not None for entry in entries
         )
         self._has_shadows = any(rule.mode == "shadow" for rule in self.rules)
         self._matcher = matcher(entries) if self._has_shadows else self._enforced_matcher
@@ -189,12 +183,12 @@ class RuleTable:
             method = "OTHER"
         winners: list[_Found] = []
         shadows: list[_Found] = []
-        for path in readings(path_info):
-            winner = self._find(self._enforced_matcher, method, path)
+        for path, has_slash in self._readings(path_info):
+            winner = self._find(self._enforced_matcher, method, path, has_slash)
             if winner not in winners:
                 winners.append(winner)
             if self._has_shadows:
-                shadow = self._find(self._matcher, method, path)
+                shadow = self._find(self._matcher, method, path, has_slash)
                 if shadow.rule and shadow.rule.mode == "shadow" and shadow not in shadows:
                     shadows.append(shadow)
         key = (method, *winners, None, *shadows)
@@ -205,8 +199,21 @@ class RuleTable:
                 self._plans.keep(key, plan)
         return plan
 
-    def _find(self, among: Matcher, method: str, path: str) -> _Found:
-        found = among.match(method, path)
+    def _readings(self, path_info: str) -> Iterator[tuple[str, bool]]:
+        """The readings of a path, each with whether it ends with a slash. Who reads a path
+        otherwise than it is written may read its end in either way, which exemptions mind."""
+        written, *others = readings(path_info)
+        yield written, path_info.endswith("/")
+        for other in others:
+            yield other, False
+            if self._minds_slash:
+                yield other, True
+
+    def _find(self, among: Matcher, method: str, path: str, has_slash: bool) -> _Found:
+        found = among.match(method, path, has_slash)
+        if found is None and self._minds_slash:
+            # An exemption frees the other form too, as no other rule fits that.
+            found = among.match(method, path)
         if found is None:
             return _NO_RULE
         (rule, pattern), values = self._entries[found[0]], found[1]

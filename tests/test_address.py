@@ -1,4 +1,4 @@
-"""Which address a request is charged to, and how settings that cannot be right are noticed."""
+"""Which address a request is charged to, and what is logged about proxies that are not trusted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ PROXIES = ("10.0.0.0/8", "2001:db8:ffff::/48", "unix")
 
 
 def key(peer: str | None, forwarded: str | None = None, **settings: Any) -> str:
-    """The key of one request; ``forwarded`` is the text of the settings' header."""
+    """The key of a request.
+
+    :param forwarded: the value of the header that the settings name.
+    """
     client_ip = ClientIP(**{"trusted_proxies": PROXIES, **settings})
     environ = {} if peer is None else {"REMOTE_ADDR": peer}
     if forwarded is not None:
@@ -272,7 +275,7 @@ class TestMemory:
 
 
 class TestAdvice:
-    """Each is said once, with what to write."""
+    """Each warning is logged once, and says what to write into the rule file."""
 
     @pytest.fixture(autouse=True)
     def _log(self, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,5 +1,4 @@
-"""Every storage against strategies.py: the same answers, and of take.lua the same states, to the
-integer."""
+"""Compares every storage with strategies.py: equal answers, and for take.lua equal states too."""
 
 from __future__ import annotations
 
@@ -28,8 +27,8 @@ REQUESTS = 60_000
 SEEDS = range(12)
 IN_A_WORLD = 100
 
-# What stands before the script as it is shipped: the server's time becomes the one that the test
-# has set, and keys, whose time is not the server's, never expire.
+# Lua that is put in front of the shipped script. It replaces the server's time by the test's, and
+# lets no key expire, since keys expire by the server's time.
 AT_THE_TESTS_TIME = b"""
 local server = redis
 local redis = {status_reply = server.status_reply}
@@ -46,7 +45,7 @@ function redis.call(name, ...)
 end
 """
 
-# The server's own time, which the test is told of.
+# Lua that uses the server's own time, and returns it to the test.
 AT_THE_SERVERS_TIME = b"""
 local server = redis
 local redis = {status_reply = server.status_reply}
@@ -64,7 +63,7 @@ _worlds = count()
 
 @dataclass
 class World:
-    """A few limits on a few clients, and what strategies.py holds of them."""
+    """A few limits on a few clients, counted by strategies.py."""
 
     limits: list[Limit]
     states: dict[tuple[str, str], State] = field(default_factory=dict)
@@ -105,7 +104,7 @@ def _limit(chance: random.Random) -> Limit:
 
 
 def _step(world: World, chance: random.Random) -> int:
-    """Milliseconds to the next request: mostly little, sometimes past a window or backwards."""
+    """Milliseconds until the next request: mostly few, sometimes more than a window or negative."""
     window_ms = chance.choice(world.limits).window_ms
     kind = chance.random()
     if kind < 0.3:
@@ -135,7 +134,7 @@ class Pipeline:
 
 @pytest.fixture(scope="module", params=programs())
 def redis_server(request: pytest.FixtureRequest, redis_servers: Callable[[str], Server]) -> Server:
-    """Each server that there is, since each has a Lua of its own."""
+    """Every server on this machine, since each has a Lua of its own."""
     return redis_servers(programs()[request.param])
 
 
@@ -147,8 +146,8 @@ def pipeline(redis_server: Server) -> Iterator[Pipeline]:
 
 
 class Commands:
-    """The commands of RedisStorage and what their replies say, for a script that has something
-    before it."""
+    """Sends the commands of RedisStorage and reads the replies, for a script with Lua in front of
+    it."""
 
     def __init__(self, prelude: bytes, server: Server) -> None:
         server.client.script_load(prelude + SCRIPT)
@@ -169,7 +168,7 @@ def set_now(now: int) -> bytes:
 def saved_states(world: World, client: redis.Redis) -> dict[tuple[str, str], State]:
     places = list(world.states)
     texts = client.mget([f"{bucket}:{tag}" for bucket, tag in places])
-    assert b"" not in texts  # what is no state has no key
+    assert b"" not in texts  # an empty state has no key
     return {place: numbers_in(text) for place, text in zip(places, texts, strict=True)}
 
 
@@ -203,7 +202,7 @@ def test_the_script_answers_and_saves_as_the_strategies_do(
 def test_any_mix_of_limits_and_clients_is_counted_as_by_itself(
     engine: str, seed: int, tmp_path: Path
 ) -> None:
-    """Which limits share a record, and which of them were charged last, changes nothing."""
+    """It makes no difference which limits share a record, or which of them were charged last."""
     chance = random.Random(seed)
     clock = ManualClock(1_000)
     storage: MemoryStorage | SharedStorage = (

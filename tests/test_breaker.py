@@ -1,4 +1,5 @@
-"""A storage that dies, hangs or talks nonsense: no request waits for it, and it is found again."""
+"""A storage that dies, hangs or answers nonsense: no request waits for it, and its return is
+noticed."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from wsgi_throttle.testing import ManualClock
 
 TIMEOUT_S = 0.1
 SLOWEST_S = 2 * TIMEOUT_S + 0.15
-"""Two timeouts, and what a busy machine adds."""
+"""The longest that a request may take: two timeouts, and a margin for a busy machine."""
 
 LIMIT = Limit("sliding-window", 10**6, 3_600_000, 10**6)
 CHARGES = [Charge("test_breaker:{all}", LIMIT, 1, True, "rule")]
@@ -37,7 +38,7 @@ KEY = f"{CHARGES[0].bucket}:{LIMIT.tag}"
 
 @dataclass
 class Load:
-    """Requests of a few threads, without a pause, and how they went."""
+    """Requests of a few threads without a pause, with their answers and how long they took."""
 
     storage: CircuitBreaker
     slowest_s: float = 0.0
@@ -83,7 +84,7 @@ class Load:
 
 @pytest.fixture(scope="module", params=programs())
 def redis_program(request: pytest.FixtureRequest) -> str:
-    """Each server that there is."""
+    """Every server on this machine."""
     return programs()[request.param]
 
 
@@ -114,7 +115,7 @@ def test_a_server_that_is_stopped_for_a_while(new_redis: Callable[..., Server]) 
         load.counts()
         with server.stopped():
             load.fails()
-            # Long enough for the storage to be asked more than once.
+            # Long enough for the storage to be tried more than once.
             eventually(lambda: len(load.storage_errors) > 1000)
         load.counts()
 
@@ -170,7 +171,7 @@ def test_a_server_that_is_busy_with_a_script(new_redis: Callable[..., Server]) -
         script = threading.Thread(target=run_away)
         script.start()
         load.fails()
-        # Asked again after half a second, it says why it does not answer.
+        # It is tried again after half a second, and the reason for the failure is logged.
         eventually(lambda: len(load.storage_errors) > 1000)
         server.client.script_kill()
         script.join()
@@ -196,11 +197,11 @@ def test_a_server_that_is_loading(
         load.counts()
 
 
-# --- servers that talk nonsense ------------------------------------------------------------------
+# --- servers that answer nonsense ----------------------------------------------------------------
 
 
 class Nonsense:
-    """A listener that lets a client connect, then answers whatever it is asked with this."""
+    """A server that lets a client connect, and then answers every command with the same bytes."""
 
     def __init__(self, answer: bytes, pause_s: float = 0.0) -> None:
         self._answer = answer
@@ -304,11 +305,11 @@ def test_a_resolver_that_hangs_holds_one_thread_and_no_request(
     assert load.granted == 0
 
 
-# --- when a storage that failed is asked again ---------------------------------------------------
+# --- when a storage that failed is tried again ---------------------------------------------------
 
 
 class Scripted:
-    """A storage that answers or not, as it is told, and remembers what it was asked."""
+    """A storage that answers or fails as the test says, and remembers what it was asked."""
 
     reach = "network"
 
@@ -316,7 +317,8 @@ class Scripted:
         self.error: Exception | None = None
         self.asked: list[str] = []
         self.answer: Callable[[str], None] = self._answer
-        """Called with what is asked: ``take``, ``reset`` or ``ping``."""
+        """Called with the name of each call: ``take``, ``reset`` or ``ping``. Raises what that is
+        to raise."""
 
     def __repr__(self) -> str:
         return "<Scripted>"
@@ -346,7 +348,7 @@ class Scripted:
 
 
 class Guarded:
-    """A Scripted storage and its breaker, on a clock that the test moves."""
+    """A Scripted storage and its breaker, on a clock that the test sets."""
 
     def __init__(self) -> None:
         self.clock = ManualClock()
@@ -366,7 +368,8 @@ class Guarded:
             return False
 
     def probe(self) -> None:
-        """Take, which starts the thread that asks, and wait until that has its answer."""
+        """Take, which starts the thread that tries the storage, and wait until the thread is
+        done."""
         self.take()
         for thread in threading.enumerate():
             if thread.name == "wsgi_throttle-probe":
@@ -395,7 +398,7 @@ def test_a_failed_storage_is_asked_after_half_a_second_and_then_ever_more_rarely
             guarded.take_after_probe()
         pauses.append(guarded.clock.now_s - since)
     assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
-    # Only the first was a request: the others asked with nothing to count.
+    # Only the first call was a request. The others were trials, which count nothing.
     assert guarded.inner.asked == ["take"] + ["ping"] * 9
 
 
@@ -486,7 +489,7 @@ def test_what_an_operating_system_says_is_an_outage(guarded: Guarded) -> None:
 def test_an_exception_of_another_kind_is_no_outage_and_is_not_hidden(
     guarded: Guarded, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is a defect of ours: to leave the storage alone for it would hide it, and count nobody."""
+    """It is a bug of this package. To treat it as an outage would hide it and count nobody."""
     guarded.inner.error = IndexError("a defect")
     for _ in range(2):
         with pytest.raises(IndexError, match="a defect"):

@@ -1,4 +1,4 @@
-"""The rule file: what it means, and that every mistake in it is told with its place and remedy."""
+"""The rule file: what it means, and that each mistake is reported with its line and a remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole site under load whose storage, workers or rules are hurt: no client sees an error.
+"""A whole site under load while its storage, workers or rules break: no client sees an error.
 
 Each test prints its figures: `pytest -rP tests/test_faults.py` shows them.
 """
@@ -31,7 +31,8 @@ from wsgi_throttle import Throttle
 pytestmark = pytest.mark.slow
 
 FAULT_S = 0.7
-"""Longer than a storage that failed is left alone at first, so that it is found still failing."""
+"""Longer than the first pause before a failed storage is tried again, so that one trial fails
+too."""
 
 
 # --- Redis ---------------------------------------------------------------------------------------
@@ -41,7 +42,7 @@ Outage: TypeAlias = Callable[[Redis], AbstractContextManager[None]]
 
 @pytest.fixture(scope="module", params=programs())
 def redis_program(request: pytest.FixtureRequest) -> str:
-    """Each server that there is."""
+    """Every server on this machine."""
     return programs()[request.param]
 
 
@@ -100,7 +101,7 @@ def busy(server: Redis) -> Iterator[None]:
 
 
 class Stranger:
-    """Listens where Redis should, and gives one answer to whatever it is told."""
+    """Listens on the port of Redis, and gives the same answer to every command."""
 
     def __init__(self, port: int, answer: bytes) -> None:
         self._answer = answer
@@ -173,7 +174,8 @@ def test_redis_is(outage: Outage, on_redis: Site) -> None:
     figures = on_redis.saw(load, fault_over_at=over_at)
     assert load.errors == []
     assert figures.unavailable
-    # Each worker counted alone, and Redis did so before and, if it came back empty, after.
+    # Each worker counted by itself meanwhile. Redis counted before and, if it came back empty,
+    # anew.
     assert max(on_redis.admitted(load).values()) <= TIGHT * (WORKERS + 2)
     on_redis.check_counters(load)
 
@@ -237,7 +239,7 @@ def test_redis_is_started_after_the_workers(
 
 
 class LossyWire:
-    """Between a client and Redis: what is asked arrives, and while ``lossy`` no answer does."""
+    """Passes commands on to Redis. While ``lossy`` is set, the replies are dropped."""
 
     def __init__(self, port: int) -> None:
         self.lossy = threading.Event()
@@ -283,7 +285,7 @@ class LossyWire:
 
 @pytest.fixture
 def wires() -> Iterator[ExitStack]:
-    """Closed after the test, whatever becomes of it."""
+    """Keeps what a test opens, and closes it after the test even if that fails."""
     with ExitStack() as stack:
         yield stack
 
@@ -299,7 +301,7 @@ def test_a_request_whose_answer_is_lost_is_charged_once(
         Response("ok"),
         {
             "storage": f"redis://127.0.0.1:{wire.port}",
-            "storage_timeout": "1 s",  # for all but the lost ones a busy machine is in time
+            "storage_timeout": "1 s",  # so long that only lost replies come too late
             "on_storage_error": "allow",
             "rules": [rule],
         },
@@ -316,7 +318,7 @@ def test_a_request_whose_answer_is_lost_is_charged_once(
         assert 0 < server.client.pttl(key) <= 3_600_100
         return numbers_in(server.client.get(key))[
             -1
-        ]  # a window's last number is what it has counted
+        ]  # the last number of a sliding window's state is its sum
 
     counted = sum(was_counted() for _ in range(5))
     assert charged() == counted == 5
@@ -357,7 +359,7 @@ def test_the_folder_of_the_shared_storage_is_deleted(on_shared: Site) -> None:
     figures = on_shared.saw(load)
     assert load.errors == []
     assert figures.unavailable == 0
-    # In the second until all have noticed, some still count in the old file.
+    # Until all workers have noticed, within a second, some still count in the old file.
     assert max(on_shared.admitted(load).values()) <= TIGHT * (deleted + 1)
 
 

@@ -1,4 +1,5 @@
-"""The header pairs of a decision: which limits are told of, their numbers, and when none are."""
+"""The headers of a decision: which limits they name, with which numbers, and when there are
+none."""
 
 from __future__ import annotations
 
@@ -304,7 +305,7 @@ def test_a_row_of_the_table_is_all_that_a_new_style_needs(
         "RateLimit": '"login";r=3;t=41, "login-2";r=18;t=3541',
     }
     assert headers.pairs(REFUSED, NOW_S)[0] == ("Toy-Left", f"0 of 5, False, {NOW_S}")
-    # An application that sets one of the family has its own idea of all of them.
+    # An application that sets one header of a family has numbers of its own for all of them.
     assert len(headers.pairs(ADMITTED, NOW_S, [("TOY-Used", "1")])) == 2
     assert len(headers.pairs(ADMITTED, NOW_S, [("X-RateLimit-Limit", "1")])) == 3
     assert dict(LimitHeaders("both").pairs(ADMITTED, NOW_S)).keys() == set(

@@ -1,4 +1,4 @@
-"""What memory:// promises beyond the contract of every storage: it is bounded."""
+"""What memory:// promises beyond the contract of every storage: its memory is bounded."""
 
 from __future__ import annotations
 
@@ -160,8 +160,8 @@ def test_looking_keeps_nothing(clock: ManualClock) -> None:
 
 
 def test_one_rule_does_not_keep_alive_what_another_has_counted(clock: ManualClock) -> None:
-    """One bucket of two rules, of which the one with the short window charged it last, is kept for
-    the other's sake; those behind it are not."""
+    """A bucket may have limits of two rules. Even if the limit with the short window was charged
+    last, the bucket stays for the other limit; buckets after it that have expired do not stay."""
     storage = MemoryStorage(clock=clock)
     take(storage, charge("both"))
     take(storage, charge("both", SECOND))
@@ -175,7 +175,7 @@ def test_one_rule_does_not_keep_alive_what_another_has_counted(clock: ManualCloc
 
 
 def test_limits_that_are_edited_all_the_time_leave_nothing_behind(clock: ManualClock) -> None:
-    """Nor do they where one client never goes away."""
+    """Nor do expired buckets stay because one client never stops."""
     storage = MemoryStorage(clock=clock)
     for window_ms in range(1_000, 1_100):
         limit = Limit("fixed-window", 5, window_ms, 5)

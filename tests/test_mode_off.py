@@ -146,7 +146,8 @@ def test_a_changed_file_with_mistakes_is_turned_off_and_on_again_once_they_are_m
 def test_a_storage_that_was_mistaken_at_the_start_is_used_once_it_is_right(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It needs no restart, since nothing was counted; and is not replaced by the next change."""
+    """No restart is needed, since nothing was counted with the old storage. The next change of the
+    file does not replace the storage again."""
     path = tmp_path / "throttle.yaml"
     (tmp_path / "counts").mkdir(mode=0o700)
     right = f"storage: shared://{tmp_path}/counts?size=1mb\ndefault_limits: "

@@ -1,4 +1,5 @@
-"""A refused client is remembered: what it is told, for how long, and who is asked for anew."""
+"""A refused client is remembered: what it is answered, for how long, and when the storage is asked
+again."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ QUICK = Limit("token-bucket", 1, 100, 1)
 
 
 class Clock(ManualClock):
-    """Starts between two milliseconds, where rounding is seen."""
+    """Starts between two milliseconds, so that a wrong rounding shows."""
 
     def __init__(self) -> None:
         super().__init__(now_ms=1_000_000.9)
@@ -33,7 +34,8 @@ class Clock(ManualClock):
 
 
 class Counting(MemoryStorage):
-    """How often it was asked, and slow to answer where a test says so."""
+    """A storage that counts how often it was asked, and whose answer takes as long as a test
+    says."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock=clock)
@@ -152,12 +154,13 @@ def test_a_slow_answer_blocks_nobody_for_longer_and_tells_no_shorter_wait(
     asked.before_ms, asked.after_ms = 20, 30
     assert take(storage, [charge(QUICK)]).outcomes[0].wait_ms == 80
     asked.before_ms = asked.after_ms = 0
-    # The storage's clock says 50 ms more, and it knows nothing of the way back: told is 80.
+    # By the storage's clock 50 ms are left. But nobody here knows how long its answer was on the
+    # way, so that 80 ms are told: rather too long than too short.
     assert take(storage, [charge(QUICK)]).outcomes[0].wait_ms == 80
     clock.pass_ms(29)
     assert not take(storage, [charge(QUICK)]).granted
     assert asked.asked == 2
-    clock.pass_ms(1)  # 80 ms after the storage was asked
+    clock.pass_ms(1)  # now it is 80 ms since the storage was asked
     take(storage, [charge(QUICK)])
     assert asked.asked == 3
 

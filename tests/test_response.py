@@ -1,4 +1,5 @@
-"""The answers that we give in the application's place: which form, what is in it, who may read."""
+"""Answers in place of the application's: their format, their content, and which origins may read
+them."""
 
 from __future__ import annotations
 
@@ -62,7 +63,7 @@ ANSWERS: dict[str, Callable[[Responder, dict[str, Any]], Response]] = {
 }
 
 
-# --- which form -----------------------------------------------------------------------------------
+# --- which format ---------------------------------------------------------------------------------
 
 ACCEPTS = {
     "nothing said": ("", "json"),
@@ -231,7 +232,7 @@ def test_a_limit_that_lets_nothing_pass_has_no_time_anywhere() -> None:
 
 
 def test_one_wait_after_another_is_told_truly() -> None:
-    """What was answered is kept, and must not be taken for the answer to another refusal."""
+    """Answers are cached. One for another refusal must not be used."""
     responder = Responder(ResponseSettings())
     for policy in ("login", "search"):
         for limit in (PER_MINUTE, PER_HOUR):
@@ -296,7 +297,7 @@ def test_answers_share_no_list() -> None:
 
 
 class Page(HTMLParser):
-    """The elements of a page, all of which have to be closed."""
+    """Collects the elements of a page, and checks that each of them is closed."""
 
     VOID = {"meta", "link", "br"}
 
@@ -337,7 +338,7 @@ def test_pages_have_a_language_a_title_and_a_viewport_and_load_nothing(status: s
 
 
 def test_the_script_is_the_same_on_every_page() -> None:
-    """So that a Content-Security-Policy may name its hash."""
+    """So that a Content-Security-Policy can allow it by its hash."""
     scripts = {
         re.findall(r"<script>(.*?)</script>", answer(HTML, refused(wait))[2].decode(), re.DOTALL)[0]
         for wait in (1_000, 2_000, NEVER_MS)

@@ -47,7 +47,7 @@ ANONYMOUS = f"ip:{ADDRESS}"
 
 
 def user_of(session: Session, cookie_header: str | None, **environ: Any) -> str:
-    """The key of a request with this Cookie header."""
+    """The key of a request that has this Cookie header."""
     find = key_function("session-user", Identity(session=session))
     request = {"REMOTE_ADDR": ADDRESS, **environ}
     if cookie_header is not None:
@@ -76,7 +76,7 @@ def flask_app(key: str = KEY, **config: Any) -> flask.Flask:
 
 
 def flask_cookie(content: dict[str, Any], app: flask.Flask | None = None, query: str = "") -> str:
-    """The Cookie header with which a browser comes back to a real Flask application."""
+    """The Cookie header that a browser sends after a visit to a real Flask application."""
     app = app or flask_app()
     app.config["FILL"] = content
     answer = app.test_client().post(f"/session{query}")
@@ -277,7 +277,8 @@ def test_a_forged_cookie_is_nobody(header: str) -> None:
     assert user_of(flask_session(), header) == ANONYMOUS
     app = flask_app()
     with app.test_request_context(headers={"Cookie": header.replace("\x00", "")}):
-        # What Flask makes of it: so no user is charged to an address by a spelling either.
+        # Flask reads it so too. No user can be counted by ip instead by writing the cookie
+        # differently.
         assert "\x00" in header or "user_id" not in flask.session
 
 
@@ -368,7 +369,7 @@ def test_a_cookie_of_eight_times_the_length_takes_about_eight_times_as_long_to_r
     read = reader("s")
 
     def seconds(header: str) -> float:
-        """Of the processor, the least of some tries."""
+        """Seconds of the processor that a call takes: the least of several tries."""
         taken = []
         for _ in range(5):
             begun = time.thread_time()
@@ -378,7 +379,7 @@ def test_a_cookie_of_eight_times_the_length_takes_about_eight_times_as_long_to_r
 
     middle = len(text) // 2
     longer = text[:middle] + text[middle - 500 : middle] * (len(text) * 7 // 500) + text[middle:]
-    # Where the time grows with the square of the length, 64 times as long.
+    # If the time grew with the square of the length, it would be 64 times as long.
     assert seconds(longer) < 30 * seconds(text) + 0.002
 
 
@@ -429,12 +430,12 @@ client.get("/login", {"note": "x" * 2000})
 name = settings.SESSION_COOKIE_NAME
 print(f"{name}={client.cookies[name].value}")
 """
-"""A whole Django application in a process of its own: settings are one for a process."""
+"""A Django application, run in a process of its own, since a process has one set of settings."""
 
 
 @pytest.fixture(scope="module")
 def django_cookie() -> Callable[..., str]:
-    """The Cookie header of ann, whose id is 2, after she logged in to a real Django application."""
+    """The Cookie header of ann, whose id is 2, after a log-in to a real Django application."""
     made: dict[str, str] = {}
 
     def log_in(**settings: Any) -> str:
@@ -555,7 +556,7 @@ class TestDjango:
 
 class TestEnviron:
     class Lazy(dict[str, Any]):
-        """As Beaker's: loaded when it is first read, which may fail."""
+        """A session like Beaker's: it is loaded when it is first read, and that may fail."""
 
         def __getitem__(self, name: str) -> Any:
             raise OSError("cannot load the session")
@@ -677,7 +678,7 @@ def test_no_secret_is_shown() -> None:
 
 
 class TestSecrets:
-    """The application's key comes from the environment, and is seen nowhere."""
+    """The application's key comes from the environment, and appears in no message."""
 
     RULES = (
         'session: {kind: KIND, secret_key: ["${SECRET_KEY}", "${SECRET_KEY}"]}\n'

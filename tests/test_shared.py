@@ -1,4 +1,4 @@
-"""shared:// where it is hurt: its folder, its file, its processes, its room and its clock."""
+"""shared:// when something goes wrong with its folder, file, room, processes or clock."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ HOUR = Limit("sliding-window", 2, 3_600_000, 2)
 MANY = Limit("sliding-window", 1_000_000, 3_600_000, 1_000_000)
 
 pytestmark = pytest.mark.filterwarnings(
-    # Forking with threads is what is tested.
+    # A fork while threads run, which Python warns about, is what is tested.
     "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning"
 )
 
@@ -61,7 +61,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def new(folder: Path) -> Iterator[Callable[..., SharedStorage]]:
-    """Storages in the test's folder, of 1 MB unless it says otherwise."""
+    """A function that makes storages in the test's folder, of 1 MB unless the test says
+    otherwise."""
     made: list[SharedStorage] = []
 
     def new(at: Path = folder, **settings: object) -> SharedStorage:
@@ -75,7 +76,7 @@ def new(folder: Path) -> Iterator[Callable[..., SharedStorage]]:
 
 @pytest.fixture
 def always_looking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether the file is still there is looked up at each use, and not once a second."""
+    """Let the storage look at each use, and not once a second, whether its file is still there."""
     monkeypatch.setattr(places, "LOOK_EVERY_NS", 0)
 
 
@@ -88,7 +89,7 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 FRESH = [True, True, False]
-"""What a client gets of HOUR that was not seen, or was forgotten."""
+"""What a client gets of HOUR whose counter is new, or was forgotten."""
 
 
 # --- the folder ----------------------------------------------------------------------------------
@@ -177,7 +178,7 @@ def test_a_folder_of_another_user_is_refused(
     mine = os.geteuid()
     if mine == 0:
         os.chown(folder, 12345, 12345)
-    else:  # then it is this process that is another user
+    else:  # without root nothing can be given away, so this process seems to be another user
         monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
     with pytest.raises(StorageError, match="belongs to user"):
         take(new(), charge())
@@ -197,7 +198,7 @@ def test_a_link_in_place_of_a_file_is_not_followed(
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """The folder as it is, but read-only, for root too."""
+    """Mount the folder read-only, so that not even root can write to it."""
     command = ["mount", "--bind", str(folder), str(folder)]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount")
@@ -214,7 +215,7 @@ def test_a_folder_that_becomes_read_only_is_an_error_until_it_is_not(
     running = new()
     assert taken(running, 1) == [True]
     with read_only(folder):
-        assert taken(running, 1) == [True]  # what is open stays open
+        assert taken(running, 1) == [True]  # the open file stays usable
         assert "Read-only" in str(in_child(lambda: taken(running)))
         running.close()
         for _ in range(2):
@@ -228,7 +229,7 @@ def test_a_folder_that_becomes_unusable_while_serving_is_a_storage_error(folder:
     assert taken(storage) == FRESH
     shutil.rmtree(folder)
     folder.write_text("a file stands where the folder was")
-    storage._at()._look_at_ns = 0  # as after a second
+    storage._at()._look_at_ns = 0  # as if a second had passed
     with pytest.raises(StorageError, match=re.escape(str(folder))):
         take(storage, charge())
     folder.unlink()
@@ -275,7 +276,7 @@ def test_a_uri_that_cannot_be_meant_is_refused(uri: str) -> None:
         open_storage(uri)
 
 
-# --- a file that is not ours to read, or no more -------------------------------------------------
+# --- a file that cannot be used ------------------------------------------------------------------
 
 
 def hurt_garbage(folder: Path) -> None:
@@ -439,7 +440,7 @@ def test_damage_that_lmdb_finds_while_serving_costs_the_counters_and_no_request(
     storage = new()
     for client in range(200):
         take(storage, charge(client))
-    with open(folder / "data.mdb", "r+b") as file:  # all pages but the two meta pages
+    with open(folder / "data.mdb", "r+b") as file:  # all pages except the two meta pages
         file.seek(2 * 4096)
         file.write(b"\xff" * (MB - 2 * 4096))
     assert taken(storage, client="new") == FRESH
@@ -451,7 +452,7 @@ def test_damage_that_lmdb_finds_while_serving_costs_the_counters_and_no_request(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """A function that mounts a tmpfs of this size."""
+    """A function that mounts a tmpfs of a given size."""
     mounted: list[Path] = []
 
     def mount(size: str) -> Path:
@@ -636,10 +637,10 @@ def test_a_client_takes_few_bytes(
     limits: list[Limit], hits: int, most_bytes: int, new: Callable[..., SharedStorage]
 ) -> None:
     clock = ManualClock(10_000_000)
-    clock.now_ms = 300 * 86_400_000  # a host that has long been up
+    clock.now_ms = 300 * 86_400_000  # a host that has been up for long
     storage = new(size_bytes=4 * MB, clock=clock)
     for _ in range(hits):
-        clock.now_ms += 1  # hits of one instant would share an entry
+        clock.now_ms += 1  # hits of the same instant would share an entry
         for client in range(5_000):
             bucket = f"t:1:login:ip:{{ip:{client}}}"
             take(storage, [Charge(bucket, limit, 1, True, "login") for limit in limits])
@@ -727,7 +728,7 @@ def test_processes_killed_at_any_instant_lose_no_counted_request(
 def test_a_fork_in_the_middle_of_everything(
     new: Callable[..., SharedStorage], always_looking: None
 ) -> None:
-    """Children of children, while the parent's threads use, close and open two storages."""
+    """Children fork children, while threads of the parent use, close and open two storages."""
     storage, reopened = new(), new()
     stop = threading.Event()
     numbers = count()
@@ -785,7 +786,7 @@ def test_the_clock_is_not_the_wall_clock(
 
 
 def test_charges_that_begin_alike_are_told_apart(new: Callable[..., SharedStorage]) -> None:
-    """What was looked up for some charges is remembered, and is not for others."""
+    """What is remembered for some charges is not used for others."""
     storage = new()
     (one,), (twice,), (other,) = charge("one", MANY), charge("one", MANY, 2), charge("other", MANY)
     (day,) = charge("one", Limit("fixed-window", 1_000, 86_400_000, 1_000))
@@ -868,7 +869,7 @@ def test_states_of_other_limits_are_kept_until_they_expire() -> None:
 def test_of_several_other_limits_each_expires_for_itself() -> None:
     windows = [5_000, 60_000, 20_000]
     packed = b""
-    for window_ms in windows:  # as three sets of rules, one after the other, leave it
+    for window_ms in windows:  # as a record is after three sets of rules, one after the other
         packing = Packing([fixed(window_ms)])
         packed = packing.pack([(0, 1)], packing.unpack(packed, 0)[1], False, 0)
     new = Packing([fixed(1_000)])

@@ -1,4 +1,4 @@
-"""More clients than there is room for, and more requests than any leak would go unseen in."""
+"""More clients than a storage has room for, and so many requests that any leak would show."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_million_clients_on_shared_storage_of_the_default_size(tmp_path: Path)
     cpu_ns = array("q", bytes(8 * CLIENTS))
     grown = []
     gc.collect()
-    gc.freeze()  # what pytest holds is not the storage's, and takes long to look through
+    gc.freeze()  # so that collections skip what pytest holds, which is much
     try:
         for number in range(CLIENTS):
             taken = buckets(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
@@ -68,10 +68,11 @@ def test_a_million_clients_on_shared_storage_of_the_default_size(tmp_path: Path)
     for name, place in places.items():
         print(f"{name}: {walls[place] / 1e3:.1f} us, of the processor {cpus[place] / 1e3:.1f} us")
     print("resident and on disk after each quarter, MB:", [(a >> 20, b >> 20) for a, b in grown])
-    # The longest by the clock is the machine's, where it has other things to do.
+    # The very longest is bounded by the processor's time, since the clock's shows how busy the
+    # machine is.
     assert walls[places["p99.99"]] < LONGEST_MS * 1_000_000
     assert cpus[-1] < LONGEST_MS * 1_000_000
-    # In the first quarter the file is filled, whose pages are then this process's too.
+    # The first quarter fills the file, whose pages then count as this process's memory.
     _, (full_resident, full_disk), *others = grown
     for resident, disk in others:
         assert resident < 1.05 * full_resident

@@ -46,7 +46,7 @@ _NOW_IS_SAME = "a stamp of exactly now becomes now, which it is"
 _MERGES = "an entry of exactly now is one with what is appended at now, either way"
 _NEVER_KEPT = "with a quota of 0 nothing is ever charged, so that no state has a lifetime"
 _MARGIN = "a margin, of which one that is near does as well"
-_GRACE = "  -- a TTL counts from the start of the script, which TIME may be later than"
+_GRACE = "  -- Redis counts a TTL from the start of the script, and TIME may be later"
 
 EQUIVALENT = {
     "while kept < len(state) - 2 and state[kept + 1] <= oldest:": (

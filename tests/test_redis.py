@@ -1,4 +1,4 @@
-"""redis://, on real servers: which keys there are, for how long, and which commands are sent."""
+"""redis:// on real servers: what is stored there, for how long, and with how many commands."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def key_of(charge: Charge) -> str:
 
 @pytest.fixture(scope="module", params=programs())
 def redis_program(request: pytest.FixtureRequest) -> str:
-    """Every server on this machine."""
+    """Each server that is installed."""
     return programs()[request.param]
 
 
@@ -65,7 +65,7 @@ def server(redis_program: str, redis_folder: Path) -> Iterator[Server]:
 
 
 def storage_of(server: Server, query: str = "", timeout_s: float = PATIENCE_S) -> RedisStorage:
-    """With a long timeout. What happens after a timeout is tested in test_breaker.py."""
+    """With a long timeout, for busy machines; test_breaker.py tests what a timeout does."""
     return RedisStorage.from_uri(server.uri + query, timeout_s=timeout_s)
 
 
@@ -223,9 +223,8 @@ def test_a_connection_in_use_at_close_is_closed_after_use(
     take(storage, charges)
 
     def is_lent() -> bool:
-        # Only the storage may refer to the connections: those in use are closed with the last
-        # reference to them.
-        connections = storage._connections
+        # Keep no reference to the pool: a connection in use is closed with the last one.
+        connections = storage._pool
         return connections is not None and not connections._idle
 
     with ThreadPoolExecutor(1) as pool:
@@ -465,7 +464,7 @@ def test_opening_connects_to_nothing_and_tells_no_secret(uri: str) -> None:
 def test_a_redis_py_that_keeps_its_sockets_elsewhere_is_noticed_at_the_start(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsgi_throttle.storage.redis.address.SOCKET", "_kept_elsewhere")
+    monkeypatch.setattr("wsgi_throttle.storage.redis.address.SOCKET_ATTRIBUTE", "_kept_elsewhere")
     with pytest.raises(StorageURIError, match=r"redis-py .* cannot be used.*install"):
         open_storage(uri)
 
@@ -492,7 +491,7 @@ def test_a_redis_py_that_keeps_its_sockets_elsewhere_is_noticed_at_the_start(
         ("redis+sentinel://host/service?sentinels=2", "sentinels"),
     ],
 )
-def test_what_is_wrong_with_a_uri_is_said_at_start(uri: str, message: str) -> None:
+def test_a_mistake_in_a_uri_is_told_when_it_is_opened(uri: str, message: str) -> None:
     with pytest.raises(StorageURIError, match=message) as caught:
         open_storage(uri)
     assert "s3cret" not in str(caught.value)

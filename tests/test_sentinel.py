@@ -32,7 +32,7 @@ class Group(NamedTuple):
 
     @property
     def uri(self) -> str:
-        # Nothing listens at the first address, as if that Sentinel were down.
+        # The first address has no Sentinel: it may be down.
         return f"redis+sentinel://127.0.0.1:1,127.0.0.1:{self.sentinel.port}/{SERVICE}"
 
     def names_the_replica(self) -> bool:
@@ -42,7 +42,7 @@ class Group(NamedTuple):
 
 @pytest.fixture(scope="module", params=programs())
 def redis_program(request: pytest.FixtureRequest) -> str:
-    """Every server on this machine."""
+    """Each server that is installed."""
     return programs()[request.param]
 
 

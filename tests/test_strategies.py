@@ -346,7 +346,7 @@ def test_the_largest_number_is_known_beforehand(limit: Limit, largest: int) -> N
 @every_strategy
 @settings(max_examples=100)
 @given(quota=quotas, window_ms=windows, moves=moves, back_ms=st.integers(1, YEAR_MS))
-def test_a_clock_that_steps_back_gives_nothing_and_blocks_for_a_window_at_most(
+def test_a_clock_that_steps_back_gives_nothing_and_refuses_for_a_window_at_most(
     name: str, quota: int, window_ms: int, moves: list[tuple[str, int, str]], back_ms: int
 ) -> None:
     assume(quota * window_ms < LARGEST)

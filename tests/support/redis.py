@@ -32,7 +32,7 @@ PACKAGED = {
 
 
 def programs() -> dict[str, str]:
-    """The name and the path of each server that this machine has; the preferred one comes first."""
+    """The servers that are installed: name -> program, the preferred one first."""
     found = {name: shutil.which(name) for name in ("redis-server", "valkey-server")}
     found |= {name: _packaged(*where) for name, where in PACKAGED.items()}
     return {name: path for name, path in found.items() if path}

@@ -13,9 +13,10 @@ _FACTORS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 def options(uri: str, known: Collection[str]) -> dict[str, str]:
-    """The query of a URI, by name.
+    """The options in the query of a URI: name -> text.
 
-    :raises StorageURIError: an option that is not known, is given twice or has no value.
+    :param known: the names that this storage has.
+    :raises StorageURIError: an option that is unknown, is given twice or has no value.
     """
     found: dict[str, str] = {}
     for name, value in parse_qsl(urlsplit(uri).query, keep_blank_values=True):
@@ -30,23 +31,23 @@ def options(uri: str, known: Collection[str]) -> dict[str, str]:
     return found
 
 
-def whole_number(name: str, text: str, least: int) -> int:
-    """The value of an option that is a count.
+def whole_number(name: str, text: str, minimum: int) -> int:
+    """The value of an option that counts something.
 
-    :raises StorageURIError: not a decimal number, or below the least.
+    :raises StorageURIError: not a decimal number, or less than the minimum.
     """
-    if not re.fullmatch("[0-9]{1,12}", text) or int(text) < least:
-        raise StorageURIError(f'{name} is "{text}": use a whole number from {least}')
+    if not re.fullmatch("[0-9]{1,12}", text) or int(text) < minimum:
+        raise StorageURIError(f'{name} is "{text}": use a whole number from {minimum}')
     return int(text)
 
 
-def size_bytes(name: str, text: str, least: int) -> int:
-    """The value of an option that is a size: ``65536``, ``512kb``, ``64mb``, ``1gb``.
+def size_bytes(name: str, text: str, minimum: int) -> int:
+    """The value of an option that is a size, in bytes: ``65536``, ``512kb``, ``64mb``, ``1gb``.
 
-    :raises StorageURIError: not a size, or below the least.
+    :raises StorageURIError: not a size, or less than the minimum.
     """
     match = _SIZE.fullmatch(text)
     size = int(match[1]) * _FACTORS[match[2].lower().rstrip("b")] if match else 0
-    if size < least:
-        raise StorageURIError(f'{name} is "{text}": use a size such as 64mb, from {least} bytes')
+    if size < minimum:
+        raise StorageURIError(f'{name} is "{text}": use a size such as 64mb, from {minimum} bytes')
     return size

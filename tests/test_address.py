@@ -292,7 +292,9 @@ class TestAdvice:
         assert len(caplog.records) == 1
         assert "forged line" not in caplog.text
 
-    def test_even_if_a_health_check_came_first(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_forwarding_header_after_a_health_check(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         clients = Clients(ClientIP())
         clients.key({"REMOTE_ADDR": "172.17.0.1"})
         assert not caplog.records
@@ -315,7 +317,9 @@ class TestAdvice:
         assert "trusted_proxies: [10.0.0.7]" in caplog.text
         assert len(caplog.records) == 1
 
-    def test_not_if_somebody_else_came(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_nothing_if_one_local_address_is_not_the_only_one(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         clients = Clients(ClientIP())
         clients.key({"REMOTE_ADDR": "203.0.113.9"})
         for _ in range(WATCHED_REQUESTS + 5):
@@ -359,13 +363,13 @@ class TestAdvice:
     @pytest.mark.parametrize("everybody", ["0.0.0.0/0", "::/0", "::ffff:0:0/96"])
     def test_trust_in_everybody(self, everybody: str, caplog: pytest.LogCaptureFixture) -> None:
         settings = ClientIP((everybody,))
-        assert "trusts everybody" in settings.doubts[0]
+        assert "trusts everybody" in settings.warnings[0]
         clients = Clients(settings)
         clients.key({"REMOTE_ADDR": "203.0.113.9"})
         clients.key({"REMOTE_ADDR": "203.0.113.10"})
         assert caplog.text.count("trusts everybody") == 1
 
-    def test_ordinary_clients_are_not_worth_a_word(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_nothing_about_ordinary_clients(self, caplog: pytest.LogCaptureFixture) -> None:
         clients = Clients(ClientIP(("10.0.0.0/8",)))
         clients.key({"REMOTE_ADDR": "203.0.113.9"})
         clients.key({"REMOTE_ADDR": "10.0.0.1", "HTTP_X_FORWARDED_FOR": "192.0.2.1"})
@@ -389,9 +393,9 @@ def test_a_bad_setting_says_what_to_write(settings: dict[str, Any], remedy: str)
         ClientIP(**settings)
 
 
-def test_a_header_that_is_never_read_is_doubted() -> None:
-    assert "trusted_proxies is empty" in ClientIP((), header="X-Real-IP").doubts[0]
-    assert not ClientIP().doubts
+def test_a_header_that_is_never_read_is_warned_of() -> None:
+    assert "trusted_proxies is empty" in ClientIP((), header="X-Real-IP").warnings[0]
+    assert not ClientIP().warnings
 
 
 def _networks_of(address: Any) -> st.SearchStrategy[Any]:
@@ -418,7 +422,9 @@ class TestNetworks:
         assert not any(networks.contains(ip_address(text)) for text in outside)
 
     @given(st.lists(st.ip_addresses(v=4).flatmap(_networks_of), max_size=20), st.data())
-    def test_it_agrees_with_asking_each(self, networks: list[Any], data: st.DataObject) -> None:
+    def test_it_agrees_with_a_search_through_each_network(
+        self, networks: list[Any], data: st.DataObject
+    ) -> None:
         found = Networks(map(str, networks))
         near = [net[index] for net in networks for index in (0, -1)]
         address = data.draw(st.sampled_from(near) if near else st.ip_addresses(v=4))
@@ -427,14 +433,14 @@ class TestNetworks:
                 one = IPv4Address(number)
                 assert found.contains(one) == any(one in net for net in networks)
 
-    def test_nobody_is_in_an_empty_one(self) -> None:
+    def test_an_empty_set_contains_no_address(self) -> None:
         assert not Networks()
         assert not Networks().contains(IPv4Address("0.0.0.0"))
 
     def test_a_client_without_an_address_is_in_none(self) -> None:
         assert not Networks(["0.0.0.0/0", "::/0"]).contains(None)
 
-    def test_a_file_has_one_a_line(self, tmp_path: Path) -> None:
+    def test_a_file_has_one_network_on_each_line(self, tmp_path: Path) -> None:
         path = tmp_path / "block.txt"
         path.write_text("# bad ones\n192.0.2.1\n\n  2001:db8::/32  # a whole one\r\n")
         assert list(map(str, read_networks(path))) == ["192.0.2.1/32", "2001:db8::/32"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from random import Random
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.bytecodes import bytecodes
 from wsgi_throttle.identity import ClientIP, Clients, Networks, parse_network, read_networks
 from wsgi_throttle.identity.address import MAX_CACHED, MAX_CACHED_LENGTH, MAX_HOPS
 from wsgi_throttle.identity.forwarding import parse_address
@@ -455,21 +457,18 @@ class TestNetworks:
         with pytest.raises(ValueError, match="cannot read the list of networks"):
             read_networks(tmp_path / "none.txt")
 
-    def test_ten_thousand_are_no_slower_than_ten(self) -> None:
-        def seconds(networks: Networks) -> float:
-            started = time.perf_counter()
-            for address in addresses:
-                networks.contains(address)
-            return time.perf_counter() - started
-
+    def test_an_address_is_found_among_ten_thousand_in_as_few_steps_as_among_ten(self) -> None:
         random = Random(1)
-        addresses = [IPv4Address(random.getrandbits(32)) for _ in range(5_000)]
+        addresses = [IPv4Address(random.getrandbits(32)) for _ in range(100)]
         nets = [
             str(ip_network((random.getrandbits(32), random.randint(16, 32)), strict=False))
             for _ in range(10_000)
         ]
         few, many = Networks(nets[:10]), Networks(nets)
-        assert min(seconds(many) for _ in range(5)) < 10 * min(seconds(few) for _ in range(5))
+        for address in addresses:
+            taken = [bytecodes(partial(networks.contains, address)) for networks in (few, many)]
+            # Where a range may have it, its end is looked at besides.
+            assert taken[1] < taken[0] + 20
 
     def test_a_network_of_a_configuration_is_strict(self) -> None:
         with pytest.raises(ValueError, match=r"192\.0\.2\.0/24 for the network"):

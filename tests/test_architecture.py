@@ -69,6 +69,7 @@ def test_the_page_on_the_architecture_has_a_line_for_every_file() -> None:
         listed.append(f"{path}__init__.py" if path.endswith("/") else path)
     files = [*FILES, *PACKAGE.rglob("*.lua")]
     assert not {file.relative_to(PACKAGE).as_posix() for file in files} ^ set(listed)
+    assert len(listed) == len(files), "a file is listed twice"
 
 
 def test_the_page_on_the_architecture_names_what_there_is() -> None:

@@ -98,7 +98,8 @@ class Terms(tuple[Term, ...]):  # noqa: SLOT001 - a tuple has no slots to add
 
     @staticmethod
     def of(charges: Iterable[Charge]) -> tuple[Terms, tuple[str, ...]]:
-        """Split charges into their terms and their buckets."""
+        """Split charges into terms and buckets, for tests and for whoever has charges at hand. The
+        charges of one bucket must stand side by side."""
         terms: list[Term] = []
         buckets: list[str] = []
         for bucket, limit, cost, enforce, policy in charges:

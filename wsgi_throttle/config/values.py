@@ -133,6 +133,8 @@ NAMESPACE = Reader(_namespace, scalar_schema({**ANY_TEXT, "pattern": rf"^\s*{_NA
 
 
 def _paths(at: Cursor) -> tuple[Pattern, ...]:
+    """The patterns of ``path``, which is one or a list. One that is wrong is reported at its own
+    line and left out, so that the mistakes of all are told."""
     items = at.items()
     if not items:
         raise InvalidError("the list is empty", "name a path")

@@ -83,7 +83,11 @@ def parse(uri: str) -> Address:
 
 
 def _direct(uri: str, given: dict[str, str]) -> tuple[Connect, str]:
-    """How to connect to the server that the URI names, and its name for messages."""
+    """How to connect to the server that the URI itself names, without Sentinel, and the server's
+    name for messages, which shows no user and no password.
+
+    :param given: the options of the URI, of which this way to connect needs none.
+    """
     parts = urlsplit(uri)
     new_connection = _connection_factory(uri)
 

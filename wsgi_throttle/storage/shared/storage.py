@@ -94,7 +94,8 @@ class SharedStorage:
     def from_uri(
         cls, uri: str, *, application_id: str = "", timeout_s: float = 0.1
     ) -> SharedStorage:
-        """The storage of a ``shared://`` URI. Opens nothing; ``timeout_s`` is not used.
+        """The storage of a ``shared://`` URI. Opens nothing. A URI without a folder means the one
+        that belongs to this application; ``timeout_s`` is for storages with a network.
 
         :raises StorageURIError: a host, a folder that does not exist, or a bad option.
         """
@@ -162,7 +163,7 @@ class SharedStorage:
         self._run(forget)
 
     def ping(self) -> None:
-        """See :class:`.Storage`: whether the file can be opened and written."""
+        """See :class:`.Storage`. Raises if the file cannot be opened or written."""
 
         def begin(environment: lmdb.Environment) -> None:
             environment.begin(write=True).abort()

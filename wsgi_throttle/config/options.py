@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from .. import limits as limit_strings
 from ..http.settings import ResponseSettings
-from ..identity import IPV4_PREFIXES, IPV6_PREFIXES, ClientIP, Identity, Session
+from ..identity import IPV4_PREFIXES, IPV6_PREFIXES, MAX_HOPS, ClientIP, Identity, Session
 from ..rules.model import MODES, ON_STORAGE_ERROR, RuleSet
 from .mapping import Option, Required, mapping
 from .reader import BOOLEAN, EXACT_TEXT, TEXT, choice, integer, one_or_more
@@ -22,6 +22,7 @@ from .values import (
     NAMESPACE,
     NETWORKS,
     ORIGINS,
+    PROXIES,
     SECRET_KEYS,
     SESSION_KIND,
     STORAGE_URI,
@@ -33,10 +34,17 @@ from .values import (
 CLIENT_IP = (
     Option(
         "trusted_proxies",
-        one_or_more(TEXT, least=0),
+        PROXIES,
         ClientIP.trusted_proxies,
-        "addresses, networks and `unix`; a list replaces the default",
+        "addresses, networks, `unix`, or `file:NAME` with one a line; a list replaces the default",
         "`[unix]`",
+    ),
+    Option(
+        "hops",
+        integer(1, MAX_HOPS),
+        ClientIP.hops,
+        "instead of `trusted_proxies`: how many proxies all requests come through, [whatever their "
+        "addresses](docs/keys.md#addresses)",
     ),
     Option(
         "header",

@@ -224,9 +224,29 @@ def _networks(at: Cursor) -> Networks:
     return Networks(found)
 
 
-NETWORKS = Reader(
-    _networks, list_schema(text_like(r"^\s*(file:|[0-9A-Fa-f:.]+(/[0-9.]+)?\s*$)"), 0)
-)
+_NETWORK_PATTERN = r"file:|[0-9A-Fa-f:.]+(/[0-9.]+)?\s*$"
+
+NETWORKS = Reader(_networks, list_schema(text_like(rf"^\s*({_NETWORK_PATTERN})"), 0))
+
+
+def _proxies(at: Cursor) -> tuple[str, ...]:
+    def parse(item: Cursor) -> list[str]:
+        text = TEXT(item)
+        if text == "unix":
+            return [text]
+        try:
+            return [str(network) for network in _network(item)]
+        except ValueError as error:
+            raise ValueError(f'{error}, or "unix" for a unix socket') from None
+
+    found = [item.attempt(parse, None) for item in at.items()]
+    if None in found:
+        raise ReportedError
+    return tuple(text for texts in found for text in texts or ())
+
+
+PROXIES = Reader(_proxies, list_schema(text_like(rf"^\s*(unix\s*$|{_NETWORK_PATTERN})"), 0))
+"""Addresses and networks as text, those of files too, and ``unix``."""
 
 SESSION_KIND = Reader(TEXT.parse, text_like(rf"^\s*(({'|'.join(KINDS)})\s*$|python:)"))
 
@@ -266,7 +286,7 @@ def body_file(kind: str) -> Reader[str]:
     def parse(at: Cursor) -> str:
         path = at.source.folder / TEXT(at)
         try:
-            text = path.read_text("utf-8")
+            text = path.read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise InvalidError(

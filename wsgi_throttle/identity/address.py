@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..cache import Bounded
 from ..networks import Address, Networks, parse_network
-from .forwarding import UNIX_PEERS, node_reader, parse_address
+from .forwarding import UNIX_PEERS, node_reader, parse_address, peer_of
 from .proxies import ProxyAdvice, is_local
 from .text import environ_name, escaped, is_header_name
 
@@ -39,6 +39,11 @@ class ClientIP:
     trusted_proxies: tuple[str, ...] = ("unix",)
     """Whose forwarding header is believed: addresses, networks, and ``unix`` for whoever connects
     over a unix socket. A list replaces the default."""
+    hops: int | None = None
+    """How many proxies each request comes through, in place of ``trusted_proxies``: so many are
+    believed, whatever their addresses. The client is the node of the header at that place, counted
+    from the right. Safe only where nobody can connect but through all of them: whoever can is free
+    to choose an address."""
     header: str = "X-Forwarded-For"
     """The one header that the nearest proxy sets: ``X-Forwarded-For``, ``Forwarded`` (RFC 7239),
     ``X-Real-IP`` or another that holds an address or a list of them."""
@@ -55,6 +60,14 @@ class ClientIP:
                     parse_network(text)
                 except ValueError as error:
                     raise ValueError(f'{error}, or "unix" for a unix socket') from None
+        if self.hops is not None:
+            if not 1 <= self.hops <= MAX_HOPS:
+                raise ValueError(f"hops is {self.hops}: it can be from 1 to {MAX_HOPS}")
+            if self.trusted_proxies != ClientIP.trusted_proxies:
+                raise ValueError(
+                    "hops trusts proxies whatever their addresses, so that trusted_proxies means "
+                    "nothing beside it: leave one of them out (trusted_proxies is safer)"
+                )
         if not is_header_name(self.header):
             raise ValueError(f'"{self.header}" is not a header name: write X-Forwarded-For')
         for name, bits, least, most in (
@@ -73,6 +86,8 @@ class ClientIP:
             for text in self.trusted_proxies
             if text != "unix" and parse_network(text).prefixlen == 0
         ]
+        if self.hops is not None and self.hops > 1 and self.header.lower() == "x-real-ip":
+            found.append("hops: X-Real-IP holds one address, so no other is found: write hops: 1")
         if not self.trusted_proxies and self.header != ClientIP.header:
             found.append(f"header: {self.header} is never read: trusted_proxies is empty")
         return tuple(found)
@@ -84,7 +99,7 @@ class Client(NamedTuple):
     key: str
     """``ip:192.0.2.1`` or ``ip:2001:db8:0:1::/64``."""
     address: Address | None
-    """None for a client on a unix socket, and where REMOTE_ADDR is no address."""
+    """None for a client on a unix socket, and where REMOTE_ADDR is missing or no address."""
 
 
 class Clients:
@@ -100,7 +115,8 @@ class Clients:
         self._read_nodes = node_reader(settings.header)
         self._trusted = Networks(text for text in settings.trusted_proxies if text != "unix")
         self._unix_is_trusted = "unix" in settings.trusted_proxies
-        self._advice = ProxyAdvice(settings.header)
+        self._advice = ProxyAdvice(settings.header, settings.hops)
+        self._client_in = self._client_behind if settings.hops is None else self._client_at_hop
         # By REMOTE_ADDR: the peers that are not trusted, and the proxies that are.
         self._untrusted: Bounded[str, Client] = Bounded(MAX_CACHED)
         self._proxies: Bounded[str, Client] = Bounded(MAX_CACHED)
@@ -122,15 +138,18 @@ class Clients:
 
         It is the right-most address of the forwarding header that is no trusted proxy, and the peer
         itself if that is not trusted. A header that is missing or cannot be read counts as the
-        proxy that sent it, so that nobody becomes a new client by sending garbage.
+        proxy that sent it, so that nobody becomes a new client by sending garbage. All whose server
+        gives no address are one client, ``ip:unknown``.
         """
-        peer = environ.get("REMOTE_ADDR") or ""
+        peer = environ.get("REMOTE_ADDR")
+        if peer.__class__ is not str:
+            peer = peer_of(environ)
         proxy = self._proxies.get(peer)
         if proxy is None:
             client = self._untrusted.get(peer)
             if client is not None:
                 return client
-            client, is_trusted = self._look_up_peer(peer)
+            client, is_trusted = self._look_up_peer(peer, environ)
             if not is_trusted:
                 if self._advice.untrusted_peer(
                     peer,
@@ -148,17 +167,26 @@ class Clients:
         try:
             behind = self._forwarded[text]
         except KeyError:
-            behind = self._client_behind(text)
+            behind = self._client_in(text)
             if len(text) <= MAX_CACHED_LENGTH:
                 self._forwarded.keep(text, behind)
         return behind or proxy
 
-    def _look_up_peer(self, peer: str) -> tuple[Client, bool]:
+    def _look_up_peer(self, peer: str, environ: dict[str, Any]) -> tuple[Client, bool]:
         """A peer as a client, and whether it is a trusted proxy."""
         self._advice.settings(self._settings.doubts)
+        client, is_trusted = self._recognize(peer)
+        if self._settings.hops is not None:
+            is_trusted = True
+        elif is_trusted and client.address is None:
+            self._advice.unix_socket_is_trusted()
+        if is_trusted:
+            self._advice.merged_names(environ)
+        return client, is_trusted
+
+    def _recognize(self, peer: str) -> tuple[Client, bool]:
+        """The same, by its address alone."""
         if peer in UNIX_PEERS:
-            if self._unix_is_trusted:
-                self._advice.unix_socket_is_trusted()
             return Client("ip:unix", None), self._unix_is_trusted
         address = parse_address(peer)
         if address is None:
@@ -182,6 +210,22 @@ class Clients:
                     self._advice.local_client(address, hop)
                 break
         return None if farthest is None else self._client(farthest)
+
+    def _client_at_hop(self, text: str) -> Client | None:
+        """The client where its place in the header is known. None for a header with fewer nodes,
+        which did not come through all of the proxies."""
+        hops = self._settings.hops or 1
+        nodes = list(islice(self._read_nodes(text), hops + 1))
+        if len(nodes) < hops:
+            self._advice.too_few_hops(len(nodes))
+            return None
+        node = nodes[hops - 1]
+        address = None if node is None else parse_address(node)
+        if address is None:
+            return None
+        if is_local(address) and len(nodes) > hops:
+            self._advice.local_client(address, hops)
+        return self._client(address)
 
     def _client(self, address: Address) -> Client:
         network: IPv4Network | IPv6Network

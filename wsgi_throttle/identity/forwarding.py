@@ -4,10 +4,10 @@ where the nearest proxy writes, since a client may have written the left."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address, ip_address
 from socket import AF_INET, inet_pton
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ..networks import Address, canonical_address
 
@@ -15,8 +15,14 @@ FORWARDING_HEADERS = ("X-Forwarded-For", "Forwarded", "X-Real-IP")
 """The ones that proxies are known to send."""
 
 UNIX_PEERS = frozenset({"", "localhost", "<local>", "unix", "unix:"})
-"""What stands for a client on a unix socket. In REMOTE_ADDR: nothing (gunicorn, uWSGI),
-``localhost`` (waitress) or ``<local>`` (Werkzeug); in a forwarding header ``unix:`` (nginx)."""
+"""What stands for a client on a unix socket. In REMOTE_ADDR: an empty text (gunicorn, cheroot),
+``localhost`` (waitress) or ``<local>`` (Werkzeug); in a forwarding header, and in the REMOTE_ADDR
+that it hands to uWSGI, ``unix:`` (nginx). No REMOTE_ADDR at all is something else, but for gevent,
+see :func:`peer_of`. uWSGI's ``0.0.0.0`` is not here, since IPv6 peers are that too in old versions
+of it."""
+
+UNKNOWN_PEER = "unknown"
+"""What a peer is called of which the server gives no address."""
 
 MAX_PAIRS = 16
 """Parameters in one element of a Forwarded header; an element with more is unreadable."""
@@ -33,10 +39,12 @@ def node_reader(header: str) -> NodeReader:
 
 def _listed_nodes(text: str) -> Iterator[str | None]:
     """The elements of a comma-separated list, from the right. Empty elements do not count (RFC
-    9110, section 5.6.1); several header lines arrive as one, joined by commas in their order."""
+    9110, section 5.6.1); several header lines arrive as one, joined by commas in their order. Some
+    proxies write quotes around an element."""
     while text := text.rstrip(", \t"):
         text, _, node = text.rpartition(",")
-        yield node.strip(" \t")
+        node = node.strip(" \t")
+        yield node[1:-1] if len(node) > 1 and node[0] == node[-1] == '"' else node
 
 
 # The right end of a Forwarded header is from a proxy, and the left end may be from a client, who
@@ -72,22 +80,36 @@ def _forwarded_nodes(text: str) -> Iterator[str | None]:
         yield nodes[0] if len(nodes) == 1 else None
 
 
-_is_port = re.compile(r":[0-9]{1,5}").fullmatch
+def peer_of(environ: Mapping[str, Any]) -> str:
+    """REMOTE_ADDR; for a server that gives none, UNKNOWN_PEER.
+
+    gevent's own server (``gunicorn -k gevent_pywsgi`` too) gives one for every peer but those on a
+    unix socket, which are an empty text here as with other servers.
+    """
+    peer = environ.get("REMOTE_ADDR")
+    if isinstance(peer, str):
+        return peer
+    return "" if str(environ.get("SERVER_SOFTWARE")).startswith("gevent/") else UNKNOWN_PEER
+
+
+_is_port = re.compile(r":([0-9]{1,5}|_[A-Za-z0-9._-]+)").fullmatch
+"""A port, or a name in place of one (RFC 7239, section 6)."""
+
+MAX_ADDRESS_LENGTH = 100
+"""Characters of an address with its zone id; a longer text is none."""
 
 
 def parse_address(text: str) -> Address | None:
     """The address in a node or in REMOTE_ADDR, or None if there is none.
 
-    It may have a port, brackets or a zone id, which are left out. An IPv4 address that is mapped or
-    translated into IPv6 is the IPv4 address.
+    It may have a port, brackets or a zone id, which are left out. An IPv6 address that holds an
+    IPv4 address is the IPv4 address, see :func:`.canonical_address`.
     """
     try:  # the usual spelling first: inet_pton takes no other one of an IPv4 address
         return IPv4Address(inet_pton(AF_INET, text))
     except (OSError, ValueError):
         pass
     host = text.strip(" \t")
-    if len(host) > 100:
-        return None
     if host.startswith("["):
         host, bracket, port = host[1:].partition("]")
         if not bracket or (port and not _is_port(port)):
@@ -96,6 +118,8 @@ def parse_address(text: str) -> Address | None:
         host, colon, port = host.partition(":")
         if not _is_port(colon + port):
             return None
+    if len(host) > MAX_ADDRESS_LENGTH:
+        return None
     try:
         return canonical_address(ip_address(host.partition("%")[0]))
     except ValueError:

@@ -95,7 +95,8 @@ rules:
     assert from_file.default_limits == from_mapping.default_limits
     api = from_file.rules[2]
     assert limits(from_file, 2) == ["30 per minute", "1000 per hour", "200 per day", "50 per hour"]
-    assert [one.policy for one in api.limits] == ["/api-1", "/api-2", "default-1", "default-2"]
+    assert [one.label for one in api.limits] == ["/api-1", "/api-2", "", ""]
+    assert [one.policy for one in api.limits] == ["rule-2-1", "rule-2-2", "default-1", "default-2"]
     assert (api.limits[1].limit.strategy, api.limits[1].limit.burst) == ("token-bucket", 50)
     assert (api.limits[1].cost, api.limits[1].scope, api.limits[1].key) == (
         2,

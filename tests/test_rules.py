@@ -33,11 +33,13 @@ def charges(plan: Plan, environ: dict[str, Any]) -> list[Charge]:
 
 
 def charged(rules: RuleTable, request: str, **environ: Any) -> list[str]:
-    """What ``METHOD /path`` is charged: ``policy`` or ``policy (shadow)``."""
+    """What ``METHOD /path`` is charged, as logs call it: ``name`` or ``name (shadow)``."""
     method, _, path = request.partition(" ")
     plan = rules.match(method, path)
     found = charges(plan, {"REMOTE_ADDR": "192.0.2.1", "REQUEST_METHOD": method, **environ})
-    return [charge.policy + ("" if charge.enforce else " (shadow)") for charge in found]
+    return [
+        (charge.label or charge.policy) + ("" if charge.enforce else " (shadow)") for charge in found
+    ]
 
 
 def buckets(rules: RuleTable, request: str, **environ: Any) -> list[str]:

@@ -40,7 +40,11 @@ class Charge(NamedTuple):
     enforce: bool
     """False: a shadow charge, which is counted where it fits and never refuses."""
     policy: str
-    """The name in headers and logs: the rule's, with ``-2`` for its second limit."""
+    """What clients are told that the limit is called: the rule's name, with ``-2`` for its second
+    limit; ``rule-3`` for the third of the rules that have no name."""
+    label: str = ""
+    """What logs call it, where that is something else: the methods and paths of a rule without a
+    name, which clients may not know of."""
 
 
 class Outcome(NamedTuple):
@@ -63,6 +67,7 @@ class Term(NamedTuple):
     cost: int
     enforce: bool
     policy: str
+    label: str = ""
 
 
 class Terms(tuple[Term, ...]):  # noqa: SLOT001 - a tuple has no slots to add
@@ -96,10 +101,10 @@ class Terms(tuple[Term, ...]):  # noqa: SLOT001 - a tuple has no slots to add
         """The terms of these charges, and their buckets."""
         terms: list[Term] = []
         buckets: list[str] = []
-        for bucket, limit, cost, enforce, policy in charges:
+        for bucket, limit, cost, enforce, policy, label in charges:
             if not buckets or bucket != buckets[-1]:
                 buckets.append(bucket)
-            terms.append(Term(len(buckets) - 1, limit, cost, enforce, policy))
+            terms.append(Term(len(buckets) - 1, limit, cost, enforce, policy, label))
         return Terms(terms), tuple(buckets)
 
 
@@ -147,7 +152,9 @@ class Decision(_Fields):
         """One for each term, in the same order."""
         costs = self.costs or [term.cost for term in self.terms]
         return [
-            Charge(self.buckets[term.bucket], term.limit, cost, term.enforce, term.policy)
+            Charge(
+                self.buckets[term.bucket], term.limit, cost, term.enforce, term.policy, term.label
+            )
             for term, cost in zip(self.terms, costs, strict=True)
         ]
 

@@ -218,7 +218,7 @@ Compiled: TypeAlias = tuple[Step, int, bool]
 
 def compile_terms(terms: Iterable[Term]) -> tuple[Compiled, ...]:
     """These terms as :func:`take` needs them, which a storage makes once."""
-    return tuple((step_of(limit), cost, enforce) for _, limit, cost, enforce, _ in terms)
+    return tuple((step_of(limit), cost, enforce) for _, limit, cost, enforce, *_ in terms)
 
 
 def with_costs(compiled: Iterable[Compiled], costs: Sequence[int]) -> list[Compiled]:

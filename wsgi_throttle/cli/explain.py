@@ -83,9 +83,10 @@ def _print_part(part: Part, environ: dict[str, Any], user: str | None) -> None:
         )
         for term in counter.limits:
             what = "counts" if term.enforce else "counts in shadow"
+            name = term.label or term.policy
             cost = f", cost {term.cost}" if term.cost > 1 else ""
             print(
-                f"  {what:17} {term.policy}: {describe(term.limit)}, {term.limit.strategy}{cost}, "
+                f"  {what:17} {name}: {describe(term.limit)}, {term.limit.strategy}{cost}, "
                 f"by {','.join(counter.key_types)}, here {key}"
             )
     if part.rule is None:

@@ -136,7 +136,14 @@ RULE = (
         "true: nothing is counted, application limits neither",
         on_exempt=True,
     ),
-    Option("name", NAME, "", "in headers, logs and keys", "from methods and path", on_exempt=True),
+    Option(
+        "name",
+        NAME,
+        "",
+        "in headers, logs and keys; clients are told `rule-1`, `rule-2` of rules without one",
+        "from methods and path",
+        on_exempt=True,
+    ),
     Option("key", KEY, INHERIT, "whose counter: a [key](#keys)"),
     Option("strategy", STRATEGY, INHERIT, "how to count: a [strategy](#strategies)"),
     Option(

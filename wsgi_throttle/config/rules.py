@@ -15,6 +15,7 @@ from ..identity import Identity, KeyFunction, key_function
 from ..rules.model import Location, Rule, RuleLimit
 from ..rules.patterns import Pattern
 from .mapping import Options
+from .names import default_name, hide_paths, numbered
 from .reader import Cursor, InvalidError
 from .rule_options import DEFAULT_WORD, RESPONSE, RULE
 
@@ -28,7 +29,7 @@ class Owner:
     scope: str
     cost: int
     policy: str
-    """What its limits are called in headers and logs."""
+    """What its limits are called."""
     variables: frozenset[str] | None = frozenset()
     """The variables that all of its paths have, for ``path:`` keys; None where the paths are
     mistaken, so that nothing is known of them."""
@@ -109,11 +110,8 @@ class RuleBuilder:
             options.given[name].attempt(
                 lambda _: _check_variables(owner.key, owner.variables), None
             )
-        if len(found) > 1:
-            found = [
-                replace(limit, policy=f"{owner.policy}-{number}")
-                for number, limit in enumerate(found, 1)
-            ]
+        names = numbered(owner.policy, len(found))
+        found = [replace(limit, policy=policy) for limit, policy in zip(found, names, strict=True)]
         return (*found, *inherited)
 
     def _limit(self, options: Options, owner: Owner) -> list[RuleLimit]:
@@ -175,7 +173,8 @@ class RuleBuilder:
                 )
             names.setdefault(rule.name, rule)
             found.append(rule)
-        return tuple(found)
+        is_named = ["name" in options for options in all_options]
+        return hide_paths(found, is_named, default_limits)
 
     def _rule(
         self,
@@ -187,7 +186,7 @@ class RuleBuilder:
     ) -> Rule:
         patterns: tuple[Pattern, ...] = options["path"] or ()
         methods: tuple[str, ...] = options["methods"]
-        name: str = options["name"] or _default_name(methods, patterns)
+        name: str = options["name"] or default_name(methods, patterns)
         variables = (
             frozenset.intersection(*(frozenset(pattern.variables) for pattern in patterns))
             if patterns
@@ -271,11 +270,6 @@ def _check_variables(key: tuple[str, ...], variables: frozenset[str] | None) -> 
 
 def _is_same(one: RuleLimit, other: RuleLimit) -> bool:
     return (one.limit, one.key, one.scope) == (other.limit, other.key, other.scope)
-
-
-def _default_name(methods: tuple[str, ...], patterns: tuple[Pattern, ...]) -> str:
-    paths = ",".join(quote(pattern.text, safe="/<>:(),*=+-._~!$&;@ ") for pattern in patterns)
-    return f"{','.join(methods)} {paths}".strip()[:100]
 
 
 def _own_scope(

@@ -47,7 +47,9 @@ class RuleLimit:
     """What the counter belongs to: ``rule=login``, ``scope=api``, ``default``."""
     cost: int
     policy: str
-    """Its name in headers and logs."""
+    """What clients are told that it is called."""
+    label: str = ""
+    """What logs call it, where that is something else."""
 
 
 @dataclass(frozen=True, eq=False)

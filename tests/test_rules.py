@@ -38,7 +38,8 @@ def charged(rules: RuleTable, request: str, **environ: Any) -> list[str]:
     plan = rules.match(method, path)
     found = charges(plan, {"REMOTE_ADDR": "192.0.2.1", "REQUEST_METHOD": method, **environ})
     return [
-        (charge.label or charge.policy) + ("" if charge.enforce else " (shadow)") for charge in found
+        (charge.label or charge.policy) + ("" if charge.enforce else " (shadow)")
+        for charge in found
     ]
 
 

@@ -27,8 +27,8 @@ class Config(RuleSet):
 
     path: Path | None = None
     """The file that it was read from."""
-    storage: str = ""
-    """The URI of the storage."""
+    storage: str = field(default="", repr=False)
+    """The URI of the storage, which may hold a password."""
     opened_storage: Storage | None = field(default=None, compare=False, repr=False)
     """The storage itself, which connects to nothing before it is used; None where the URI has a
     mistake."""

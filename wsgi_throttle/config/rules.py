@@ -48,6 +48,8 @@ class RuleBuilder:
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
         self._keys: dict[tuple[str, ...], KeyFunction] = {}
+        self._unshown: set[tuple[str, ...]] = set()
+        """Keys that came from the environment, which no message shows."""
 
     def key(
         self, options: Options, inherited: tuple[str, ...], variables: frozenset[str] | None
@@ -59,6 +61,8 @@ class RuleBuilder:
         key: tuple[str, ...] = options["key"]
         if "key" not in options or "key" in options.mistaken:
             return key
+        if options.given["key"].node.secret:
+            self._unshown.add(key)
 
         def check(_: Cursor) -> tuple[str, ...]:
             self._find_key(key)
@@ -107,8 +111,9 @@ class RuleBuilder:
                 else:
                     found.append(limit)
         if any(limit.key == owner.key for limit in found):
+            is_shown = owner.key not in self._unshown
             options.given[name].attempt(
-                lambda _: _check_variables(owner.key, owner.variables), None
+                lambda _: _check_variables(owner.key, owner.variables, is_shown=is_shown), None
             )
         names = numbered(owner.policy, len(found))
         found = [replace(limit, policy=policy) for limit, policy in zip(found, names, strict=True)]
@@ -252,7 +257,9 @@ def _check_exempt(options: Options) -> None:
         )
 
 
-def _check_variables(key: tuple[str, ...], variables: frozenset[str] | None) -> None:
+def _check_variables(
+    key: tuple[str, ...], variables: frozenset[str] | None, *, is_shown: bool = True
+) -> None:
     """
     :raises InvalidError: the key names a variable that not every path has.
     """
@@ -262,8 +269,9 @@ def _check_variables(key: tuple[str, ...], variables: frozenset[str] | None) -> 
         kind, _, name = part.partition(":")
         if kind == "path" and name not in variables:
             known = [f"path:{one}" for one in sorted(variables) if "wsgi_throttle" not in one]
+            variable = f"<{name}>" if is_shown else "the variable of its key"
             raise InvalidError(
-                f"not every path that is limited here has <{name}>",
+                f"not every path that is limited here has {variable}",
                 f"use {' or '.join(known)}" if known else "use another key",
             )
 

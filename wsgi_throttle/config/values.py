@@ -31,6 +31,7 @@ from .reader import (
     one_or_more,
     scalar,
     text_like,
+    unshown,
 )
 
 # --- limits ---------------------------------------------------------------------------------------
@@ -175,11 +176,15 @@ _methods = one_or_more(
 METHOD_NAMES = Reader(lambda at: tuple(dict.fromkeys(_methods(at))), _methods.schema)
 
 
+_looks_like_words = re.compile(r"[A-Za-z][A-Za-z _-]{0,39}").fullmatch
+
+
 def _headers(at: Cursor) -> tuple[tuple[str, str], ...]:
     found = []
     for name, value in at.mapping().items():
         if not is_header_name(name):
-            value.mistake(f'"{name}" is not a header name: write X-Internal')
+            shown = f'"{name}"' if _looks_like_words(name) else "this"
+            value.mistake(f"{shown} is not a header name: write X-Internal")
         found.append((environ_name(name), value.attempt(TEXT, "")))
     return tuple(found)
 
@@ -265,7 +270,7 @@ UNSET_SECRET = "unset"  # noqa: S105 - it stands for a secret
 
 SECRET_KEYS = Reader(_secret_keys, list_schema(ANY_TEXT))
 
-LIFETIME_S = Reader(lambda at: -(-_duration_ms(at) // 1000), DURATION_MS.schema)
+LIFETIME_S = unshown(Reader(lambda at: -(-_duration_ms(at) // 1000), DURATION_MS.schema))
 """A time, rounded up to whole seconds."""
 
 

@@ -28,6 +28,18 @@ _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<defa
 _TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value")
 """What YAML makes of values by their look; none of it matters here."""
 
+_QUOTED = re.compile(r" '(?!<)[^']{2,}'")
+"""What a message of PyYAML quotes of the file, but for single characters."""
+
+_looks_like_a_name = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}").fullmatch
+
+
+def shown_key(key: str) -> str:
+    """A key of a mapping, for messages. One that looks like no name is not shown: where a colon was
+    forgotten a key holds a value, which may be a secret."""
+    return key if _looks_like_a_name(key) else "..."
+
+
 # The C loader where PyYAML was built with it: ten times as fast, the same nodes.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -36,14 +48,14 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Node:
     """A value and where it stands."""
 
-    value: Value
-    """A scalar is its text; None where there is nothing."""
+    value: Value = field(repr=False)
+    """A scalar is its text, which may be a secret; None where there is nothing."""
     plain: bool = False
     """A scalar without quotes, or from the environment: it may be a boolean or integer."""
     line: int | None = None
     column: int | None = None
     hidden: str = ""
-    """The text as the file has it, where the value came from the environment and is not shown."""
+    """``${NAME}`` of what came from the environment in this value, which is not shown then."""
     unset: bool = False
     """It names a variable that is not set, which the reader of the file allowed."""
     keys: dict[str, tuple[int | None, int | None]] = field(default_factory=dict)
@@ -53,7 +65,7 @@ class Node:
 
     @property
     def secret(self) -> str:
-        """The text, as the file has it, of a value here or below that came from the environment."""
+        """``${NAME}`` of what came from the environment, here or below."""
         below: Iterable[Node] = ()
         if isinstance(self.value, dict):
             below = self.value.values()
@@ -132,37 +144,53 @@ class Source:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             problem = " ".join(filter(None, (error.context, error.problem)))
+            problem = _QUOTED.sub("", problem)  # which may be a part of a secret
             line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
             if "nesting depth" in problem:  # since PyYAML 6.0.4 libyaml has a bound of its own
                 raise self.fail(
                     f"values are nested more than {MAX_DEPTH} deep", line, column
-                ) from error
+                ) from None
             hint = ": put quotes around a value that has one of these characters: { } [ ] * & # : %"
-            raise self.fail(f"this is not YAML: {problem}{hint}", line, column) from error
+            # The cause is left out of tracebacks, since it quotes the line.
+            raise self.fail(f"this is not YAML: {problem}{hint}", line, column) from None
         except yaml.YAMLError as error:
-            raise self.fail(f"this is not YAML: {str(error).splitlines()[0]}") from error
+            raise self.fail(f"this is not YAML: {str(error).splitlines()[0]}") from None
         except RecursionError as error:
             raise self.fail(f"values are nested more than {MAX_DEPTH} deep") from error
         if root is None:
             raise self.fail("the file is empty: it needs at least default_limits or rules")
         return self._from_yaml(root, 0)
 
-    def from_python(self, value: object, depth: int = 0) -> Node:
-        """The same tree of a mapping that a program built."""
+    def from_python(self, value: object, depth: int = 0, where: str = "") -> Node:
+        """The same tree of a mapping that a program built.
+
+        :param where: the dotted path that leads to it.
+        """
         self._count(depth, None, None)
         if isinstance(value, Mapping):
             return Node(
-                {str(key): self.from_python(item, depth + 1) for key, item in value.items()}
+                {
+                    str(key): self.from_python(item, depth + 1, f"{where}.{shown_key(str(key))}")
+                    for key, item in value.items()
+                }
             )
         if isinstance(value, list | tuple):
-            return Node([self.from_python(item, depth + 1) for item in value])
+            return Node(
+                [
+                    self.from_python(item, depth + 1, f"{where}[{index}]")
+                    for index, item in enumerate(value)
+                ]
+            )
         if isinstance(value, str):
-            return self._scalar(value, None, None, plain=False)
+            return self._scalar(value, None, None, plain=False, where=where.lstrip("."))
         if isinstance(value, bool):
             return Node(str(value).lower(), plain=True)
         if value is not None and not isinstance(value, int | float):
             kind = type(value).__name__
-            self.mistake(f"a value of type {kind} is not known here: give it as text")
+            self.mistake(
+                f"a value of type {kind} is not known here: give it as text",
+                where=where.lstrip("."),
+            )
             return Node(None)
         return Node(None if value is None else str(value), plain=True)
 
@@ -170,7 +198,11 @@ class Source:
         line, column = node.start_mark.line + 1, node.start_mark.column + 1
         self._count(depth, line, column)
         if node.tag.removeprefix("tag:yaml.org,2002:") not in _TAGS:
-            self.mistake(f"the tag {node.tag} is not known here: leave it out", line, column)
+            if node.value:
+                message = f"the tag {node.tag} is not known here: leave it out"
+            else:  # a text, and perhaps a secret
+                message = "a text that begins with ! is a tag: put quotes around it"
+            self.mistake(message, line, column)
         if isinstance(node, yaml.SequenceNode):
             return Node(
                 [self._from_yaml(item, depth + 1) for item in node.value], line=line, column=column
@@ -198,7 +230,8 @@ class Source:
             if key in result:
                 first = made.keys[key][0]
                 self.mistake(
-                    f'the key "{key}" is here twice, first in line {first}: merge the two', *place
+                    f"the key {shown_key(key)} is here twice, first in line {first}: merge the two",
+                    *place,
                 )
                 made.repeated.add(key)
                 continue
@@ -219,7 +252,9 @@ class Source:
             else:
                 self.mistake("<< takes a mapping, or a list of mappings", item.line, item.column)
 
-    def _scalar(self, text: str, line: int | None, column: int | None, *, plain: bool) -> Node:
+    def _scalar(
+        self, text: str, line: int | None, column: int | None, *, plain: bool, where: str = ""
+    ) -> Node:
         node = Node(text, plain, line, column)
 
         def variable(match: re.Match[str]) -> str:
@@ -228,7 +263,7 @@ class Source:
                 return "$"
             value = self._variables.get(name) or None
             if value is not None:
-                node.hidden = text
+                node.hidden = " ".join(filter(None, [node.hidden, f"${{{name}}}"]))
                 return value
             if match["default"] is not None:
                 return str(match["default"])
@@ -246,10 +281,11 @@ class Source:
         replaced = _VARIABLE.sub(variable, text) if "$" in text else text
         if "${" in _VARIABLE.sub("", text):
             self.mistake(
-                f'"{text}": a variable is written as ${{NAME}} or ${{NAME:-default}}, '
-                "and $${ is a plain ${",
+                "here is a ${ that begins no variable: write ${NAME} or ${NAME:-default}, and "
+                "$${ for a plain ${",
                 line,
                 column,
+                where,
             )
         if replaced != text:
             node.value, node.plain = replaced, True

@@ -42,7 +42,7 @@ class Session:
     ``REMOTE_USER``."""
     lifetime_s: int | None = None
     """A cookie is good for so long after it was signed: 31 days in Flask, 14 in Django."""
-    salt: str | None = None
+    salt: str | None = field(default=None, repr=False)
     """What the framework signs with besides the key, if the application changed it."""
 
     def __post_init__(self) -> None:
@@ -50,7 +50,7 @@ class Session:
         object.__setattr__(self, "user", tuple(self.user))
         if self.kind not in KINDS and not self.kind.startswith("python:"):
             raise ValueError(
-                f'"{self.kind}" is not a kind of session: use one of {", ".join(KINDS)} or '
+                f"this is not a kind of session: use one of {', '.join(KINDS)} or "
                 "python:package.module:function"
             )
         framework = FRAMEWORKS.get(self.kind)

@@ -66,8 +66,8 @@ class Rule:
     mode: str = "enforce"
     on_storage_error: str = "local"
     skip: Hook | None = None
-    when: tuple[tuple[str, str], ...] = ()
-    """(environ name, value) of all headers that the rule asks for."""
+    when: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """(environ name, value) of all headers that the rule asks for. A value may be a secret."""
     allow: Networks | None = None
     block: Networks | None = None
     responder: Responder | None = None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from ..decision import Charge, Take, Terms
 from ..errors import StorageURIError
+from .uri import split
 
 
 class Storage(Protocol):
@@ -69,10 +69,16 @@ def open_storage(uri: str, *, application_id: str = "", timeout_s: float = 0.1) 
     :param timeout_s: the longest a request may wait for a server, each time it asks.
     :raises StorageURIError: an unknown scheme or option, or a value that does not fit.
     """
-    scheme = urlsplit(uri).scheme
+    scheme = split(uri).scheme
     if scheme not in SCHEMES or "://" not in uri:
         # What stands before a :// is no secret; the rest may be.
-        wrong = f'"{scheme}" is not a storage scheme' if "://" in uri else "it has no ://"
+        is_scheme = uri.lower().startswith(f"{scheme}://")
+        wrong = (
+            f'"{scheme}" is not a storage scheme'
+            if is_scheme
+            else "no scheme stands before its ://"
+        )
+        wrong = wrong if "://" in uri else "it has no ://"
         known = ", ".join(f"{name}://" for name in SCHEMES)
         raise StorageURIError(f"{wrong}: use one of {known}, as in redis://127.0.0.1:6379/0")
     module, _, name = SCHEMES[scheme].partition(":")

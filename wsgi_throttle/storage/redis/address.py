@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
-from urllib.parse import SplitResult, urlencode, urlsplit
+from urllib.parse import SplitResult, urlencode
 
 import redis
 from redis import ConnectionPool, RedisError
@@ -17,7 +17,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from ...errors import StorageURIError
-from ..uri import options, whole_number
+from ..uri import options, split, whole_number
 
 CONNECT_TIMEOUT_S = 1.0
 """For each step of connecting, which no request waits for."""
@@ -49,6 +49,13 @@ _KNOWN_OPTIONS = {
     "redis+sentinel": _OPTIONS | _TLS_OPTIONS | {"ssl", "sentinel_username", "sentinel_password"},
 }
 
+_ALL_OPTIONS = set().union(*_KNOWN_OPTIONS.values())
+_OTHER_OPTIONS = _ALL_OPTIONS | {
+    *("socket_timeout", "socket_connect_timeout", "socket_keepalive", "retry_on_timeout"),
+    *("health_check_interval", "protocol", "timeout"),
+}
+"""What redis-py has besides, or has for another scheme: a message may name these."""
+
 Connect: TypeAlias = Callable[[], AbstractConnection]
 """Makes an open connection of redis-py, or raises."""
 
@@ -69,21 +76,21 @@ def parse(uri: str) -> Address:
     :raises StorageURIError: an unknown option, a value that does not fit, or a redis-py that keeps
         its sockets elsewhere.
     """
-    scheme = urlsplit(uri).scheme
-    found = options(uri, _KNOWN_OPTIONS[scheme])
+    scheme = split(uri).scheme
+    found = options(uri, _KNOWN_OPTIONS[scheme], _OTHER_OPTIONS)
     whole_number("db", found.get("db", "0"), least=0)
     most = found.get("max_connections", str(MAX_CONNECTIONS))
     find = _via_sentinel if scheme == "redis+sentinel" else _direct
     try:
         connect, name = find(uri, found)
-    except RedisError as error:
-        raise StorageURIError(f"a {scheme}:// URI that redis-py cannot use: {error}") from error
+    except RedisError:  # whose text may hold a value that is a secret
+        raise StorageURIError(_unusable(found)) from None
     return Address(connect, name, whole_number("max_connections", most, least=1))
 
 
 def _direct(uri: str, found: dict[str, str]) -> tuple[Connect, str]:
     """How to connect to the server that a URI of redis-py names, and a name for it."""
-    parts = urlsplit(uri)
+    parts = split(uri)
     new_connection = _new_connection_of(uri)
 
     def connect() -> AbstractConnection:
@@ -96,21 +103,23 @@ def _direct(uri: str, found: dict[str, str]) -> tuple[Connect, str]:
 
 def _via_sentinel(uri: str, found: dict[str, str]) -> tuple[Connect, str]:
     """How to connect to the master of the moment, and a name for it."""
-    parts = urlsplit(uri)
+    parts = split(uri)
     user, at, hosts = parts.netloc.rpartition("@")
     service, _, db = parts.path[1:].partition("/")
     if not hosts or not service:
         raise StorageURIError(
             "Sentinel needs hosts and a service: redis+sentinel://host:26379,other:26379/service"
         )
+    if "@" in service:
+        raise StorageURIError("a service has no @ in its name: in a password / is written %2F")
     addresses = []
     for host in hosts.split(","):
-        address = urlsplit(f"//{host}")
+        address = split(f"//{host}")
         addresses.append((address.hostname or "localhost", _port(address) or SENTINEL_PORT))
 
     tls = found.get("ssl", "false")
     if tls not in ("true", "false"):
-        raise StorageURIError(f'ssl is "{tls}": use true or false')
+        raise StorageURIError("ssl does not fit: use true or false")
     scheme = "rediss" if tls == "true" else "redis"
     query = urlencode({name: found[name] for name in found if name in _OPTIONS | _TLS_OPTIONS})
     new_connection = _new_connection_of(f"{scheme}://{user}{at}/{db}?{query}")
@@ -135,7 +144,7 @@ def _via_sentinel(uri: str, found: dict[str, str]) -> tuple[Connect, str]:
 
 def _new_connection_of(uri: str) -> partial[AbstractConnection]:
     """What makes connections to this server, not open yet, with settings that are known to fit."""
-    parts = urlsplit(uri)
+    parts = split(uri)
     _port(parts)
     # No message shows a part of the URI that a password may have run into.
     if parts.fragment:
@@ -147,11 +156,21 @@ def _new_connection_of(uri: str) -> partial[AbstractConnection]:
         raise StorageURIError("after the host stands the number of a database, as in /0")
     try:
         pool = ConnectionPool.from_url(uri, **_settings())
-    except ValueError as error:
-        raise StorageURIError(str(error)) from error
+    except ValueError:  # whose text may hold a value that is a secret
+        raise StorageURIError(_unusable(options(uri, _ALL_OPTIONS))) from None
     new_connection = partial(pool.connection_class, **pool.connection_kwargs)
     _check_socket(new_connection())
     return new_connection
+
+
+def _unusable(found: Collection[str]) -> str:
+    """That redis-py refuses a URI with these options."""
+    names = ", ".join(sorted(found))
+    meant = f" of {names}" if names else ""
+    return (
+        f"redis-py cannot use this URI: check the values{meant} (ssl_cert_reqs is none, optional "
+        "or required)"
+    )
 
 
 def _check_socket(connection: AbstractConnection) -> None:

@@ -118,7 +118,7 @@ def _fill_windows(app: Throttle) -> None:
     """Let each client send a request in every grain of both windows, by the storage's clock, which
     then goes on from there."""
     clock = _Clock()
-    storage: Any = app._engine._breaker._storage
+    storage: Any = app.engine._breaker._storage
     storage._clock = clock  # before the first request, for which it is prepared
     end_ms = MONOTONIC() // MS + WINDOWS_MS[0]
     grains = {

@@ -53,9 +53,9 @@ def shared_uri(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A changed rule file is noticed within milliseconds."""
-    monkeypatch.setattr("wsgi_throttle.reload.LOOK_EVERY_NS", 5 * MS)
+    monkeypatch.setattr("wsgi_throttle.reload.POLL_EVERY_NS", 5 * MS)
 
 
 def shared_folder(parent: Path) -> str:

@@ -1,6 +1,6 @@
 """A small application behind the throttle.yaml of the working directory, for tests under load.
 
-LOOK_EVERY_MS in the environment: how often the file is looked at.
+POLL_EVERY_MS in the environment: how often the file is looked at.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from wsgi_throttle import Throttle, reload
 from wsgi_throttle.clock import MS
 
 logging.basicConfig(level=logging.INFO, format="%(process)d %(name)s %(message)s")
-reload.LOOK_EVERY_NS = int(os.environ.get("LOOK_EVERY_MS", "500")) * MS
+reload.POLL_EVERY_NS = int(os.environ.get("POLL_EVERY_MS", "500")) * MS
 
 
 def hello(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from posixpath import normpath
 from typing import Any
+from uuid import UUID
 
 from frameworks import WSGI, django_app
 
@@ -22,12 +23,14 @@ PATHS = {
     "edit": "/users/<id>/edit",
     "item": "/items/<int:id>",
     "file": "/files/<path:name>/raw",
+    "order": "/orders/<uuid:id>",
 }
 """As rules write them."""
 
-OTHER_NUMBERS = {"bottle": "/items/<int(signed=True):id>", "falcon": "/items/<id>"}
-"""The rule for ``item`` where the framework's own converter takes more than digits for a number:
-Bottle a minus, and Falcon whatever ``int()`` does."""
+OTHER_NUMBERS = dict.fromkeys(("bottle", "falcon", "converting"), "/items/<int(signed=True):id>")
+"""The rule for ``item`` where the application takes negative numbers, too."""
+
+UUID_TEXT = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
 
 NAMES = tuple(PATHS)
 
@@ -74,6 +77,7 @@ def django_site() -> WSGI:
         path("users/<str:id>/edit", view("edit")),
         re_path(r"^items/(?P<id>\d+)$", view("item")),
         path("files/<path:name>/raw", view("file")),
+        path("orders/<uuid:id>", view("order")),
     ]
     DjangoSite.handler404 = staticmethod(lambda request, exception: HttpResponse(status=404))
     application = django_app()
@@ -98,6 +102,7 @@ def falcon_site() -> WSGI:
     app = falcon.App()
     app.req_options.strip_url_path_trailing_slash = True
     routes = ["/login", "/report", "/users/{id}/edit", "/items/{id:int}", "/files/{name}/raw"]
+    routes.append("/orders/{id:uuid}")
     for name, route in zip(NAMES, routes, strict=True):
         app.add_route(route, View(name))
     return app
@@ -115,6 +120,7 @@ def bottle_site() -> WSGI:
 
     app = bottle.Bottle()
     routes = ["/login", "/report/", "/users/<id>/edit", "/items/<id:int>", "/files/<name:path>/raw"]
+    routes.append(f"/orders/<id:re:{UUID_TEXT}>")
     for name, route in zip(NAMES, routes, strict=True):
         app.route(route, callback=view(name))
     application: WSGI = app
@@ -136,6 +142,7 @@ def pyramid_site() -> WSGI:
         return run
 
     routes = ["/login", "/report/", "/users/{id}/edit", r"/items/{id:\d+}", "/files/{name:.+}/raw"]
+    routes.append(f"/orders/{{id:{UUID_TEXT}}}")
     config = Configurator()
     for name, route in zip(NAMES, routes, strict=True):
         config.add_route(name, route)
@@ -182,6 +189,7 @@ def re_site(read: Callable[[str], str] = str) -> WSGI:
         r"^/users/([^/]+)/edit$",
         r"^/items/(\d+)$",
         r"^/files/(.+)/raw$",
+        rf"^/orders/{UUID_TEXT}$",
     ]
     routes = dict(zip(NAMES, map(re.compile, expressions), strict=True))
 
@@ -213,6 +221,39 @@ def stripping_site() -> WSGI:
     return re_site(read)
 
 
+def converting_site() -> WSGI:
+    """What people write by hand: segments, of which ``int()`` and ``UUID()`` read the ids."""
+
+    def accepts(convert: Callable[[str], object], text: str) -> bool:
+        try:
+            convert(text)
+        except ValueError:
+            return False
+        return True
+
+    def app(environ: dict[str, Any], start_response: WSGI) -> Any:
+        path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
+        match path.rstrip("/").split("/"):
+            case ["", "login" | "report" as name]:
+                found = name
+            case ["", "users", _, "edit"]:
+                found = "edit"
+            case ["", "items", number] if accepts(int, number):
+                found = "item"
+            case ["", "files", *names, "raw"] if "".join(names):
+                found = "file"
+            case ["", "orders", text] if accepts(UUID, text):
+                found = "order"
+            case _:
+                start_response("404 Not Found", [("Content-Type", "text/plain")])
+                return [b""]
+        environ[RAN].append(found)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [found.encode()]
+
+    return app
+
+
 SITES: dict[str, Callable[[], WSGI]] = {
     "flask": flask_site,
     "django": django_site,
@@ -223,4 +264,5 @@ SITES: dict[str, Callable[[], WSGI]] = {
     "re": re_site,
     "resolving": resolving_site,
     "stripping": stripping_site,
+    "converting": converting_site,
 }

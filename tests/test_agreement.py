@@ -15,7 +15,6 @@ import pytest
 import redis
 
 from support.charges import take as take_of
-from support.clock import FakeClock
 from support.redis import Server, numbers_in, programs
 from wsgi_throttle.decision import Charge, Decision, Limit, Terms
 from wsgi_throttle.storage.memory import MemoryStorage
@@ -23,6 +22,7 @@ from wsgi_throttle.storage.redis.resp import Script, TakeCommand, decision
 from wsgi_throttle.storage.redis.storage import SCRIPT
 from wsgi_throttle.storage.shared.storage import SharedStorage
 from wsgi_throttle.strategies import LARGEST, STRATEGIES, State, compile_terms, take
+from wsgi_throttle.testing import ManualClock
 
 REQUESTS = 60_000
 SEEDS = range(12)
@@ -205,7 +205,7 @@ def test_any_mix_of_limits_and_clients_is_counted_as_by_itself(
 ) -> None:
     """Which limits share a record, and which of them were charged last, changes nothing."""
     chance = random.Random(seed)
-    clock = FakeClock(1_000)
+    clock = ManualClock(1_000)
     storage: MemoryStorage | SharedStorage = (
         MemoryStorage(clock=clock) if engine == "memory" else SharedStorage(tmp_path, clock=clock)
     )

@@ -16,8 +16,8 @@ from support.servers import ROOT
 PACKAGE = ROOT / "wsgi_throttle"
 
 PIPELINE = [
-    *("__main__", "cli", "__init__", "middleware", "engine", "observers", "verdict", "reload"),
-    *("config", "rules", "http", "identity", "storage", "hooks", "networks", "limits"),
+    *("testing", "__main__", "cli", "__init__", "middleware", "engine", "observers", "verdict"),
+    *("reload", "config", "rules", "http", "identity", "storage", "hooks", "networks", "limits"),
     *("strategies", "decision", "log_once", "clock", "cache", "errors"),
 ]
 """From the whole to its parts: each may import those to its right. Some are packages, whose own

@@ -16,12 +16,12 @@ import pytest
 import redis
 
 from support.charges import take
-from support.clock import FakeClock
 from support.redis import Server, eventually, programs
 from wsgi_throttle.decision import Charge, Decision, Limit, Take, Terms
 from wsgi_throttle.errors import StorageError
 from wsgi_throttle.storage import open_storage
 from wsgi_throttle.storage.breaker import CircuitBreaker
+from wsgi_throttle.testing import ManualClock
 
 TIMEOUT_S = 0.1
 SLOWEST_S = 2 * TIMEOUT_S + 0.15
@@ -349,7 +349,7 @@ class Guarded:
     """A Scripted storage and its breaker, on a clock that the test moves."""
 
     def __init__(self) -> None:
-        self.clock = FakeClock()
+        self.clock = ManualClock()
         self.changes = 0
         self.told: list[tuple[bool, str]] = []
         self.inner = Scripted()

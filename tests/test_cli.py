@@ -48,7 +48,7 @@ def test_check_prints_the_table(run: Run) -> None:
         "per",
         "hour",
     ]
-    assert "exempt" in lines["/health,/static/**"]
+    assert "exempt" in lines["/health,/health/,/static/**"]
     assert "session-user" in lines["export"]
     assert out.splitlines()[-1].endswith("8 rules, 0 warnings")
 
@@ -113,7 +113,7 @@ def test_check_without_the_secrets_is_for_ci(run: Run, tmp_path: Path) -> None:
             ["GET", "/login"],
             ["none; default_limits apply", "lost              login", "it is for POST"],
         ),
-        (["get", "/static/x.css"], ["/health,/static/**", "nothing is counted"]),
+        (["get", "/static/x.css"], ["/health,/health/,/static/**", "nothing is counted"]),
         (["POST", "/login?next=/x"], ["rule              login"]),
         (["POST", "/%6Cogin"], ["rule              login"]),
         (["GET", "/x/../login/"], ["is matched as     /x/../login and /login"]),

@@ -29,8 +29,8 @@ def write(tmp_path: Path) -> Any:
 def mistakes(config: Any, **options: Any) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         load(config, **options)
-    assert str(caught.value).splitlines() == [str(one) for one in caught.value.mistakes]
-    return [str(one) for one in caught.value.mistakes]
+    assert str(caught.value).splitlines() == [str(one) for one in caught.value.diagnostics]
+    return [str(one) for one in caught.value.diagnostics]
 
 
 def limits(config: Config, index: int = 0) -> list[str]:
@@ -179,7 +179,7 @@ def test_a_list_of_networks_may_be_a_file_beside_the_rules(write: Any, tmp_path:
     (tmp_path / "office.txt").write_text("# the office\n192.0.2.0/24\n")
     config = load(write('allow: [10.0.0.0/8, "file:office.txt"]'))
     assert config.allow is not None
-    assert RuleTable(config).prejudge(
+    assert RuleTable(config).precheck(
         RuleTable(config).match("GET", "/"), {"REMOTE_ADDR": "192.0.2.9"}
     ) == ("allowed", None)
 
@@ -579,11 +579,11 @@ def test_a_mistake_is_data(write: Any, text: str, code: str) -> None:
     path = write(text)
     with pytest.raises(ConfigError) as caught:
         load(path, variables={})
-    (mistake,) = caught.value.mistakes
-    assert isinstance(mistake, Diagnostic)
-    assert (mistake.severity, mistake.code, mistake.source) == ("error", code, str(path))
-    assert mistake.line
-    assert mistake.column
+    (diagnostic,) = caught.value.diagnostics
+    assert isinstance(diagnostic, Diagnostic)
+    assert (diagnostic.severity, diagnostic.code, diagnostic.source) == ("error", code, str(path))
+    assert diagnostic.line
+    assert diagnostic.column
 
 
 def test_a_template_s_mistake_is_told_where_the_template_is_named(

@@ -1,4 +1,4 @@
-"""The values that travel from the rules to the storage and on to the headers."""
+"""Charges, terms and decisions, and which limit of a decision is shown to the client."""
 
 from __future__ import annotations
 

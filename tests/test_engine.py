@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from werkzeug.test import Client
 
-from support.clock import FakeClock
 from wsgi_throttle import Throttle
 from wsgi_throttle.engine import Engine
 from wsgi_throttle.errors import Diagnostic, StorageError
 from wsgi_throttle.observers import Observer
 from wsgi_throttle.rules.table import MAX_PATH_BYTES
+from wsgi_throttle.testing import ManualClock
 from wsgi_throttle.verdict import Verdict
 
 DOWN = "redis://127.0.0.1:1"
@@ -48,7 +48,7 @@ class Recorder(Observer):
 
 
 class Broken(Observer):
-    """Fails at all that it is told."""
+    """Raises an exception whatever it is told."""
 
     every_request = follows_responses = True
 
@@ -64,7 +64,7 @@ class Broken(Observer):
 
 def engine(*rules: dict[str, Any], observers: Sequence[Observer] = (), **top: Any) -> Engine:
     config = {"storage": "memory://", "rules": list(rules), **top}
-    return Engine.from_source(config, clock=FakeClock(), observers=observers)
+    return Engine.from_source(config, clock=ManualClock(), observers=observers)
 
 
 def request(path: str = "/a", method: str = "GET", **more: Any) -> dict[str, Any]:
@@ -365,7 +365,7 @@ def test_a_refusal_is_no_response_to_follow() -> None:
 def test_the_next_line_of_a_client_says_how_many_were_left_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    clock = FakeClock()
+    clock = ManualClock()
     rule = {"name": "r", "path": "/a", "limits": "0 per hour"}
     judge = Engine.from_source({"storage": "memory://", "rules": [rule]}, clock=clock)
     with caplog.at_level(logging.INFO, "wsgi_throttle"):

@@ -6,13 +6,13 @@ import logging
 
 import pytest
 
-from support.clock import FakeClock
 from wsgi_throttle.log_once import LogOnce
+from wsgi_throttle.testing import ManualClock
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 def test_a_topic_is_logged_once_and_each_topic_by_itself(caplog: pytest.LogCaptureFixture) -> None:
@@ -28,7 +28,7 @@ def test_a_topic_is_logged_once_and_each_topic_by_itself(caplog: pytest.LogCaptu
 
 
 def test_after_the_period_it_is_logged_again_with_the_number_left_out(
-    clock: FakeClock, caplog: pytest.LogCaptureFixture
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     log_once = LogOnce(60.0, clock=clock)
     for seconds in (0, 0, 59.9, 0.1, 60, 1):
@@ -42,7 +42,7 @@ def test_after_the_period_it_is_logged_again_with_the_number_left_out(
 
 
 def test_the_period_begins_with_what_was_logged_and_not_with_what_was_left_out(
-    clock: FakeClock,
+    clock: ManualClock,
 ) -> None:
     log_once = LogOnce(60.0, clock=clock)
     found = []
@@ -52,7 +52,7 @@ def test_the_period_begins_with_what_was_logged_and_not_with_what_was_left_out(
     assert found == [0, None, None, 2, None, None, 2]
 
 
-def test_topics_do_not_fill_the_memory(clock: FakeClock) -> None:
+def test_topics_do_not_fill_the_memory(clock: ManualClock) -> None:
     log_once = LogOnce(60.0, max_topics=10, clock=clock)
     assert [log_once.due(number) for number in range(10)] == [0] * 10
     assert [log_once.due(number) for number in range(10)] == [None] * 10
@@ -62,7 +62,7 @@ def test_topics_do_not_fill_the_memory(clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize("period_s", [60.0, float("inf")])
-def test_nothing_is_logged_in_the_very_moment_again(period_s: float, clock: FakeClock) -> None:
+def test_nothing_is_logged_in_the_very_moment_again(period_s: float, clock: ManualClock) -> None:
     log_once = LogOnce(period_s, clock=clock)
     assert [log_once.due("topic") for _ in range(3)] == [0, None, None]
 

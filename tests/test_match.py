@@ -50,7 +50,7 @@ VALUES = {
 """Converter, as written in a rule -> texts, most of which it fits."""
 
 SPELLINGS = {"": "string", "default": "string", "string(minlength=1)": "string"}
-"""Converters of which Werkzeug makes the same, whatever the spelling -> one of them."""
+"""Converters that mean the same to Werkzeug, in several spellings -> one of them."""
 
 METHODS = ("GET", "HEAD", "POST")
 PAIRS = 51_000
@@ -60,12 +60,12 @@ AS_TEXT = {
     name: type(f"Text{one.__name__}", (one,), {"to_python": BaseConverter.to_python})
     for name, one in CONVERTERS.items()
 }
-"""Converters that leave values as they stand in the path."""
+"""Converters that convert nothing: a value is the text of the path."""
 
 
 class Entry(NamedTuple):
     segments: list[list[tuple[str, str]]]
-    """Each of (``text`` or ``variable``, the text or the converter)."""
+    """Lists of (``text`` or ``variable``, the text or the converter)."""
     ending: str
     methods: tuple[str, ...]
 
@@ -88,7 +88,7 @@ class Entry(NamedTuple):
 
     @property
     def signature(self) -> str:
-        """Equal for two rules that Werkzeug makes the same of."""
+        """Equal for two rules that mean the same to Werkzeug."""
         return re.sub(
             r"<(?:([^:>]*):)?\w+>",
             lambda match: f"<{SPELLINGS.get(match[1] or '', match[1])}>",
@@ -120,8 +120,8 @@ def random_segment(rng: random.Random) -> list[tuple[str, str]]:
 
 
 def is_allowed(segments: list[list[tuple[str, str]]]) -> bool:
-    """Whether a pattern may have these: in what is matched as one, which from a path variable on is
-    all the rest, two variables of any length and 1,000 combinations of alternatives."""
+    """Whether a pattern may have these segments: a part (a segment, or all from a path variable on)
+    has two variables of any length and 1,000 combinations of alternatives at most."""
     converters = [[one for kind, one in segment if kind == "variable"] for segment in segments]
     first = next((index for index, found in enumerate(converters) if "path" in found), None)
     if first is not None:
@@ -208,7 +208,7 @@ def test_what_wins_and_its_variables_are_what_werkzeug_finds(seed: int) -> None:
     while pairs < PAIRS:
         table = random_table(rng)
         ours = Matcher(
-            (Route.parse(one.rule), one.methods, index) for index, one in enumerate(table)
+            (Route.parse(one.rule), one.methods, None, index) for index, one in enumerate(table)
         )
         theirs = oracle(table).bind("")
         for _ in range(PATHS_PER_TABLE):
@@ -252,7 +252,7 @@ def test_what_wins_and_its_variables_are_what_werkzeug_finds(seed: int) -> None:
     ],
 )
 def test_every_short_text_is_split_as_werkzeug_splits_it(rule: str, alphabet: str) -> None:
-    ours = Matcher([(Route.parse(rule), (), 0)])
+    ours = Matcher([(Route.parse(rule), (), None, 0)])
     tree = Map(converters=AS_TEXT, strict_slashes=False, merge_slashes=False)
     tree.add(Rule(rule, endpoint=0))
     theirs = tree.bind("")
@@ -315,18 +315,20 @@ def long_paths(first: str, separator: str, second: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("separator", ["1", "."])
 def test_a_long_path_takes_no_more_steps_than_a_short_one(separator: str) -> None:
-    """The next test is about what is done in C in one step."""
+    """Steps are bytecodes of Python: time in functions written in C is the next test's matter."""
     for first, second in PAIRS_OF_CONVERTERS:
         rules = [f"/<{first}:p>{separator}<{second}:q>" + "y" * k for k in range(1, SIBLINGS + 1)]
-        found = Matcher((Route.parse(rule), (), index) for index, rule in enumerate(rules))
+        found = Matcher((Route.parse(rule), (), None, index) for index, rule in enumerate(rules))
         for path in long_paths(first, separator, second):
             taken = steps(partial(found.match, "GET", path))
-            # less than one for sixteen characters
+            # fewer than one for 16 characters
             assert taken / SIBLINGS < LENGTH / 16, (rules[0], path[:80])
 
 
 def test_a_path_is_split_no_deeper_than_the_rules() -> None:
-    matcher = Matcher([(Route.parse(rule), (), 0) for rule in ("/ab/<name>/cd", "/ab/<path:rest>")])
+    matcher = Matcher(
+        [(Route.parse(rule), (), None, 0) for rule in ("/ab/<name>/cd", "/ab/<path:rest>")]
+    )
     path = "/ab" * (LENGTH // 3)
     tracemalloc.start()
     try:
@@ -340,8 +342,8 @@ def test_a_path_is_split_no_deeper_than_the_rules() -> None:
 def test_no_regular_expression_can_match_a_text_in_two_ways(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """So none backtracks for longer than the text is. They are for one variable each, and of two
-    repetitions in one the first ends where the point is."""
+    """So backtracking takes no longer than the length of the text. Each regular expression is for
+    one variable. If it has two repetitions, the first can end only at the point between them."""
     compiled: set[str] = set()
 
     def recording(regex: str, compiled_by: Callable[[str], re.Pattern[str]] = re.compile) -> object:
@@ -353,7 +355,7 @@ def test_no_regular_expression_can_match_a_text_in_two_ways(
     compile_part.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(re, "compile", recording)
-        Matcher((Route.parse(rule), (), index) for index, rule in enumerate(rules))
+        Matcher((Route.parse(rule), (), None, index) for index, rule in enumerate(rules))
     one_way = re.compile(r"\[\^/\]\{\d*,?\}|\\d\+(\\\.\\d\+)?")
     for regex in compiled - {CONVERTERS["uuid"].regex, "(?s:[^/].*)"}:
         shortest, longest = re.fullmatch(r"(?:\(\?=\((.*)\?\)\))?(.*)", regex).groups()  # type: ignore[union-attr]

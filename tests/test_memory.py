@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from support.charges import take
-from support.clock import FakeClock
 from wsgi_throttle.decision import Charge, Limit
 from wsgi_throttle.errors import StorageURIError
 from wsgi_throttle.storage.memory import MemoryStorage
+from wsgi_throttle.testing import ManualClock
 
 MINUTE = Limit("sliding-window", 2, 60_000, 2)
 SECOND = Limit("token-bucket", 2, 1_000, 2)
@@ -20,11 +20,11 @@ def charge(client: int | str, limit: Limit = MINUTE) -> list[Charge]:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
-def test_keeps_no_more_clients_than_it_may(clock: FakeClock) -> None:
+def test_keeps_no_more_clients_than_it_may(clock: ManualClock) -> None:
     storage = MemoryStorage(max_clients=100, clock=clock)
     for client in range(1_000):
         take(storage, charge(client))
@@ -33,7 +33,9 @@ def test_keeps_no_more_clients_than_it_may(clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize("buckets", [1, 2])
-def test_the_client_charged_longest_ago_is_forgotten_first(clock: FakeClock, buckets: int) -> None:
+def test_the_client_charged_longest_ago_is_forgotten_first(
+    clock: ManualClock, buckets: int
+) -> None:
     storage = MemoryStorage(max_clients=4 * buckets, clock=clock)
 
     def remaining(client: str) -> list[int]:
@@ -46,7 +48,7 @@ def test_the_client_charged_longest_ago_is_forgotten_first(clock: FakeClock, buc
     assert remaining("b") == [9] * buckets
 
 
-def test_a_limit_that_nobody_used_for_a_while_is_counted_like_any(clock: FakeClock) -> None:
+def test_a_limit_that_nobody_used_for_a_while_is_counted_like_any(clock: ManualClock) -> None:
     storage = MemoryStorage(clock=clock)
     mine = charge("a")
     take(storage, mine)
@@ -58,7 +60,7 @@ def test_a_limit_that_nobody_used_for_a_while_is_counted_like_any(clock: FakeClo
     assert storage.size == 6
 
 
-def test_nor_is_what_was_forgotten_at_once_written_to(clock: FakeClock) -> None:
+def test_nor_is_what_was_forgotten_at_once_written_to(clock: ManualClock) -> None:
     storage = MemoryStorage(clock=clock)
     mine = charge("a")
     take(storage, mine)
@@ -69,7 +71,7 @@ def test_nor_is_what_was_forgotten_at_once_written_to(clock: FakeClock) -> None:
     assert storage.size == 0
 
 
-def test_a_flood_does_not_free_blocked_clients(clock: FakeClock) -> None:
+def test_a_flood_does_not_free_blocked_clients(clock: ManualClock) -> None:
     storage = MemoryStorage(max_clients=100, clock=clock)
     for client in range(20):
         take(storage, charge(f"blocked-{client}"))
@@ -79,7 +81,7 @@ def test_a_flood_does_not_free_blocked_clients(clock: FakeClock) -> None:
     assert not any(take(storage, charge(f"blocked-{client}")).granted for client in range(20))
 
 
-def test_a_blocked_client_whose_time_is_over_is_forgotten_like_any(clock: FakeClock) -> None:
+def test_a_blocked_client_whose_time_is_over_is_forgotten_like_any(clock: ManualClock) -> None:
     storage = MemoryStorage(max_clients=3, clock=clock)
     take(storage, charge("a"))
     take(storage, charge("a"))
@@ -89,7 +91,7 @@ def test_a_blocked_client_whose_time_is_over_is_forgotten_like_any(clock: FakeCl
     assert storage.size == 3
 
 
-def test_a_flood_of_blocked_clients_is_bounded_too(clock: FakeClock) -> None:
+def test_a_flood_of_blocked_clients_is_bounded_too(clock: ManualClock) -> None:
     storage = MemoryStorage(max_clients=50, clock=clock)
     for client in range(500):
         take(storage, charge(client))
@@ -97,7 +99,7 @@ def test_a_flood_of_blocked_clients_is_bounded_too(clock: FakeClock) -> None:
     assert storage.size == 50
 
 
-def test_a_flood_on_one_limit_spares_the_clients_of_another(clock: FakeClock) -> None:
+def test_a_flood_on_one_limit_spares_the_clients_of_another(clock: ManualClock) -> None:
     storage = MemoryStorage(max_clients=100, clock=clock)
     take(storage, charge("quiet"))
     for client in range(1_000):
@@ -105,7 +107,7 @@ def test_a_flood_on_one_limit_spares_the_clients_of_another(clock: FakeClock) ->
     assert take(storage, charge("quiet")).outcomes[0].remaining == 0
 
 
-def test_expired_clients_are_dropped_as_others_come(clock: FakeClock) -> None:
+def test_expired_clients_are_dropped_as_others_come(clock: ManualClock) -> None:
     storage = MemoryStorage(clock=clock)
     for client in range(100):
         take(storage, charge(client))
@@ -115,7 +117,7 @@ def test_expired_clients_are_dropped_as_others_come(clock: FakeClock) -> None:
     assert storage.size == 51
 
 
-def test_long_windows_do_not_keep_short_ones_alive(clock: FakeClock) -> None:
+def test_long_windows_do_not_keep_short_ones_alive(clock: ManualClock) -> None:
     storage = MemoryStorage(clock=clock)
     for client in range(100):
         day = charge(f"{client}, a day", Limit("fixed-window", 5, 86_400_000, 5))
@@ -126,7 +128,7 @@ def test_long_windows_do_not_keep_short_ones_alive(clock: FakeClock) -> None:
     assert storage.size <= 102
 
 
-def test_the_states_of_a_limit_that_was_edited_away_expire_too(clock: FakeClock) -> None:
+def test_the_states_of_a_limit_that_was_edited_away_expire_too(clock: ManualClock) -> None:
     storage = MemoryStorage(clock=clock)
     take(storage, charge("a"))
     for client in range(50):
@@ -137,7 +139,7 @@ def test_the_states_of_a_limit_that_was_edited_away_expire_too(clock: FakeClock)
     assert storage.size == 61
 
 
-def test_what_expires_while_it_is_charged_is_counted_afresh(clock: FakeClock) -> None:
+def test_what_expires_while_it_is_charged_is_counted_afresh(clock: ManualClock) -> None:
     storage = MemoryStorage(clock=clock)
     take(storage, charge("a", SECOND))
     clock.now_ms += 60_000
@@ -149,7 +151,7 @@ def test_what_expires_while_it_is_charged_is_counted_afresh(clock: FakeClock) ->
     assert storage.size == 1
 
 
-def test_looking_keeps_nothing(clock: FakeClock) -> None:
+def test_looking_keeps_nothing(clock: ManualClock) -> None:
     storage = MemoryStorage(clock=clock)
     take(storage, charge("a"))
     for client in range(10):
@@ -157,7 +159,7 @@ def test_looking_keeps_nothing(clock: FakeClock) -> None:
     assert storage.size == 1
 
 
-def test_one_rule_does_not_keep_alive_what_another_has_counted(clock: FakeClock) -> None:
+def test_one_rule_does_not_keep_alive_what_another_has_counted(clock: ManualClock) -> None:
     """One bucket of two rules, of which the one with the short window charged it last, is kept for
     the other's sake; those behind it are not."""
     storage = MemoryStorage(clock=clock)
@@ -172,7 +174,7 @@ def test_one_rule_does_not_keep_alive_what_another_has_counted(clock: FakeClock)
     assert take(storage, charge("both")).outcomes[0].remaining == 0
 
 
-def test_limits_that_are_edited_all_the_time_leave_nothing_behind(clock: FakeClock) -> None:
+def test_limits_that_are_edited_all_the_time_leave_nothing_behind(clock: ManualClock) -> None:
     """Nor do they where one client never goes away."""
     storage = MemoryStorage(clock=clock)
     for window_ms in range(1_000, 1_100):
@@ -188,14 +190,14 @@ def test_limits_that_are_edited_all_the_time_leave_nothing_behind(clock: FakeClo
     assert len(record.others) <= 1
 
 
-def test_a_client_counts_as_one_however_many_limits_it_has(clock: FakeClock) -> None:
+def test_a_client_counts_as_one_however_many_limits_it_has(clock: ManualClock) -> None:
     storage = MemoryStorage(max_clients=3, clock=clock)
     for client in "abc":
         take(storage, charge(client) + charge(client, SECOND))
     assert storage.size == 3
 
 
-def test_reset_and_close_give_the_room_back(clock: FakeClock) -> None:
+def test_reset_and_close_give_the_room_back(clock: ManualClock) -> None:
     storage = MemoryStorage(clock=clock)
     for client in range(3):
         take(storage, charge(client))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import uuid
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from wsgi_throttle.rules.patterns import Pattern, matcher, too_many
+from wsgi_throttle.identity import canonical_path_value
+from wsgi_throttle.rules.patterns import Entry, Pattern, matcher, why_slow_to_match
 from wsgi_throttle.rules.readings import MAX_READINGS, readings
 
 
@@ -17,7 +19,7 @@ def winner(rules: list[str], request: str) -> str | None:
     entries = []
     for index, rule in enumerate(rules):
         methods, _, path = rule.rpartition(" ")
-        entries.append((Pattern.parse(path), tuple(filter(None, methods.split(","))), index))
+        entries.append(Entry(Pattern.parse(path), tuple(filter(None, methods.split(","))), index))
     method, _, path = request.partition(" ")
     found = matcher(entries).match(method, path)
     return rules[found[0]] if found else None
@@ -118,6 +120,9 @@ def test_what_is_no_pattern_is_refused_with_a_remedy(text: str, told: str) -> No
     assert f'"{text}"' in str(caught.value)
 
 
+UUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+
+
 @pytest.mark.parametrize(
     ("path_info", "expected"),
     [
@@ -163,12 +168,56 @@ def test_what_is_no_pattern_is_refused_with_a_remedy(text: str, told: str) -> No
             "/x/../lo\x80gin\n",
             ("/x/../lo\ufffdgin\n", "/x/../login", "/login", "/lo\ufffdgin\n"),
         ),
+        ("/users/+5", ("/users/+5", "/users/5")),
+        ("/users/005/", ("/users/005", "/users/5")),
+        ("/users/-0/1_0", ("/users/-0/1_0", "/users/0/10")),
+        ("/users/ +5", ("/users/ +5", "/users/5")),
+        ("/users/\xd9\xa5", ("/users/\u0665", "/users/5")),
+        ("/users/+5.json", ("/users/+5.json", "/users/5.json")),
+        ("/v/1.0/2026-01-05/a0", ("/v/1.0/2026-01-05/a0",)),
+        (f"/x/{{{UUID.upper()}}}", (f"/x/{{{UUID.upper()}}}", f"/x/{UUID}")),
+        (f"/x/{UUID.replace('-', '')}", (f"/x/{UUID.replace('-', '')}", f"/x/{UUID}")),
+        (f"/x/urn:uuid:{UUID}", (f"/x/urn:uuid:{UUID}", f"/x/{UUID}")),
+        # What a router makes of a number comes before what few make of the rest.
+        ("/u/+5/\xff\n", ("/u/+5/\ufffd\n", "/u/5/\ufffd\n", "/u/5", "/u/+5/\n")),
+        (
+            "/+1 /\xff/../login",
+            ("/+1 /\ufffd/../login", "/1/\ufffd/../login", "/1/../login", "/1/login"),
+        ),
     ],
 )
 def test_a_path_is_matched_in_every_form_that_an_application_may_see(
     path_info: str, expected: tuple[str, ...]
 ) -> None:
     assert readings(path_info) == expected
+
+
+@given(st.text("0159+-_ \n\u0665\uff10\u2003", max_size=8))
+@example("0" * 9)
+@example("-0_0")
+def test_what_int_reads_is_matched_as_its_number_too(text: str) -> None:
+    try:
+        number = int(text)
+    except ValueError:
+        return
+    assert f"/u/{number}" in readings("/u/" + text.encode().decode("latin-1"))
+    assert canonical_path_value(text) == str(number)
+
+
+UUID_PIECES = ["{", "}", "-", "urn:", "uuid:", "+", "0x", "_", "A", UUID[:8], UUID[9:13], UUID[14:]]
+
+
+@given(st.lists(st.sampled_from(UUID_PIECES), max_size=8).map("".join))
+@example(f"{{urn:uuid:{UUID}}}")
+@example("-" * 40 + UUID)
+@example(f"0x{UUID[2:]}")
+def test_what_uuid_reads_is_matched_as_its_uuid_too(text: str) -> None:
+    try:
+        identifier = uuid.UUID(text)
+    except ValueError:
+        return
+    assert f"/u/{identifier}" in readings(f"/u/{text}")
+    assert canonical_path_value(text) == str(identifier)
 
 
 PIECES = ["a", "b", "/", ".", "..", "/../", " ", "\n", "\x00", "\xff", "\xe2\x80\x83", "\xc3\xbc"]
@@ -223,14 +272,14 @@ def test_a_path_is_matched_by_the_changes_that_a_router_may_make_to_it(path_info
 @example("/..")
 @example("/%2e%2e/|")
 def test_no_path_escapes_a_pattern_for_everything(path_info: str) -> None:
-    everything = matcher([(Pattern.parse("/**"), (), 7)])
+    everything = matcher([Entry(Pattern.parse("/**"), (), 7)])
     for path in readings(path_info):
         assert everything.match("GET", path) is not None
 
 
 @given(st.lists(st.sampled_from(["a", "b", "..", ".", "", "a.b"]), max_size=8))
 def test_no_spelling_of_a_path_below_a_folder_escapes_its_pattern(segments: list[str]) -> None:
-    found = matcher([(Pattern.parse("/a/**"), (), 1), (Pattern.parse("/**"), (), 0)])
+    found = matcher([Entry(Pattern.parse("/a/**"), (), 1), Entry(Pattern.parse("/**"), (), 0)])
     resolved: list[str] = []
     for segment in segments:
         if segment == "..":
@@ -243,26 +292,28 @@ def test_no_spelling_of_a_path_below_a_folder_escapes_its_pattern(segments: list
 
 
 def test_more_partial_segments_under_a_node_than_werkzeug_matches_fast_are_told() -> None:
-    assert too_many([Pattern.parse(f"/item-{index}-<x>") for index in range(64)]) is None
-    assert "slow" in (too_many([Pattern.parse(f"/item-{index}-<x>") for index in range(65)]) or "")
+    assert why_slow_to_match([Pattern.parse(f"/item-{index}-<x>") for index in range(64)]) is None
+    assert "slow" in (
+        why_slow_to_match([Pattern.parse(f"/item-{index}-<x>") for index in range(65)]) or ""
+    )
 
 
 def test_a_part_may_have_a_thousand_combinations_of_alternatives() -> None:
     lists = [",".join(f"{letter}{index}" for index in range(10)) for letter in "abc"]
     text = "/" + "-".join(f"<any({one}):{one[0]}>" for one in lists)
-    found = matcher([(Pattern.parse(text), (), 0)]).match("GET", "/a3-b9-c0")
+    found = matcher([Entry(Pattern.parse(text), (), 0)]).match("GET", "/a3-b9-c0")
     assert found == (0, {"a": "a3", "b": "b9", "c": "c0"})
 
 
 def test_the_deepest_pattern_is_matched() -> None:
-    found = matcher([(Pattern.parse("/a" * 99 + "/<x>"), (), 0)])
+    found = matcher([Entry(Pattern.parse("/a" * 99 + "/<x>"), (), 0)])
     assert found.match("GET", "/a" * 99 + "/b") == (0, {"x": "b"})
 
 
 def test_different_segments_may_be_more_than_the_cache_of_re_holds() -> None:
     patterns = [Pattern.parse(f"/{index}/a{index}-<x>") for index in range(600)]
-    found = matcher([(pattern, (), index) for index, pattern in enumerate(patterns)])
-    assert too_many(patterns) is None
+    found = matcher([Entry(pattern, (), index) for index, pattern in enumerate(patterns)])
+    assert why_slow_to_match(patterns) is None
     re.purge()
     assert found.match("GET", "/599/a599-b") == (599, {"x": "b"})
     assert not re._cache  # type: ignore[attr-defined]
@@ -270,14 +321,16 @@ def test_different_segments_may_be_more_than_the_cache_of_re_holds() -> None:
 
 @pytest.mark.parametrize("text", ["/<any(k{}):x>/y", "/<path:x>/e{}"])
 def test_other_variables_that_are_tried_one_by_one_are_counted_too(text: str) -> None:
-    assert "slow" in (too_many(Pattern.parse(text.format(index)) for index in range(65)) or "")
+    assert "slow" in (
+        why_slow_to_match(Pattern.parse(text.format(index)) for index in range(65)) or ""
+    )
 
 
 def test_alternatives_between_variables_are_counted_over_all_siblings() -> None:
     def reason(count: int, text: str) -> str:
         alternatives = ",".join(f"k{index}" for index in range(count))
         texts = (text.format(index, alternatives) for index in range(20))
-        return too_many(map(Pattern.parse, texts)) or ""
+        return why_slow_to_match(map(Pattern.parse, texts)) or ""
 
     assert not reason(50, "/<a>-{}-<any({}):k>-<b>")
     assert "1,020 combinations" in reason(51, "/<a>-{}-<any({}):k>-<b>")
@@ -285,4 +338,4 @@ def test_alternatives_between_variables_are_counted_over_all_siblings() -> None:
 
 
 def test_whole_segment_variables_may_be_as_many_as_one_likes() -> None:
-    assert too_many(Pattern.parse(f"/{index}/<x>") for index in range(10_000)) is None
+    assert why_slow_to_match(Pattern.parse(f"/{index}/<x>") for index in range(10_000)) is None

@@ -9,20 +9,20 @@ from itertools import pairwise
 import pytest
 
 from support.charges import take
-from support.clock import FakeClock
 from wsgi_throttle.clock import MS
 from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome, Take, Terms
 from wsgi_throttle.errors import StorageError
 from wsgi_throttle.storage import refusal_cache
 from wsgi_throttle.storage.memory import MemoryStorage
 from wsgi_throttle.storage.refusal_cache import RefusalCache
+from wsgi_throttle.testing import ManualClock
 
 MINUTE = Limit("sliding-window", 1, 60_000, 1)
 HOUR = Limit("sliding-window", 5, 3_600_000, 5)
 QUICK = Limit("token-bucket", 1, 100, 1)
 
 
-class Clock(FakeClock):
+class Clock(ManualClock):
     """Starts between two milliseconds, where rounding is seen."""
 
     def __init__(self) -> None:

@@ -12,18 +12,18 @@ import pytest
 from werkzeug.test import Client
 from werkzeug.wrappers import Response
 
-from support.clock import FakeClock
 from support.servers import wait_until
 from wsgi_throttle import ConfigError, Throttle
 from wsgi_throttle import reload as reload_module
 from wsgi_throttle.config.options import TOP_LEVEL
 from wsgi_throttle.reload import FileWatcher
+from wsgi_throttle.testing import ManualClock
 
 LIMIT = "storage: memory://\nrules: [{{name: r, path: /, limits: {} per hour}}]\n"
 
 
 app = Response("ok")
-pytestmark = pytest.mark.usefixtures("look_often")
+pytestmark = pytest.mark.usefixtures("poll_often")
 
 
 @pytest.fixture
@@ -174,55 +174,55 @@ def test_a_bad_file_stops_the_start(tmp_path: Path) -> None:
         Throttle(app, path)
 
 
-def test_a_version_counts_once_two_looks_have_seen_it_alike(tmp_path: Path) -> None:
+def test_a_version_counts_once_two_polls_have_seen_it_alike(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("a")
     called = threading.Event()
-    clock = FakeClock()
+    clock = ManualClock()
     watcher = FileWatcher(path, called.set, clock=clock)
 
-    def look(later_ns: int = reload_module.LOOK_EVERY_NS) -> None:
+    def poll(later_ns: int = reload_module.POLL_EVERY_NS) -> None:
         clock.now_ns += later_ns
         watcher.poll()
 
     for growing in ("ab", "abc", "abcd"):
         path.write_text(growing)
-        look()
-    look(later_ns=0)  # as of another thread at the same time
+        poll()
+    poll(later_ns=0)  # as of another thread at the same time
     assert not called.wait(0.02)
-    look()
+    poll()
     assert called.wait(10)
     called.clear()
-    look()
+    poll()
     assert not called.wait(0.02)
 
 
-def test_two_threads_that_look_at_once_are_one_look(tmp_path: Path) -> None:
+def test_two_threads_that_poll_at_once_are_one_poll(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("a")
     called = threading.Event()
-    clock = FakeClock()
+    clock = ManualClock()
     watcher = FileWatcher(path, called.set, clock=clock)
     path.write_text("half of")
-    clock.now_ns = watcher.look_at_ns
+    clock.now_ns = watcher.next_poll_ns
     watcher.poll()
-    # The other thread has seen that it was time, and comes to look a moment later.
-    watcher.look_at_ns = clock.now_ns
+    # The other thread has seen that it was time, and comes to poll a moment later.
+    watcher.next_poll_ns = clock.now_ns
     watcher.poll()
     assert not called.wait(0.02)
 
 
-def test_no_more_than_one_look_in_the_interval(
+def test_a_file_is_looked_at_once_in_an_interval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[Path] = []
-    clock = FakeClock()
+    clock = ManualClock()
     watcher = FileWatcher(tmp_path / "file", lambda: None, clock=clock)
     monkeypatch.setattr(reload_module, "version", looks.append)
     for _ in range(1000):
         watcher.poll()
     assert not looks
-    clock.now_ns += reload_module.LOOK_EVERY_NS
+    clock.now_ns += reload_module.POLL_EVERY_NS
     for _ in range(1000):
         watcher.poll()
     assert len(looks) == 1

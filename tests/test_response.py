@@ -153,7 +153,7 @@ def test_what_clients_send_is_kept_bounded() -> None:
         responder.too_many_requests(environ(accept), refused(number * 1_000 + 1), NOW_S)
         responder.unavailable(environ(accept), number + 1)
     kept: list[Bounded[Any, Any]] = [responder._kinds, responder._refusals, responder._unavailable]
-    assert all(len(cache) <= cache.most <= 1024 for cache in kept)
+    assert all(len(cache) <= cache.max_size <= 1024 for cache in kept)
 
 
 def test_a_client_that_sends_many_keys_makes_no_answer_larger() -> None:

@@ -27,7 +27,7 @@ def table(*rules: dict[str, Any], **top: Any) -> RuleTable:
 
 
 def charges(plan: Plan, environ: dict[str, Any]) -> list[Charge]:
-    """What a request by this plan is charged."""
+    """What a request with this plan is charged."""
     statement, buckets = plan.statement_for(environ)
     return Decision(True, statement.terms, buckets, ()).charges
 
@@ -53,7 +53,7 @@ def rule(path: str, name: str = "", limits: Any = "5 per minute", **more: Any) -
     return {"path": path, "limits": limits, **({"name": name} if name else {}), **more}
 
 
-def exempt(path: str, **more: Any) -> dict[str, Any]:
+def exempt(path: str | list[str], **more: Any) -> dict[str, Any]:
     return {"path": path, "exempt": True, **more}
 
 
@@ -251,11 +251,87 @@ def test_the_variables_of_two_rules_that_a_path_may_mean_are_not_mixed() -> None
     assert set(plain) < set(buckets(rules, "GET /a/z/../../b/5"))
 
 
+@pytest.mark.parametrize("spelling", ["+5", "005", "0_5", " 5", "\xd9\xa5"])
+def test_a_number_is_charged_as_it_is_written_and_as_int_reads_it(spelling: str) -> None:
+    named, number, static = rule("/u/<name>", "name"), rule("/u/<int:id>", "id"), rule("/u/5", "5")
+    assert charged(table(number), f"GET /u/{spelling}") == ["id"]
+    assert charged(table(static), f"GET /u/{spelling}") == ["5"]
+    as_written = "id" if spelling.isdigit() or not spelling.isascii() else "name"
+    assert charged(table(named, number), f"GET /u/{spelling}") in ([as_written], ["name", "id"])
+    assert charged(table(named, number, static), f"GET /u/{spelling}") == [as_written, "5"]
+    assert charged(table(exempt("/u/<name>"), number), f"GET /u/{spelling}") == ["id"]
+
+
+def test_all_spellings_of_an_id_have_one_counter() -> None:
+    rules = table(rule("/u/<int:id>", "id", key="path:id"), rule("/o/<id>", "o", key="path:id"))
+    for path, spellings in {
+        "/u/": ["+5", "005", "0_5", " 5\n", "\xd9\xa5"],
+        "/o/": ["6BA7B8109DAD11D180B400C04FD430C8", "{6ba7b810-9dad-11d1-80b4-00c04fd430c8}"],
+    }.items():
+        plain = "5" if path == "/u/" else "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+        for spelling in spellings:
+            assert buckets(rules, f"GET {path}{spelling}") == buckets(rules, f"GET {path}{plain}")
+
+
+def test_an_exemption_frees_the_form_in_which_it_is_written() -> None:
+    rules = table(exempt("/health"), exempt("/live/"), rule("/**", "all"))
+    assert charged(rules, "GET /health") == charged(rules, "GET /live/") == []
+    assert charged(rules, "GET /health/") == charged(rules, "GET /live") == ["all"]
+    assert charged(rules, "GET /health//") == charged(rules, "GET //live") == ["all"]
+
+
+def test_an_exemption_frees_the_other_form_where_no_other_rule_fits_it() -> None:
+    rules = table(
+        exempt("/health"),
+        exempt("/live/<name>/", methods=["GET"]),
+        rule("/<name>", "post", methods=["POST"]),
+        default_limits="9 per hour",
+    )
+    assert charged(rules, "GET /health/") == charged(rules, "GET /live/x") == []
+    assert charged(rules, "POST /health/") == ["post"]
+    assert charged(rules, "POST /live/x") == ["default"]
+    other = table(exempt("/health"), exempt("/**"), rule("/health/x"))
+    assert charged(other, "GET /health/") == []
+
+
+def test_an_exemption_of_the_very_form_goes_before_a_limit_of_both_wherever_it_stands() -> None:
+    for rules in ([rule("/a/", "a"), exempt("/a")], [exempt("/a"), rule("/a/", "a")]):
+        assert charged(table(*rules), "GET /a") == []
+        assert charged(table(*rules), "GET /a/") == ["a"]
+
+
+def test_an_exemption_of_a_folder_or_the_root_frees_both_forms() -> None:
+    rules = table(
+        *map(exempt, ("/", "/static/**", "/files/<path:name>", "/both", "/both/")),
+        rule("/**", "all"),
+    )
+    for path in ("/", "//", "/static", "/static/", "/static/a/", "/files/a/", "/both", "/both/"):
+        assert charged(rules, f"GET {path}") == [], path
+
+
+@pytest.mark.parametrize("path", ["/x/../health", "/health/.", "/health/..", "/health%0A"])
+def test_an_exempt_path_that_is_spelt_in_another_way_is_not_free(path: str) -> None:
+    rules = table(exempt("/health"), rule("/<name>", "one"), rule("/<a>/<b>", "two"))
+    assert charged(rules, f"GET {path.replace('%0A', chr(10))}") != []
+
+
+def test_a_limit_folds_the_slash_at_the_end() -> None:
+    rules = table(rule("/a", "a"), rule("/b/", "b"), exempt("/**"))
+    assert charged(rules, "GET /a/") == charged(rules, "GET /a") == ["a"]
+    assert charged(rules, "GET /b/") == charged(rules, "GET /b") == ["b"]
+
+
+def test_a_shadow_rule_minds_the_form_of_an_exemption() -> None:
+    rules = table(exempt("/health"), rule("/**", "all", mode="shadow"))
+    assert charged(rules, "GET /health") == []
+    assert charged(rules, "GET /health/") == ["all (shadow)"]
+
+
 def test_what_a_rule_allows_is_not_allowed_where_the_path_may_mean_no_rule() -> None:
     rules = table(rule("/in/**", allow=["192.0.2.0/24"]), default_limits="1 per hour")
     environ = {"REMOTE_ADDR": "192.0.2.1"}
-    assert rules.prejudge(rules.match("GET", "/in/x"), environ) == ("allowed", None)
-    assert rules.prejudge(rules.match("GET", "/in/../x"), environ) is None
+    assert rules.precheck(rules.match("GET", "/in/x"), environ) == ("allowed", None)
+    assert rules.precheck(rules.match("GET", "/in/../x"), environ) is None
 
 
 def test_the_buckets_of_one_request_stand_side_by_side_and_no_limit_twice() -> None:
@@ -381,7 +457,7 @@ def test_the_storage_prepares_each_combination_of_counters_once() -> None:
 
 def test_path_variables_reach_the_plan_in_their_canonical_text() -> None:
     rules = table(rule("/users/<int:id>/<name>", key="path:id"), rule("/pages/<int:id>"))
-    assert rules.match("GET", "/users/005/Ann").parts[0].path_args == {"id": "5", "name": "Ann"}
+    assert rules.match("GET", "/users/005/Ann").by_rule[0].path_args == {"id": "5", "name": "Ann"}
     # What is not counted by its variables has one plan for all of them.
     assert rules.match("GET", "/pages/1") is rules.match("GET", "/pages/2")
 
@@ -402,7 +478,7 @@ def test_path_variables_reach_the_plan_in_their_canonical_text() -> None:
 def test_rules_that_can_never_be_told_apart_are_an_error(first: Any, second: Any) -> None:
     with pytest.raises(ConfigError, match='never be told from the rule "first"') as caught:
         table(first, second)
-    assert caught.value.mistakes[0].where == "rules[1]"
+    assert caught.value.diagnostics[0].where == "rules[1]"
 
 
 def test_a_scope_of_more_limits_than_a_record_holds_is_an_error() -> None:
@@ -412,7 +488,7 @@ def test_a_scope_of_more_limits_than_a_record_holds_is_an_error() -> None:
     table(*rules(255), *[rule(f"/x{index}", "", "5/s") for index in range(300)])
     with pytest.raises(ConfigError, match="its scope counts by more than 255 limits") as caught:
         table(*rules(257))
-    assert [mistake.where for mistake in caught.value.mistakes] == ["rules[255]"]
+    assert [one.where for one in caught.value.diagnostics] == ["rules[255]"]
     many = [f"{number}/s" for number in range(1, 257)]
     with pytest.raises(ConfigError, match="default_limits: its scope counts by more than 255"):
         table(default_limits=many)
@@ -446,7 +522,7 @@ def test_an_enforced_rule_and_its_shadow_may_have_one_path() -> None:
             "(cookie:c, query:q), so",
         ),
         ([rule("/a", key=["ip", "form:email"])], {}, "add a limit by ip beside it"),
-        ([rule("/u/<id>", key="path:id")], {}, "rules[0]: nothing is counted but by"),
+        ([rule("/u/<id>", key="path:id")], {}, "rules[0]: every limit counts by what"),
         ([rule("/a", key="environ:HTTP_X_TEAM")], {}, "(environ:HTTP_X_TEAM)"),
         ([rule("/a", key="environ:QUERY_STRING")], {}, "(environ:QUERY_STRING)"),
         (
@@ -454,8 +530,28 @@ def test_an_enforced_rule_and_its_shadow_may_have_one_path() -> None:
             {"application_limits": {"limit": "9/h", "key": "header:B"}},
             "(header:A, header:B)",
         ),
-        ([], {"default_limits": "9/h", "key": "header:A"}, "default_limits: nothing is counted"),
-        ([], {"application_limits": "9/h", "key": "header:A"}, "application_limits: nothing is"),
+        ([], {"default_limits": "9/h", "key": "header:A"}, "default_limits: every limit counts by"),
+        (
+            [],
+            {"application_limits": "9/h", "key": "header:A"},
+            "application_limits: every limit counts",
+        ),
+        (
+            [exempt("/health"), rule("/**", "all")],
+            {},
+            'it exempts /health; /health/ is taken by the rule "all": write both',
+        ),
+        (
+            [exempt("/u/<int:id>/"), rule("/u/<name>", "u")],
+            {},
+            'it exempts /u/<int:id>/; /u/<int:id> is taken by the rule "u": write both',
+        ),
+        ([rule("/login", methods=["POST"])], {}, "nothing limits PUT, PATCH, OTHER on its path"),
+        (
+            [rule("/in", methods=["POST", "PUT"]), rule("/<name>", methods=["OTHER"])],
+            {},
+            "nothing limits PATCH on its path",
+        ),
         ([rule("/a")], {"mode": "shadow"}, "the mode is shadow"),
         ([rule("/a")], {"storage": "redis://127.0.0.1"}, "a namespace of its own"),
         ([rule("/a")], {"storage": "rediss://127.0.0.1"}, "a namespace of its own"),
@@ -467,6 +563,27 @@ def test_what_is_doubtful_is_warned_of(rules: list[Any], top: dict[str, Any], to
     config = load({"storage": "memory://", "rules": rules, **top})
     found = warnings(config, reach=config.reach)
     assert any(told in str(warning) for warning in found), found
+
+
+@pytest.mark.parametrize(
+    ("rules", "top"),
+    [
+        ([exempt(["/health", "/health/"]), rule("/**")], {}),
+        ([exempt("/health"), rule("/health/live")], {"default_limits": "9/h"}),
+        ([exempt("/static/**"), exempt("/files/<path:name>"), exempt("/"), rule("/**")], {}),
+        ([exempt("/health"), exempt("/**")], {}),
+        ([rule("/login", methods=["POST"])], {"default_limits": "9/h"}),
+        ([rule("/login", methods=["POST"])], {"application_limits": "9/h"}),
+        ([rule("/login", methods=["POST"]), rule("/**")], {}),
+        ([rule("/login", methods=["POST", "PUT", "PATCH", "OTHER"])], {}),
+        ([rule("/login", methods=["GET"])], {}),
+    ],
+)
+def test_what_is_held_by_another_rule_is_not_warned_of(
+    rules: list[Any], top: dict[str, Any]
+) -> None:
+    found = warnings(load({"storage": "memory://", "rules": rules, **top}))
+    assert not {"exempt-slash", "other-methods"} & {warning.code for warning in found}
 
 
 def test_every_check_has_a_code_and_every_finding_its_place(tmp_path: Path) -> None:
@@ -482,17 +599,21 @@ rules:
 - {path: /u/<name>, limits: 1/s}
 -  {path: /u/<uuid:id>, limits: 1/s}
 - {path: /a, limits: 5/s, key: cookie:c}
+- {path: /health, exempt: true}
+- {path: /health/, limits: 5/s}
 """
     )
     config = load(path)
     found = warnings(config, reach=config.reach)
     nothing = warnings(load({}))
-    assert {one.code for one in (*found, *nothing)} == set(WARNINGS)
+    methods = warnings(load({"rules": [rule("/login", methods=["POST"])]}))
+    assert {one.code for one in (*found, *nothing, *methods)} == set(WARNINGS)
     assert {one.severity for one in found} == {"warning"}
     assert {(one.code, one.line, one.column, one.where) for one in found} == {
         ("rules-overlap", 8, 4, "rules[1]"),
         ("client-controlled-key", 9, 3, "rules[2]"),
         ("limit-unreachable", 5, 17, "default_limits"),
+        ("exempt-slash", 10, 3, "rules[3]"),
         ("client-ip", 4, 12, "client_ip"),
         ("not-enforced", 3, 7, "mode"),
         ("shared-namespace", 2, 12, "namespace"),
@@ -500,7 +621,7 @@ rules:
 
 
 def test_a_rule_set_needs_no_file() -> None:
-    """As one that a program built."""
+    """A program may build one itself."""
     pattern, find = Pattern.parse("/a"), key_function("ip", Identity())
     limit = RuleLimit(Limit("fixed-window", 0, 1000, 0), ("ip",), find, "rule=a", 1, "a")
     rules = RuleSet(rules=(Rule("a", (pattern,), limits=(limit,)),) * 2)
@@ -540,21 +661,23 @@ def test_application_limits_by_ip_hold_whoever_changes_a_chosen_key() -> None:
     assert warnings(load({"storage": "memory://", "rules": rules, "key": "header:B", **top})) == []
 
 
-def test_nothing_long_is_kept() -> None:
-    rules = table(rule("/**"))
-    rules.match("GET", "/" + "x" * MAX_CACHED_CHARACTERS)
-    assert not rules._paths
-    rules.match("GET", "/x")
-    assert len(rules._paths) == 1
+def test_the_plans_of_long_paths_are_not_kept() -> None:
+    rules = table(rule("/<name>", key="path:name"))  # each path has a plan of its own
+
+    def is_kept(path: str) -> bool:
+        return rules.match("GET", path) is rules.match("GET", path)
+
+    assert is_kept("/" + "x" * (MAX_CACHED_CHARACTERS - len("GET/")))
+    assert not is_kept("/" + "x" * (MAX_CACHED_CHARACTERS - len("GET")))
 
 
 def test_as_many_paths_as_a_client_likes_do_not_make_the_table_grow() -> None:
     rules = table(*[rule(f"/{index}", f"r{index}") for index in range(100)])
     for index in range(10_000):
         rules.match("GET", f"/{index % 100}/{index}/../../{index * 7 % 100}")
-    assert len(rules._paths) <= rules._paths.most
-    assert len(rules._plans) <= rules._plans.most
-    assert len(rules._statements._known) <= rules._statements._known.most
+    assert len(rules._paths) <= rules._paths.max_size
+    assert len(rules._plans) <= rules._plans.max_size
+    assert len(rules._statements._known) <= rules._statements._known.max_size
 
 
 @given(st.text(max_size=20), st.text(max_size=50))

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import yaml
 
-from support.clock import FakeClock
 from wsgi_throttle import ConfigError
 from wsgi_throttle.cli import main
 from wsgi_throttle.config import load, yamltree
@@ -19,6 +18,7 @@ from wsgi_throttle.errors import StorageError, StorageURIError
 from wsgi_throttle.rules.table import RuleTable
 from wsgi_throttle.storage import open_storage
 from wsgi_throttle.storage.breaker import CircuitBreaker
+from wsgi_throttle.testing import ManualClock
 
 SECRET = "hunter2"
 RULES = "\nrules: [{path: /a, limits: 1/s}]\n"
@@ -90,7 +90,7 @@ MISTAKEN = {
 
 def told(error: ConfigError) -> str:
     """All that a message, a log or a debugger shows of it."""
-    return "".join(traceback.format_exception(error)) + repr(error) + repr(error.mistakes)
+    return "".join(traceback.format_exception(error)) + repr(error) + repr(error.diagnostics)
 
 
 @pytest.mark.parametrize("loader", ["CSafeLoader", "SafeLoader"])
@@ -107,7 +107,7 @@ def test_no_mistake_shows_a_secret(
     with pytest.raises(ConfigError) as caught:
         load(path, variables={"HOST": "host"})
     assert SECRET not in told(caught.value)
-    assert all(mistake.line for mistake in caught.value.mistakes)
+    assert all(mistake.line for mistake in caught.value.diagnostics)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_no_mistake_in_a_mapping_shows_one_and_all_have_their_place(
     with pytest.raises(ConfigError) as caught:
         load(mapping)
     assert SECRET not in told(caught.value)
-    assert any(mistake.where.startswith(where) for mistake in caught.value.mistakes)
+    assert any(mistake.where.startswith(where) for mistake in caught.value.diagnostics)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,13 @@ def test_no_repr_shows_a_secret(good: Path) -> None:
     plan = RuleTable(config).match("GET", "/a")
     shown = [
         *(config, config.rules, config.identity, config.identity.session, config.opened_storage),
-        *(config.identity.read_user, config.start_options.keys(), plan, plan.parts, plan.rules[0]),
+        *(
+            config.identity.read_user,
+            config.start_options.keys(),
+            plan,
+            plan.by_rule,
+            plan.rules[0],
+        ),
         *vars(config.identity).values(),
     ]
     for each in shown:
@@ -203,7 +209,7 @@ def test_neither_a_storage_nor_the_log_of_its_outage_shows_one(
     storage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     opened = open_storage(storage)
-    breaker = CircuitBreaker(opened, on_change=lambda failed, cause: None, clock=FakeClock())
+    breaker = CircuitBreaker(opened, on_change=lambda failed, cause: None, clock=ManualClock())
     assert SECRET not in repr(opened)
     assert SECRET not in repr(breaker)
     for each in vars(opened).values():

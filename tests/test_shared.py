@@ -24,8 +24,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.charges import take
-from support.clock import FakeClock
-from test_storage_contract import in_child, run_threads, start_child
 from wsgi_throttle.clock import SECOND
 from wsgi_throttle.decision import Charge, Limit
 from wsgi_throttle.errors import StorageError, StorageURIError
@@ -36,6 +34,8 @@ from wsgi_throttle.storage.shared.folder import derived_folder
 from wsgi_throttle.storage.shared.record import Packing, rank
 from wsgi_throttle.storage.shared.storage import LEAST_BYTES, SharedStorage
 from wsgi_throttle.strategies import STRATEGIES, State
+from wsgi_throttle.testing import ManualClock
+from wsgi_throttle.testing.contract.workers import in_child, run_threads, start_child
 
 ROOT = Path(__file__).parent.parent
 MB = 1 << 20
@@ -553,7 +553,7 @@ def test_a_flood_of_new_clients_frees_no_blocked_one(
 def test_expired_clients_make_room_before_live_ones(
     new: Callable[..., SharedStorage], caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock = FakeClock(10_000_000)
+    clock = ManualClock(10_000_000)
     storage = new(clock=clock)
     second = Limit("fixed-window", 5, 1_000, 5)
     live = [take(storage, charge(f"live-{client}")) for client in range(50)]
@@ -568,7 +568,7 @@ def test_expired_clients_make_room_before_live_ones(
 
 @pytest.mark.slow
 def test_records_that_grow_are_counted_as_room_too(new: Callable[..., SharedStorage]) -> None:
-    clock = FakeClock(10_000_000)
+    clock = ManualClock(10_000_000)
     storage = new(clock=clock)
     sixty = Limit("sliding-window", 60, 86_400_000, 60)
     for _ in range(60):
@@ -612,7 +612,7 @@ def test_a_reader_that_was_killed_does_not_fill_the_file(
 def test_a_client_whose_counters_are_all_over_takes_none(
     folder: Path, new: Callable[..., SharedStorage]
 ) -> None:
-    clock = FakeClock(10_000_000)
+    clock = ManualClock(10_000_000)
     storage = new(clock=clock)
     take(storage, charge())
     clock.now_ms += HOUR.window_ms
@@ -635,7 +635,7 @@ def test_a_client_whose_counters_are_all_over_takes_none(
 def test_a_client_takes_few_bytes(
     limits: list[Limit], hits: int, most_bytes: int, new: Callable[..., SharedStorage]
 ) -> None:
-    clock = FakeClock(10_000_000)
+    clock = ManualClock(10_000_000)
     clock.now_ms = 300 * 86_400_000  # a host that has long been up
     storage = new(size_bytes=4 * MB, clock=clock)
     for _ in range(hits):
@@ -760,7 +760,7 @@ def test_a_fork_in_the_middle_of_everything(
 def test_a_clock_that_steps_back_blocks_for_no_more_than_a_window(
     strategy: str, new: Callable[..., SharedStorage]
 ) -> None:
-    clock = FakeClock(10_000_000)
+    clock = ManualClock(10_000_000)
     storage = new(clock=clock)
     limit = Limit(strategy, 2, 60_000, 2)
     assert [take(storage, charge(limit=limit)).granted for _ in range(3)] == FRESH

@@ -17,7 +17,10 @@ from routers import OTHER_NUMBERS, PATHS, RAN, SITES
 from wsgi_throttle import Throttle
 from wsgi_throttle.middleware import DECISION
 
-EXAMPLES = ["/login", "/report/", "/users/5/edit", "/items/5", "/files/a/raw"]
+EXAMPLES = [
+    *("/login", "/report/", "/users/5/edit", "/items/5", "/files/a/raw"),
+    "/orders/6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+]
 """One of each view, in the order of PATHS."""
 
 PIECES = [
@@ -25,6 +28,7 @@ PIECES = [
     *("\n", "\r\n", "\n\n", " ", "  ", "\t", "\v", "\f", "\0", "\x1c", "\x1f", "\x7f", "x", "5"),
     *("\x85", "\xa0", "\xff", "\x80", "\xc3", "\xf0\x9f", "\xed\xa0\x80", "\xc0\xaf", "\xff\xfe"),
     *(text.encode().decode("latin-1") for text in "\x85\xa0\u00ad\u1680\u2003\u2028\u200b\u3000"),
+    *("+", "-", "_", "0", "00", "{", "}", "urn:uuid:"),
     *(text.encode().decode("latin-1") for text in "\ufeff\ufffdü\u0665\U0001f600"),
 ]
 """What routers read differently, as PATH_INFO has it."""

@@ -1,4 +1,4 @@
-"""A rate limiter for any WSGI application, with its rules in YAML:
+"""Limits how often clients may call a WSGI application. The rules are in a YAML file:
 ``application = Throttle(application, "throttle.yaml")``.
 """
 

@@ -1,4 +1,4 @@
-"""A dictionary that a client cannot make grow."""
+"""A dictionary of bounded size, so that what clients send cannot fill the memory."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ V = TypeVar("V")
 
 
 class Bounded(dict[K, V]):
-    """A dictionary of at most so many entries, for what can be computed again.
+    """A dictionary of at most ``max_size`` entries, for values that can be computed again.
 
-    A full one is emptied, which needs no bookkeeping on the way. Single operations are atomic, so
-    any thread may use it; two that miss at once both compute.
+    When it is full, :meth:`keep` drops all entries, so that reading needs no bookkeeping. Any
+    thread may use it without a lock; two threads that miss the same key both compute the value.
     """
 
-    __slots__ = ("most",)
+    __slots__ = ("max_size",)
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, max_size: int) -> None:
         super().__init__()
-        self.most = most
+        self.max_size = max_size
 
     def keep(self, key: K, value: V) -> V:
-        """Remember a value, and return it."""
-        if len(self) >= self.most:
+        """Store a value, and return it."""
+        if len(self) >= self.max_size:
             self.clear()
         self[key] = value
         return value

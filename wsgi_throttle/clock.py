@@ -1,4 +1,4 @@
-"""The clock of everything that waits, forgets or counts: one type, so that one can be injected."""
+"""The type of all clocks in this package, so that tests can inject their own, and the default."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from time import monotonic_ns
 from typing import TypeAlias
 
 Clock: TypeAlias = Callable[[], int]
-"""Nanoseconds since any moment. Whoever reads one says whether it may step back."""
+"""Returns nanoseconds since any moment. Whatever takes a clock says whether it may step back."""
 
 MONOTONIC: Clock = monotonic_ns
-"""CLOCK_MONOTONIC: one clock for all processes of a Linux host, which setting the wall clock does
-not move."""
+"""CLOCK_MONOTONIC. On Linux all processes of a host read the same clock, and setting the time of
+day does not change it."""
 
 MS = 1_000_000
-"""Nanoseconds of a millisecond."""
+"""Nanoseconds in a millisecond."""
 SECOND = 1_000_000_000
-"""Nanoseconds of a second."""
+"""Nanoseconds in a second."""

@@ -1,4 +1,4 @@
-"""The values that travel from the rules to the storage and on to the headers."""
+"""What rules, storages and responses exchange: limits, charges, and decisions on requests."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from functools import cached_property
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 NEVER_MS = 1 << 50
-"""The wait of a charge that no time will let pass: a limit of 0, or a cost above the limit."""
+"""Milliseconds. Stands for "never": the wait of a charge that no waiting will let pass, since the
+quota is 0 or the cost exceeds it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How many in how long, and by which arithmetic. Immutable; equal if all four parts are."""
+    """How many in how long. Immutable and hashable; equal if all four fields are."""
 
     strategy: str
+    """How it counts: a name in :data:`.STRATEGIES`."""
     quota: int
+    """How much may be used up within the window; 0 refuses every request."""
     window_ms: int
     burst: int
-    """How many at once; the quota itself unless the strategy has a burst of its own."""
+    """How much may be used up at once: the quota, unless a token bucket has a burst of its own."""
     tag: str = field(init=False, compare=False)
-    """The four parts as text: with the bucket it names the state that this limit keeps."""
+    """The four fields as text. A storage keeps one state for each bucket and tag."""
 
     def __post_init__(self) -> None:
         tag = f"{self.strategy}/{self.quota}/{self.window_ms}/{self.burst}"
@@ -29,40 +32,41 @@ class Limit:
 
 
 class Charge(NamedTuple):
-    """What one limit is to count for one request."""
+    """What one limit is to count for one request, on one bucket. Immutable."""
 
     bucket: str
-    """Whose counter: namespace, layout version, scope, key type, method and key value. Unambiguous
-    whatever the client sent; the charges of one bucket stand side by side."""
+    """Whose counter is charged, as text: namespace, layout version, scope, key types, method and
+    key. Each part is escaped, so that nothing that a client sends can name another's bucket. In a
+    list of charges, those of one bucket follow each other."""
     limit: Limit
     cost: int
-    """0 only looks."""
+    """How much of the quota the request uses up; 0 counts nothing."""
     enforce: bool
-    """False: a shadow charge, which is counted where it fits and never refuses."""
+    """False for a shadow charge: it is counted if it fits, and never refuses a request."""
     policy: str
-    """What clients are told that the limit is called: the rule's name, with ``-2`` for its second
-    limit; ``rule-3`` for the third of the rules that have no name."""
+    """The name of the limit in headers and bodies: that of its rule, and ``-1``, ``-2`` and so on
+    if the rule has several limits. Rules without a name are ``rule-1``, ``rule-2`` and so on."""
     label: str = ""
-    """What logs call it, where that is something else: the methods and paths of a rule without a
-    name, which clients may not know of."""
+    """Its name in logs if that is another one: a rule without a name is called by its methods and
+    paths there, which clients may not know of."""
 
 
 class Outcome(NamedTuple):
-    """What the storage found for one charge."""
+    """What a storage measured for one charge. Immutable."""
 
     wait_ms: int
-    """Until the charge would fit: 0 if it fitted, NEVER_MS if it never will."""
+    """Milliseconds until the charge would fit: 0 if it fits now, NEVER_MS if it never will."""
     remaining: int
-    """How much of the limit is left after this request."""
+    """How much of the quota, or of the burst, is left after this request."""
     reset_ms: int
-    """Until ``remaining`` next grows: 0 if nothing is used."""
+    """Milliseconds until ``remaining`` next grows; 0 if nothing is used up."""
 
 
 class Term(NamedTuple):
-    """A charge without its client: everything that the rules know before a request comes."""
+    """A charge without its client: what the rules know before a request comes. Immutable."""
 
     bucket: int
-    """Which of the request's buckets is charged, as an index of them."""
+    """Which bucket is charged: an index into the buckets of the request."""
     limit: Limit
     cost: int
     enforce: bool
@@ -71,34 +75,34 @@ class Term(NamedTuple):
 
 
 class Terms(tuple[Term, ...]):  # noqa: SLOT001 - a tuple has no slots to add
-    """All that one request is charged but for whose counters those are: a tuple of :class:`Term`.
+    """What a request is charged, without whose buckets: a tuple of :class:`Term`.
 
-    The rule table makes one object for all requests of the same terms, so that what is derived from
-    them is derived once and kept here. The terms of one bucket stand side by side, and the buckets
-    are numbered in the order in which they come. Immutable; equal and hashable as a tuple.
+    The rule table makes one object for all requests with the same terms, so that what others derive
+    from terms is derived once, and kept here. The terms of one bucket follow each other, and the
+    buckets are numbered in that order. Immutable; equal and hashable like a tuple.
     """
 
     enforced: tuple[int, ...]
-    """The indexes of the terms that may refuse."""
+    """The indexes of the terms that may refuse a request."""
     groups: tuple[tuple[int, int], ...]
-    """Of each bucket: where its terms begin, and where they end."""
+    """For each bucket, the index of its first term and the index after its last one."""
     prepared: dict[object, Any]
-    """What others have made of these terms, under a key of their own. Any thread may add to it."""
+    """A cache for users of these terms, each under a key of its own. Any thread may add to it."""
 
     def __init__(self, terms: Iterable[Term] = ()) -> None:
-        # The tuple itself was made of them before.
+        # tuple.__new__ has taken the terms already.
         self.enforced = tuple(index for index, term in enumerate(self) if term.enforce)
         starts = [n for n, term in enumerate(self) if not n or term.bucket != self[n - 1].bucket]
         self.groups = tuple(zip(starts, [*starts[1:], len(self)], strict=False))
         self.prepared = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # What was prepared holds functions, which cannot be pickled, and can be made again.
+        # Without `prepared`, which may hold functions: they cannot be pickled, and are made again.
         return Terms, (tuple(self),)
 
     @staticmethod
     def of(charges: Iterable[Charge]) -> tuple[Terms, tuple[str, ...]]:
-        """The terms of these charges, and their buckets."""
+        """Split charges into their terms and their buckets."""
         terms: list[Term] = []
         buckets: list[str] = []
         for bucket, limit, cost, enforce, policy, label in charges:
@@ -111,36 +115,37 @@ class Terms(tuple[Term, ...]):  # noqa: SLOT001 - a tuple has no slots to add
 NO_TERMS = Terms()
 
 Measured: TypeAlias = tuple[int, int, int]
-"""wait_ms, remaining and reset_ms of an :class:`Outcome`, as a plain tuple, which Python takes
-apart several times as fast as a named one."""
-
+"""(wait_ms, remaining, reset_ms) as in :class:`Outcome`. A plain tuple, which Python unpacks much
+faster than a named one."""
 
 _MORE_THAN_ANY = 1 << 62
+"""Larger than every ``remaining``."""
 
 
 class _Fields(NamedTuple):
     granted: bool
     terms: Terms
     buckets: tuple[str, ...]
-    """Whose counters: one text for each bucket that the terms number."""
+    """Whose counters: one text for each bucket number in the terms."""
     measured: Sequence[Measured]
-    """For each term, in the same order, what was found."""
+    """What was measured for each term, in the same order."""
     costs: Sequence[int] | None = None
-    """For each term, what was counted in place of its own cost; None where that was its own."""
+    """For each term, the cost that was charged; None if the terms' own costs were."""
 
 
 class Decision(_Fields):
-    """Whether a request may pass, and what was measured for each of its charges.
+    """Whether a request may pass its limits, and what was measured for each of its charges.
 
-    All enforced charges were counted, or none was. It holds nothing of the storage's, and may be
-    pickled. Equal if all that it was made of is.
+    If ``granted``, all enforced charges were counted, otherwise none. The application finds it in
+    the environ as ``wsgi_throttle.decision``. Immutable, equal if its fields are, and picklable,
+    since it refers to no storage. Any thread may use it.
     """
 
-    # No __slots__: what is derived for many responses to one decision is kept in `derived`.
+    # No __slots__: `derived` needs the dictionary of the instance.
 
     @cached_property
     def derived(self) -> dict[object, Any]:
-        """What others have made of this decision, under a key of their own. Any thread may add to
+        """A cache for users of this decision, each under a key of its own. Any thread may add to
         it."""
         return {}
 
@@ -149,7 +154,7 @@ class Decision(_Fields):
 
     @property
     def charges(self) -> list[Charge]:
-        """One for each term, in the same order."""
+        """One charge for each term, in the same order."""
         costs = self.costs or [term.cost for term in self.terms]
         return [
             Charge(
@@ -160,12 +165,12 @@ class Decision(_Fields):
 
     @property
     def outcomes(self) -> list[Outcome]:
-        """One for each charge, in the same order."""
+        """One outcome for each charge, in the same order."""
         return [Outcome(*measured) for measured in self.measured]
 
     @property
     def enforced(self) -> Iterator[tuple[Charge, Outcome]]:
-        """What may refuse, and what headers tell: everything but the shadow charges."""
+        """The charges that may refuse a request, which headers show: all but the shadow charges."""
         return (pair for pair in zip(self.charges, self.outcomes, strict=True) if pair[0].enforce)
 
     @property
@@ -175,15 +180,15 @@ class Decision(_Fields):
 
     @property
     def tightest(self) -> tuple[Charge, Outcome] | None:
-        """The one limit to tell a client of, see :func:`tightest_of`. None where nothing was
+        """The charge to show to the client, chosen by :func:`tightest_of`. None if none is
         enforced."""
         index = tightest_of(self.granted, self.terms.enforced, self.measured)
         return None if index < 0 else (self.charges[index], self.outcomes[index])
 
     @property
     def retry_after_s(self) -> int | None:
-        """Whole seconds, rounded up, at least 1, after which the request would fit. None for a
-        granted request, and where no time will help."""
+        """Whole seconds, rounded up, at least 1, until the request would pass. None for a granted
+        request, and if no waiting helps."""
         if self.granted or not self.terms.enforced:
             return None
         index = tightest_of(False, self.terms.enforced, self.measured)
@@ -192,34 +197,39 @@ class Decision(_Fields):
 
 
 NOTHING_COUNTED = Decision(True, NO_TERMS, (), ())
-"""On a request that may pass although nothing was counted."""
+"""The decision on a request that passes although nothing was counted."""
 
 
 def tightest_of(granted: bool, among: Iterable[int], measured: Sequence[Measured]) -> int:
-    """Which limit to tell a client of: the longest wait of a refusal; else the least remaining, and
-    of these the latest reset. The first one, if they are equal.
+    """Choose the limit that is shown to the client.
 
-    :param among: indexes of what was measured.
-    :return: one of them; -1 if there is none.
+    If the request was refused, the one with the longest wait; otherwise the one with the least
+    remaining and, among these, with the latest reset. Among equals, the first.
+
+    :param among: the indexes in ``measured`` to choose from.
+    :return: the chosen index; -1 if there is none to choose from.
     """
-    found = most_ms = -1
+    found = longest_ms = -1
     if granted:
         least = _MORE_THAN_ANY
         for index in among:
             _, remaining, reset_ms = measured[index]
-            if remaining < least or (remaining == least and reset_ms > most_ms):
-                found, least, most_ms = index, remaining, reset_ms
+            if remaining < least or (remaining == least and reset_ms > longest_ms):
+                found, least, longest_ms = index, remaining, reset_ms
     else:
         for index in among:
             wait_ms = measured[index][0]
-            if wait_ms > most_ms:
-                found, most_ms = index, wait_ms
+            if wait_ms > longest_ms:
+                found, longest_ms = index, wait_ms
     return found
 
 
 class Take(Protocol):
-    """Charges one client by terms that a storage has prepared, in one atomic step, by that
-    storage's own clock. Any thread may call it, and after a fork the child too."""
+    """Charges one client for one request, by terms that a storage has prepared.
+
+    It is one atomic step, timed by that storage's own clock. Any thread may call it and, after a
+    fork, the child process too.
+    """
 
     def __call__(
         self,
@@ -227,16 +237,16 @@ class Take(Protocol):
         costs: Sequence[int] | None = None,
         look: bool = False,
     ) -> Decision:
-        """All enforced terms are counted, or none is; a shadow term where all are granted and it
-        fits by itself.
+        """Count all enforced terms if every one of them fits, otherwise nothing. A shadow term is
+        counted if the request is granted and the term itself fits.
 
-        :param buckets: the client's, as the terms number them.
-        :param costs: for each term, in place of its own cost. 0 only looks.
+        :param buckets: the client's buckets, in the order in which the terms number them.
+        :param costs: one for each term, in place of the terms' own costs. 0 counts nothing.
         :param look: count nothing, as if all costs were 0.
-        :raises StorageError: the storage did not answer; nothing is known of what was counted.
+        :raises StorageError: the storage did not answer. The request may have been counted.
         """
 
 
 def seconds_up(milliseconds: int) -> int:
-    """Whole seconds, rounded up, so that who waits as long never comes too early."""
+    """Convert to whole seconds, rounded up: a client that waits so long does not come too early."""
     return -(-milliseconds // 1000)

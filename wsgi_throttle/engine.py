@@ -1,4 +1,4 @@
-"""Decides on requests: which rule, whose counter, may it pass. It answers nobody."""
+"""Decides whether requests may pass: finds their rules, counts them, and deals with outages."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ from .verdict import Verdict
 
 _PASSING = frozenset({"exempt", "allowed", "granted"})
 
-_new = tuple.__new__  # what a named tuple's own __new__ calls, at half the cost
+_new = tuple.__new__  # makes a named tuple faster than its own __new__
 
 _log = logging.getLogger("wsgi_throttle")
 
 
 class Engine:
-    """Decides by one configuration, and by the next one when its file changes.
+    """Decides on requests by a configuration, and by a new one once its file has changed.
 
-    Any thread may call it, and after a fork any process. Nothing is connected or opened before the
-    first request.
+    Any thread may call it, and after a fork any process. The storage is not connected to, or
+    opened, before the first request.
 
-    :param clock: may not step back; injected into all that waits, forgets or logs. Storages have
+    :param clock: may not step back. It times everything but counting, for which storages have
         clocks of their own.
-    :param observers: are told of what was decided, after the log of refusals.
+    :param observers: are told what was decided, in their order, after the log of refusals.
+    :param watcher: is polled by requests; None if the file is not watched.
     """
 
     def __init__(
@@ -51,16 +52,20 @@ class Engine:
     ) -> None:
         self._clock = clock
         self._watcher = watcher
+        self.config = config
+        """The configuration that is in force."""
+        self.observers = tuple(observers)
+        """Those that were given."""
         self._observers = (RefusalLog(clock), *observers)
-        self._of_every_request = tuple(one for one in self._observers if one.every_request)
-        self._of_responses = tuple(one for one in self._observers if one.follows_responses)
-        self.follows_responses = bool(self._of_responses)
-        """Whether :meth:`finish` is to be called for requests that have passed."""
+        self._request_observers = tuple(one for one in self._observers if one.every_request)
+        self._response_observers = tuple(one for one in self._observers if one.follows_responses)
+        self.follows_responses = bool(self._response_observers)
+        """Whether :meth:`finish` must be called for each request that has passed."""
         self._log_once = LogOnce(60.0, clock=clock)
         self._local = MemoryStorage()
         self._use_storage(config)
-        self._table = self._table_of(config)
-        _log_mistakes(config)
+        self._table = self._build_table(config)
+        _log_diagnostics(config)
 
     @classmethod
     def from_source(
@@ -70,9 +75,9 @@ class Engine:
         clock: Clock = MONOTONIC,
         observers: Sequence[Observer] = (),
     ) -> Engine:
-        """The engine of a rule file, which is watched for changes, or of a mapping.
+        """The engine for a rule file, which is watched for changes, or for a mapping.
 
-        :raises ConfigError: with every mistake in the configuration.
+        :raises ConfigError: the configuration has mistakes, all of which it lists.
         """
         if isinstance(source, Mapping):
             return cls(load(source, lenient_when_off=True), clock=clock, observers=observers)
@@ -88,16 +93,16 @@ class Engine:
     # --- a request --------------------------------------------------------------------------------
 
     def decide(self, environ: Environ) -> Verdict:
-        """Judge a request, and count it if it may pass. Raises nothing."""
+        """Judge a request, and count it if it may pass. Raises no exception."""
         watcher = self._watcher
-        if watcher is not None and self._clock() >= watcher.look_at_ns:
+        if watcher is not None and self._clock() >= watcher.next_poll_ns:
             watcher.poll()
         plan = self._table.match(environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", ""))
-        if not plan.is_special:  # as most are, for whom these questions need not be asked
+        if not plan.is_special:  # most plans are not
             return self._count(plan, environ)
-        prejudged = plan.is_prejudged and self._table.prejudge(plan, environ)
-        if prejudged:
-            verdict = self._told(environ, Verdict(prejudged[0], plan, rule=prejudged[1]))
+        prechecked = plan.needs_precheck and self._table.precheck(plan, environ)
+        if prechecked:
+            verdict = self._notified(environ, Verdict(prechecked[0], plan, rule=prechecked[1]))
         elif plan.exempt:
             verdict = _new(Verdict, ("exempt", plan, None, "nobody", None))
         else:
@@ -105,9 +110,9 @@ class Engine:
                 plan = plan.preflight
             verdict = self._count(plan, environ)
         if verdict[0] in _PASSING:
-            observers = self._observers if plan.shadowed else self._of_every_request
+            observers = self._observers if plan.has_shadow else self._request_observers
             if observers:
-                self._tell(observers, "decided", environ, verdict)
+                self._notify(observers, "decided", environ, verdict)
         return verdict
 
     def finish(
@@ -120,10 +125,10 @@ class Engine:
         bytes_sent: int,
         seconds: float,
     ) -> None:
-        """Tell what became of a request that had passed. To be called once for each, after its
-        response or what ended it; see :meth:`.Observer.finished`. Raises nothing."""
-        self._tell(
-            self._of_responses,
+        """Tell observers how a request that passed was answered; see :meth:`.Observer.finished`.
+        To be called once for each, when its response has ended. Raises no exception."""
+        self._notify(
+            self._response_observers,
             "finished",
             environ,
             verdict,
@@ -135,46 +140,46 @@ class Engine:
 
     @property
     def retry_after_s(self) -> int:
-        """Whole seconds, at least 1, after which a storage that has an outage may answer again."""
+        """Whole seconds, at least 1, until a storage that has an outage may answer again."""
         return self._breaker.retry_after_s
 
-    def _told(self, environ: Environ, verdict: Verdict) -> Verdict:
-        """The verdict on a request that may not pass, after all observers were told of it."""
+    def _notified(self, environ: Environ, verdict: Verdict) -> Verdict:
+        """Return the verdict, after telling all observers of it if the request may not pass."""
         if verdict[0] not in _PASSING:
-            self._tell(self._observers, "decided", environ, verdict)
+            self._notify(self._observers, "decided", environ, verdict)
         return verdict
 
-    def _tell(self, observers: Iterable[Observer], event: str, *told: Any, **more: Any) -> None:
-        """Call this method of each of them. What an observer raises is nothing to the client."""
+    def _notify(self, observers: Iterable[Observer], event: str, *told: Any, **more: Any) -> None:
+        """Call this method of each observer. Exceptions are logged, and never reach a client."""
         for observer in observers:
             try:
                 getattr(observer, event)(*told, **more)
-            except Exception:  # noqa: BLE001 - whatever it is, it is logged
-                self._log_failed(f"{type(observer).__name__}.{event} failed")
+            except Exception:  # noqa: BLE001 - an observer may raise anything
+                self._log_defect(f"{type(observer).__name__}.{event} failed")
 
     def _count(self, plan: Plan, environ: Environ) -> Verdict:
         if self._counts_alone:
-            self._warn_of_processes(environ)
+            self._warn_of_many_processes(environ)
         charged = None
         try:
             charged = statement, buckets = plan.statement_for(environ)
             decision = statement.take(buckets)
         except StorageError:
-            return self._told(environ, self._without_storage(plan, charged))
-        except Exception:  # noqa: BLE001 - a mistake of ours must not be a client's 500
-            self._log_failed("counting failed, and the request is treated as on_storage_error says")
-            return self._told(environ, self._without_storage(plan, charged))
+            return self._notified(environ, self._without_storage(plan, charged))
+        except Exception:  # noqa: BLE001 - a defect of ours must not become a 500
+            self._log_defect("counting failed, and the request is treated as on_storage_error says")
+            return self._notified(environ, self._without_storage(plan, charged))
         if decision[0]:
             return _new(Verdict, ("granted", plan, decision, "storage", None))
         rule = plan.refusing_rule(decision)
-        return self._told(environ, _new(Verdict, ("refused", plan, decision, "storage", rule)))
+        return self._notified(environ, _new(Verdict, ("refused", plan, decision, "storage", rule)))
 
     def _without_storage(
         self, plan: Plan, charged: tuple[Statement, tuple[str, ...]] | None
     ) -> Verdict:
-        """What on_storage_error says of this request.
+        """The verdict that on_storage_error gives while the storage cannot count.
 
-        :param charged: how it is charged, and on which buckets; None where that is not known.
+        :param charged: the request's statement and buckets; None if finding them failed.
         """
         if plan.on_storage_error == "deny":
             return Verdict("unavailable", plan, rule=plan.denying_rule)
@@ -189,18 +194,19 @@ class Engine:
                 rule = plan.refusing_rule(decision)
                 return Verdict("refused", plan, decision, "local", rule)
             except Exception:  # noqa: BLE001 - as above
-                self._log_failed("counting in this process failed too, and the request may pass")
+                self._log_defect("counting in this process failed too, and the request may pass")
         return Verdict("granted", plan, NOTHING_COUNTED)
 
-    def _warn_of_processes(self, environ: Environ) -> None:
+    def _warn_of_many_processes(self, environ: Environ) -> None:
         self._counts_alone = False
         if environ.get("wsgi.multiprocess"):
             _log.warning(
                 "storage memory:// counts in each worker process alone, and this server runs "
-                "several: clients get as many times their limits; write storage: shared://"
+                "several: each client may use up its limits once in every process; write "
+                "storage: shared://"
             )
 
-    def _log_failed(self, what: str) -> None:
+    def _log_defect(self, what: str) -> None:
         """Log the exception that is being handled, which is a defect."""
         self._log_once(
             what,
@@ -213,50 +219,45 @@ class Engine:
     # --- everything else --------------------------------------------------------------------------
 
     def reset(self, key: str) -> None:
-        """Forget what a client has used up, on every counter that the rules now have.
-
-        :param key: as logs and buckets show it, ``ip:192.0.2.1`` or ``session-user:42``; a bare
-            address is an ip.
-        :raises ValueError: it is neither.
-        :raises StorageError: the storage did not answer.
-        """
+        """See :meth:`.Throttle.reset`."""
         table = self._table
         charges = table.charges_to_reset(table.key_of(key))
-        if charges:  # else there is nothing to open a storage for
+        if charges:  # without any, the storage need not be opened
             self._local.reset(charges)
             self._storage.reset(charges)
 
     def close(self) -> None:
-        """Give back files and connections. May be called twice; a later request opens them anew."""
+        """Close files and connections. May be called twice. A later request opens them again."""
         self._storage.close()
 
     def reload(self, path: Path) -> None:
-        """Put the changed file in force. One with mistakes is logged and changes nothing."""
+        """Put the changed file in force. If it has mistakes, log them and change nothing."""
         try:
             config = load(path, lenient_when_off=True)
         except ConfigError as error:
             _log.error(
                 "the old rules stay in force, since the changed file has mistakes:\n%s", error
             )
-            self._tell(self._observers, "reloaded", error.mistakes)
+            self._notify(self._observers, "reloaded", error.diagnostics)
             return
-        except Exception:  # noqa: BLE001 - nothing may end the thread before it has said so
+        except Exception:  # noqa: BLE001 - whatever it is must be in the log
             _log.exception("the old rules stay in force: the changed file could not be read")
             return
         changed = self._started_with.needs_restart(config)
-        if self._started_with.opened_storage is None:  # which nothing was counted on
+        if self._started_with.opened_storage is None:  # then nothing was counted yet
             self._use_storage(config)
             changed = [name for name in changed if name not in ("storage", "storage_timeout")]
         if changed:
             _log.warning("changed, but not in force before a restart: %s", ", ".join(changed))
-        _log_mistakes(config)
-        self._table = self._table_of(config)
+        _log_diagnostics(config)
+        self._table = self._build_table(config)
+        self.config = config
         self._storage.clear()
         _log.info("the rules of %s are in force", config.source)
-        self._tell(self._observers, "reloaded", config.diagnostics)
+        self._notify(self._observers, "reloaded", config.diagnostics)
 
-    def _table_of(self, config: Config) -> RuleTable:
-        return RuleTable(config, self._storage.prepare, is_observed=bool(self._of_every_request))
+    def _build_table(self, config: Config) -> RuleTable:
+        return RuleTable(config, self._storage.prepare, is_observed=bool(self._request_observers))
 
     def _use_storage(self, config: Config) -> None:
         self._started_with = config
@@ -272,11 +273,11 @@ class Engine:
     def _storage_changed(self, failed: bool, cause: str) -> None:
         self._storage.clear()
         name = repr(self._breaker)
-        self._tell(self._observers, "storage_changed", name, failed=failed, cause=cause)
+        self._notify(self._observers, "storage_changed", name, failed=failed, cause=cause)
 
 
-def _log_mistakes(config: Config) -> None:
-    """Say why nothing of a file is in force but ``mode: off``."""
+def _log_diagnostics(config: Config) -> None:
+    """Log the mistakes of a file that says ``mode: off``, and so is in force all the same."""
     if config.diagnostics:
         _log.error(
             "the mode is off and every request is passed on, although the file has mistakes, which "
@@ -286,8 +287,8 @@ def _log_mistakes(config: Config) -> None:
 
 
 def _is_preflight(environ: Environ) -> bool:
-    """Whether an OPTIONS request is a CORS preflight (Fetch standard, 4.8), which a browser sends
-    by itself, without a body, cookies or credentials. With any of these a program sent it."""
+    """Whether an OPTIONS request is a CORS preflight (Fetch standard, section 4.8). Browsers send
+    these without a body, cookies or credentials: with any of them it is something else."""
     return (
         "HTTP_ORIGIN" in environ
         and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ

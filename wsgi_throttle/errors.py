@@ -1,4 +1,4 @@
-"""What this package raises. Everything derives from :class:`ThrottleError`."""
+"""The exceptions of this package, which all derive from :class:`ThrottleError`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Literal, NamedTuple
 
 
 class ThrottleError(Exception):
-    """The root of every error that this package raises."""
+    """The base class of every exception that this package defines."""
 
 
 class LimitError(ThrottleError, ValueError):
-    """A limit string that cannot be read.
+    """A limit string, such as ``5 per minute``, that cannot be used.
 
     :ivar text: the string as it was given.
-    :ivar reason: what is wrong with it, and a form that is right.
+    :ivar reason: what is wrong with it, and what to write instead.
     """
 
     def __init__(self, text: str, reason: str) -> None:
@@ -24,22 +24,22 @@ class LimitError(ThrottleError, ValueError):
 
 
 class Diagnostic(NamedTuple):
-    """One thing that is wrong, or doubtful, in a configuration. Its text is one line."""
+    """An error or a warning about a configuration. Immutable; ``str()`` gives it on one line."""
 
     severity: Literal["error", "warning"]
-    """The configuration of an error cannot be used; that of a warning can."""
+    """``error``: the configuration cannot be used. ``warning``: it can, but is doubtful."""
     code: str
-    """What kind of thing it is, in words that stay the same: ``unknown-option``."""
+    """A fixed name for this kind of problem, for programs: ``unknown-option``."""
     source: str
-    """The file, or ``<mapping>``."""
+    """The path of the file, or ``<mapping>``."""
     line: int | None
-    """Counted from 1; None where the configuration was a mapping, or the whole file is meant."""
+    """Counted from 1. None if the configuration was a mapping, or the whole file is meant."""
     column: int | None
-    """Counted from 1, as the line."""
+    """Counted from 1. None where the line is."""
     where: str
-    """The option as a dotted path: ``rules[3].limits``."""
+    """The dotted path of the option: ``rules[3].limits``. Empty for the whole configuration."""
     message: str
-    """What is wrong, and what would be right."""
+    """What is wrong, and what to write instead."""
 
     def __str__(self) -> str:
         position = "" if self.line is None else f":{self.line}:{self.column}"
@@ -48,19 +48,19 @@ class Diagnostic(NamedTuple):
 
 
 class ConfigError(ThrottleError, ValueError):
-    """A configuration that cannot be used. Its text has one line a mistake.
+    """A configuration that cannot be used. ``str()`` gives one line for each mistake.
 
-    :ivar mistakes: all of them, in the order of the file.
+    :ivar diagnostics: all mistakes, in the order of the file.
     """
 
-    def __init__(self, mistakes: Sequence[Diagnostic]) -> None:
-        super().__init__("\n".join(map(str, mistakes)))
-        self.mistakes = list(mistakes)
+    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
+        super().__init__("\n".join(map(str, diagnostics)))
+        self.diagnostics = list(diagnostics)
 
 
 class StorageError(ThrottleError):
-    """The storage did not answer, or not sensibly. The cause is chained (``__cause__``)."""
+    """The storage did not answer, or its answer cannot be used. The cause is in ``__cause__``."""
 
 
 class StorageURIError(ThrottleError, ValueError):
-    """A storage URI with an unknown scheme or option, or a value that does not fit."""
+    """A storage URI with an unknown scheme, an unknown option or an invalid value."""

@@ -13,7 +13,7 @@ from .clock import MONOTONIC, Clock
 from .log_once import LogOnce
 
 LOG_PERIOD_S = 60.0
-"""A hook that fails is logged this often at most."""
+"""The failures of a hook are logged once in this time at most."""
 
 _is_path = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*").fullmatch
 
@@ -53,12 +53,12 @@ def load_hook(path: str) -> Callable[..., Any]:
 class Hook:
     """A function of the application that is called with the environ of a request.
 
-    An exception in it never reaches the client: it is logged, once a minute at most, and the
-    result is None. Any thread may call it, so the function itself must be thread-safe.
+    If it raises an exception, that is logged, once a minute at most, and the result is None; the
+    request goes on. Any thread may call it, so the function itself must be thread-safe.
 
     :param path: ``package.module:function``, imported now.
     :param convert: turns what the function returned into the result of the call. It raises
-        ValueError for a value that makes no sense, which counts as a failure of the function.
+        ValueError for a value that makes no sense, which counts as an exception of the function.
     :param clock: may not step back.
     :raises ValueError: as :func:`load_hook` does.
     """

@@ -1,4 +1,4 @@
-"""Limit strings: ``5 per minute``, ``100/hour; 10 per 15 minutes``."""
+"""Reads and writes limit strings: ``5 per minute``, ``100/hour; 10 per 15 minutes``."""
 
 from __future__ import annotations
 
@@ -35,12 +35,15 @@ _EXAMPLE = 'write it as "5 per minute", "100/hour" or "10 per 15 minutes"'
 
 
 def parse(text: str, *, strategy: str = DEFAULT_STRATEGY, burst: int | None = None) -> list[Limit]:
-    """The limits of one line, separated by ``;``, ``,`` or ``|``.
+    """Read one or more limits, separated by ``;``, ``,`` or ``|``.
 
-    Letter case and white space do not matter. A quota of 0 refuses always.
+    Letter case and extra white space do not matter. A quota of 0 refuses every request.
 
-    :param burst: how many at once, for a strategy that has a burst; the quota if None.
-    :raises LimitError: the line cannot be read, or holds the same limit twice.
+    :param strategy: a name in :data:`.STRATEGIES`.
+    :param burst: how many requests may come at once, for the token bucket. None: as many as the
+        quota.
+    :raises LimitError: the text cannot be read, has the same limit twice, or has a limit that
+        cannot be counted exactly.
     """
     limits: list[Limit] = []
     for part in _SEPARATOR.split(text):
@@ -54,7 +57,7 @@ def parse(text: str, *, strategy: str = DEFAULT_STRATEGY, burst: int | None = No
 
 
 def is_limit(text: str) -> bool:
-    """Whether the text reads as limits."""
+    """Whether the text can be read as limits."""
     try:
         return bool(parse(text))
     except LimitError:
@@ -62,7 +65,7 @@ def is_limit(text: str) -> bool:
 
 
 def describe(limit: Limit) -> str:
-    """The quota and window in words: ``10 per 15 minutes``."""
+    """The quota and the window of a limit in words: ``10 per 15 minutes``."""
     unit_ms = max(ms for ms in _UNITS_MS if not limit.window_ms % ms)
     multiple = limit.window_ms // unit_ms
     name = _UNITS_MS[unit_ms].split()[-2]
@@ -70,8 +73,10 @@ def describe(limit: Limit) -> str:
 
 
 def check(limit: Limit, text: str) -> None:
-    """
-    :raises LimitError: a number is out of the bounds within which counting is exact.
+    """Check that a limit can be counted exactly.
+
+    :param text: the limit string that it comes from, for the message.
+    :raises LimitError: the quota, the window or their product is too large.
     """
     if limit.quota > MAX_QUOTA:
         raise LimitError(text, f"{limit.quota} is more than can be counted: at most {MAX_QUOTA}")
@@ -84,7 +89,8 @@ def check(limit: Limit, text: str) -> None:
 
 
 def multiplied(limit: Limit, factor: int) -> Limit:
-    """The limit with so many times its quota and burst, or as many times as can be counted."""
+    """The limit with its quota and burst multiplied by the factor, or by the largest smaller one
+    with which it can still be counted exactly."""
     for times in range(factor, 1, -1):
         larger = replace(limit, quota=limit.quota * times, burst=limit.burst * times)
         if _fits(larger):
@@ -101,7 +107,10 @@ def _fits(limit: Limit) -> bool:
 
 
 def _rate(part: str, text: str) -> tuple[int, int]:
-    """Quota and window in milliseconds of one limit."""
+    """The quota, and the window in milliseconds, of one limit.
+
+    :param text: the whole limit string, for messages.
+    """
     if not part:
         raise LimitError(
             text, f"a separator has nothing beside it: {_EXAMPLE}, with one ; between two"
@@ -117,7 +126,7 @@ def _rate(part: str, text: str) -> tuple[int, int]:
             raise LimitError(text, f'"{unit}" is not a unit of time: {_EXAMPLE}')
         right = part[: match.start("unit")] + close[0]
         raise LimitError(text, f'did you mean "{right}"?')
-    # The length is looked at first: int() of very many digits raises.
+    # The length is checked first, since int() raises for thousands of digits.
     multiple = match["multiple"] or "1"
     if max(len(match["quota"]), len(multiple)) > 20:
         raise LimitError(text, f"a number in it is far too large: {_EXAMPLE}")

@@ -1,4 +1,4 @@
-"""Logging from code that runs for every request: once, or once a minute, and never more often."""
+"""Logs a message once, or once in a period, from code that runs for every request."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class LogOnce:
     one message less. Every process logs for itself.
 
     :param period_s: seconds between two messages on one topic; by default there is no second one.
-    :param max_topics: how many topics are remembered. One more, and all of them are forgotten and
-        may be logged again, so a topic may contain what a client sent without filling the memory.
+    :param max_topics: how many topics are remembered. With one more, all of them are forgotten and
+        may be logged again, so that topics that contain what clients sent cannot fill the memory.
     :param clock: may not step back.
     """
 

@@ -1,4 +1,4 @@
-"""The WSGI middleware: an environ in, a verdict from the engine, and the answer out (PEP 3333)."""
+"""The WSGI middleware (PEP 3333): asks the engine for a verdict on each request, and answers."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ Application: TypeAlias = Callable[[dict[str, Any], StartResponse], Iterable[byte
 OnLimit: TypeAlias = Callable[[dict[str, Any], Decision], "Application | None"]
 
 DECISION = "wsgi_throttle.decision"
-"""Where the application finds the decision on its request, in the environ."""
+"""The key of the environ under which the application finds the decision on its request."""
 
 _log = logging.getLogger("wsgi_throttle")
 
 
 class Throttle:
-    """A WSGI application that lets another one have the requests that are within their limits.
+    """Wraps a WSGI application: passes requests on to it, and answers those over their limits.
 
-    Any thread may call it, and after a fork any process. Nothing is connected or opened before the
-    first request.
+    Any thread may call it, and after a fork any process. The storage is not connected to, or
+    opened, before the first request.
 
     :param app: the application to protect.
-    :param config: the path of a YAML file, or a mapping of the same shape. If None, the
-        environment's WSGI_THROTTLE_CONFIG, else ``throttle.yaml`` in the working directory.
-    :param on_limit: called with (environ, decision) for a refused request; returns a WSGI
-        application that answers it, or None for the built-in answer.
-    :param observers: are told of what was decided, see :class:`.Observer`.
-    :raises ConfigError: with every mistake in the configuration.
+    :param config: the path of a YAML file, or a mapping of the same shape. If None, the path is in
+        the environment variable WSGI_THROTTLE_CONFIG, or else ``throttle.yaml``.
+    :param on_limit: called with (environ, decision) for a refused request. Returns a WSGI
+        application that answers it, or None for the built-in answer, which is also given if it
+        raises an exception.
+    :param observers: are told what was decided, see :class:`.Observer`.
+    :raises ConfigError: the configuration has mistakes, all of which it lists.
     """
 
     def __init__(
@@ -54,12 +55,14 @@ class Throttle:
             config = os.environ.get("WSGI_THROTTLE_CONFIG") or "throttle.yaml"
         self._app = app
         self._on_limit = on_limit
-        self._engine = Engine.from_source(config, observers=observers)
+        self.engine = Engine.from_source(config, observers=observers)
+        """Decides on requests. May be replaced at any time, by any thread: a request that has begun
+        is finished by the engine that it began with."""
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        engine = self._engine
+        engine = self.engine
         verdict = engine.decide(environ)
-        decision = verdict.decision  # to take a named tuple apart takes much longer
+        decision = verdict.decision  # faster than unpacking all fields
         if decision is None:
             if verdict.outcome in _ANSWERS:
                 return _answer(start_response, _ANSWERS[verdict.outcome](engine, verdict, environ))
@@ -68,24 +71,24 @@ class Throttle:
             if not decision.granted:
                 return self._refuse(verdict, decision, environ, start_response)
             pairs = verdict.plan.responder.limit_headers.pairs
-            start_response = _announcing(start_response, decision, pairs)
+            start_response = _adding_headers(start_response, decision, pairs)
         if engine.follows_responses:
             return _followed(engine, verdict, self._app, environ, start_response)
         return self._app(environ, start_response)
 
     def reset(self, key: str) -> None:
-        """Forget what a client has used up, on every counter that the rules now have.
+        """Forget what a client has used up, on every counter of the present rules.
 
-        :param key: as logs and buckets show it, ``ip:192.0.2.1`` or ``session-user:42``; a bare
-            address is an ip.
-        :raises ValueError: it is neither.
+        :param key: as logs show it, ``ip:192.0.2.1`` or ``session-user:42``; a bare address means
+            the same as with ``ip:``.
+        :raises ValueError: it is neither an address nor a key.
         :raises StorageError: the storage did not answer.
         """
-        self._engine.reset(key)
+        self.engine.reset(key)
 
     def close(self) -> None:
-        """Give back files and connections. May be called twice; a later request opens them anew."""
-        self._engine.close()
+        """Close files and connections. May be called twice. A later request opens them again."""
+        self.engine.close()
 
     def _refuse(
         self, verdict: Verdict, decision: Decision, environ: Environ, start_response: StartResponse
@@ -93,31 +96,35 @@ class Throttle:
         responder = _responder(verdict)
         if self._on_limit is not None:
             begun: list[str] = []
-            announcing = _announcing(start_response, decision, responder.limit_headers.pairs)
+            adding_headers = _adding_headers(
+                start_response, decision, responder.limit_headers.pairs
+            )
 
             def start(status: str, *rest: Any) -> Any:
                 begun.append(status)
-                return announcing(status, *rest)
+                return adding_headers(status, *rest)
 
             try:
                 answer = self._on_limit(environ, decision)
                 if answer is not None:
                     return answer(environ, start)
             except Exception:
-                if begun:  # too late for another answer: for the server, as of any application
+                if begun:  # the answer has begun, so the server must deal with this
                     raise
                 _log.exception("on_limit failed, and the built-in answer is given instead")
         return _answer(start_response, responder.too_many_requests(environ, decision, time()))
 
 
 def wrap(app: str, config: str | None = None) -> Throttle:
-    """The application that ``package.module:name`` names, wrapped, for a server's command line:
+    """Import an application and wrap it, for servers that take its name on their command line:
     ``gunicorn "wsgi_throttle:wrap('mysite.wsgi:application', 'throttle.yaml')"``.
 
-    :raises ConfigError: with every mistake in the configuration.
+    :param app: ``package.module:name``; without a name it is ``application``.
+    :param config: the path of the YAML file; None as for :class:`Throttle`.
+    :raises ConfigError: the configuration has mistakes, all of which it lists.
     :raises ImportError: there is no such module.
     :raises AttributeError: the module has no such name.
-    :raises ValueError: this is no name.
+    :raises ValueError: ``app`` is malformed.
     """
     module, _, name = app.partition(":")
     return Throttle(resolve_name(f"{module}:{name or 'application'}"), config)
@@ -127,7 +134,7 @@ def wrap(app: str, config: str | None = None) -> Throttle:
 
 
 def _responder(verdict: Verdict) -> Responder:
-    """The one of the rule whose answer it is, where that has bodies of its own."""
+    """The responder of the rule that answers, if that has bodies of its own; else the plan's."""
     rule = verdict.rule
     return verdict.plan.responder if rule is None or rule.responder is None else rule.responder
 
@@ -139,7 +146,7 @@ _ANSWERS: dict[str, Callable[[Engine, Verdict, Environ], Response]] = {
         environ, engine.retry_after_s
     ),
 }
-"""By the outcome of the verdict."""
+"""Outcome of a verdict -> the function that makes the response."""
 
 
 def _answer(start_response: StartResponse, response: Response) -> Iterable[bytes]:
@@ -151,10 +158,10 @@ def _answer(start_response: StartResponse, response: Response) -> Iterable[bytes
 # --- the application's answer ---------------------------------------------------------------------
 
 
-def _announcing(
+def _adding_headers(
     start_response: StartResponse, decision: Decision, pairs: Callable[..., list[Header]]
 ) -> StartResponse:
-    """A start_response that adds what there is to tell of the limits."""
+    """A start_response that adds the headers which show the limits."""
 
     def start(status: str, headers: list[Header], exc_info: Any = None) -> Any:
         headers = [*headers, *pairs(decision, time(), headers)]
@@ -168,7 +175,7 @@ def _announcing(
 
 
 def _retry_after(decision: Decision, present: list[Header]) -> list[Header]:
-    """The header of a refusal, unless the answer has one or no time will help."""
+    """The header of a refusal; none if the answer has one already, or if no waiting helps."""
     seconds = decision.retry_after_s
     if seconds is None or any(name.lower() == "retry-after" for name, _ in present):
         return []
@@ -182,8 +189,8 @@ def _followed(
     environ: Environ,
     start_response: StartResponse,
 ) -> Iterable[bytes]:
-    """The application's answer, and when it ends, a word to the engine."""
-    followed = _Followed(engine, verdict, environ, start_response)
+    """The application's answer, wrapped so that the engine is told when it ends."""
+    followed = _FollowedResponse(engine, verdict, environ, start_response)
     try:
         followed.body = app(environ, followed.start)
     except BaseException:
@@ -192,9 +199,12 @@ def _followed(
     return followed
 
 
-class _Followed:
-    """A response that counts its bytes and says once that it has ended: with close(), which servers
-    call in any case (PEP 3333), or with what the application raises."""
+class _FollowedResponse:
+    """A response that counts its bytes and tells the engine, once, when it has ended.
+
+    It ends when the server calls close(), which PEP 3333 demands of servers in any case, or when
+    the application raises an exception.
+    """
 
     def __init__(
         self, engine: Engine, verdict: Verdict, environ: Environ, start_response: StartResponse
@@ -211,7 +221,7 @@ class _Followed:
         self._is_finished = False
 
     def start(self, status: str, headers: list[Header], *rest: Any) -> Any:
-        """The start_response of the application."""
+        """The start_response that the application is given."""
         self._status, self._headers = status, headers
         write = self._start_response(status, headers, *rest)
 
@@ -231,7 +241,7 @@ class _Followed:
             raise
 
     def close(self) -> None:
-        """The server's word that it needs no more."""
+        """Called by the server when it needs no more of the body."""
         try:
             close = getattr(self.body, "close", None)
             if close is not None:
@@ -240,7 +250,7 @@ class _Followed:
             self.finish()
 
     def finish(self) -> None:
-        """Tell the engine, the first time."""
+        """Tell the engine, unless it was told before."""
         if not self._is_finished:
             self._is_finished = True
             seconds = monotonic() - self._began_s

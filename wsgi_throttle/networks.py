@@ -1,4 +1,4 @@
-"""Sets of IP addresses and networks, to look clients up in, and how they are written in text."""
+"""Sets of IP addresses and networks to look clients up in, and reading these from text."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class EmbeddedAddress(IPv4Address):
 class Networks:
     """An immutable set of addresses and networks, which any thread may use.
 
-    Kept as sorted disjoint ranges, so that the time of a look-up hardly grows with their number. A
-    set of none is false.
+    A look-up is a binary search in sorted ranges, so large sets are hardly slower. An empty set is
+    false.
 
     :param networks: as text, which :func:`parse_network` reads, or parsed.
-    :raises ValueError: a text that is neither an address nor a network; the message has the remedy.
+    :raises ValueError: a text is neither an address nor a network; the message has the remedy.
     """
 
     def __init__(self, networks: Iterable[str | Network] = ()) -> None:
@@ -64,8 +64,8 @@ class Networks:
         }
 
     def contains(self, address: Address | None) -> bool:
-        """Whether the address is in one of the networks. None, a client without an address, never
-        is."""
+        """Whether the address is in one of the networks. None, for a client without an address, is
+        in no network."""
         if address is None or not self._count:
             return False
         firsts, lasts = self._ranges[address.version]
@@ -80,7 +80,7 @@ class Networks:
 
 
 def _ranges(networks: Iterable[Network]) -> tuple[list[int], list[int]]:
-    """The first and the last address of each range, as numbers, in ascending order."""
+    """The first addresses and the last addresses of all ranges, as numbers, in ascending order."""
     merged = sorted(collapse_addresses(networks))  # type: ignore[type-var]
     return (
         [int(net.network_address) for net in merged],
@@ -97,12 +97,11 @@ _looks_like_an_address = re.compile(r"[0-9A-Fa-f]*[.:][0-9A-Fa-f.:/]{1,50}").ful
 
 
 def parse_network(text: str) -> Network:
-    """Read one address, or one network in CIDR notation, from a configuration. An IPv6 network
-    whose addresses are those of an IPv4 network, as :func:`canonical_address` says, is the IPv4
-    one.
+    """Read one address, or one network in CIDR notation (RFC 4632). IPv4 that is written in one of
+    the IPv6 forms of :func:`canonical_address` is read as IPv4.
 
-    :raises ValueError: it is neither, has a zone, or has bits set to the right of its prefix; the
-        message has the remedy.
+    :raises ValueError: it is neither, has a zone, or is an address with a prefix length that is no
+        network; the message has the remedy.
     """
     if "%" in text:
         raise ValueError(
@@ -125,8 +124,8 @@ def parse_network(text: str) -> Network:
 
 
 def canonical_address(address: Address) -> Address:
-    """One address for all in which the same client may appear: the IPv4 address that an IPv6
-    address holds, and every other address as it is.
+    """The one form of an address that can be written in several: the IPv4 address that an IPv6
+    address holds, or else the address itself.
 
     IPv6 addresses that hold one are IPv4-mapped (RFC 4291, section 2.5.5.2), translated
     (64:ff9b::/96 of RFC 6052, 64:ff9b:1::/48 of RFC 8215), 6to4 (2002::/16, RFC 3056) or Teredo
@@ -215,12 +214,12 @@ def _holds_local(network: IPv4Network) -> bool:
 
 
 def read_networks(path: str | Path) -> list[Network]:
-    """The addresses and networks in a UTF-8 file, which has one on a line. Empty lines, what
-    follows a ``#``, and a byte order mark are skipped.
+    """Read a UTF-8 file with one address or network on each line. Empty lines, everything after a
+    ``#``, and a byte order mark are skipped.
 
-    :raises ValueError: a line that is neither an address nor a network, with its number; or a file
-        that cannot be read. A line that looks like neither is not shown, since the file may be the
-        wrong one, with secrets in it.
+    :raises ValueError: the file cannot be read, or a line is neither an address nor a network; the
+        message has its number. It shows a line only if that looks like an address, since the file
+        may be the wrong one, with secrets in it.
     """
     try:
         lines = Path(path).read_text("utf-8-sig").splitlines()

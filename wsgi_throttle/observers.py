@@ -1,4 +1,4 @@
-"""Who is told what was decided: the log of refusals, and others like it."""
+"""Observers, which are told what was decided, and the one that logs refusals."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ _log = logging.getLogger("wsgi_throttle")
 
 
 class Observer:
-    """Is told after the fact, and changes nothing. Override what is of interest.
+    """Base class for objects that are told what was decided, for logs and metrics. It cannot change
+    a decision. Override the methods of interest.
 
-    Any thread may call any method, and after a fork any process. What a method raises is logged
-    once a minute, and is never a client's error.
+    Methods are called by the thread that serves the request, several at once, and after a fork in
+    every process. They should be quick, since the request waits for them. An exception in one is
+    logged, once a minute at most, and never reaches a client.
     """
 
     every_request: bool = False
-    """Whether :meth:`decided` is called for every request. Otherwise it is called for those that
+    """Whether :meth:`decided` is called for every request. Otherwise it is called for requests that
     may not pass, and for those that a shadow rule counts."""
     follows_responses: bool = False
-    """Whether :meth:`finished` is called, for which every response is followed to its end."""
+    """Whether :meth:`finished` is called. For that, every response is followed to its end."""
 
     def decided(self, environ: Environ, verdict: Verdict) -> None:
-        """A verdict was reached; nothing was answered yet."""
+        """A verdict was reached. The request is not answered yet."""
 
     def finished(
         self,
@@ -46,34 +48,34 @@ class Observer:
         bytes_sent: int,
         seconds: float,
     ) -> None:
-        """A request that had passed was answered, or its answer was given up.
+        """The answer to a request that had passed is complete, or was broken off.
 
-        :param status: as the application gave it; empty if it gave none.
-        :param headers: the application's.
-        :param bytes_sent: of the body, as handed to the server.
-        :param seconds: since the application was called.
+        :param status: as the application gave it, ``200 OK``; empty if it gave none.
+        :param headers: as the application gave them, without those that show the limits.
+        :param bytes_sent: the length of the body that was handed to the server.
+        :param seconds: the time since the application was called.
         """
 
     def storage_changed(self, name: str, *, failed: bool, cause: str) -> None:
-        """An outage of the storage has begun, or is over.
+        """An outage of the storage has begun (``failed``), or is over.
 
         :param name: where the storage is, without secrets.
-        :param cause: what it failed of; empty where it answers again.
+        :param cause: why it failed; empty if it answers again.
         """
 
     def reloaded(self, diagnostics: Sequence[Diagnostic]) -> None:
         """The changed rule file was read.
 
-        :param diagnostics: its mistakes, because of which the old rules stay in force; none where
-            the new ones are.
+        :param diagnostics: its mistakes. If there are none, the new rules are in force; otherwise
+            the old ones stay, unless the file says ``mode: off``.
         """
 
 
 class RefusalLog(Observer):
-    """Logs refusals at INFO on ``wsgi_throttle``, one line a client and rule a minute, with rule,
-    key, limit and wait as fields.
+    """Logs refusals at INFO on ``wsgi_throttle``: for each client and limit one line a minute at
+    most, with rule, key, limit and wait as fields of the record.
 
-    What a client sent is in them as the key alone, which is escaped.
+    Nothing that a client sent is logged but its key, which is escaped.
 
     :param clock: may not step back.
     """
@@ -90,7 +92,7 @@ class RefusalLog(Observer):
             tightest = decision.tightest
             if tightest is not None:
                 self._log_refusal("refused", *tightest)
-        elif verdict.plan.shadowed:
+        elif verdict.plan.has_shadow:
             for charge, outcome in zip(decision.charges, decision.outcomes, strict=True):
                 if outcome.wait_ms and not charge.enforce:
                     self._log_refusal("would refuse", charge, outcome)

@@ -1,4 +1,4 @@
-"""Notices that the rule file has changed."""
+"""Notices changes of the rule file."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import TypeAlias
 
 from .clock import MONOTONIC, SECOND, Clock
 
-LOOK_EVERY_NS = SECOND // 2
+POLL_EVERY_NS = SECOND // 2
 
 Version: TypeAlias = "tuple[int, int, int] | None"
 """mtime (ns), size and inode of a file; None if it cannot be seen."""
 
 
 class FileWatcher:
-    """Looks at a file every half a second at most, and calls back when it has changed.
+    """Calls back when a file has changed. It looks when it is polled, every half second at most.
 
-    A new version counts once two looks have seen it alike, since half a file can be valid YAML.
+    A change counts once two polls in a row have seen the same version, since a file that is being
+    written can be valid YAML halfway.
 
-    :param changed: called in a short-lived thread; reads the file itself.
+    :param changed: called in a short-lived thread, never by two at once; reads the file itself.
     :param clock: may not step back.
     """
 
@@ -32,29 +33,30 @@ class FileWatcher:
         self._changed = changed
         self._clock = clock
         self._thread: Thread | None = None
-        self.look_at_ns = clock() + LOOK_EVERY_NS
-        """When :meth:`poll` is to be called next, by the clock."""
+        self.next_poll_ns = clock() + POLL_EVERY_NS
+        """The time, by the clock, from which :meth:`poll` is to be called again."""
         self._known = self._candidate = version(path)
         self._candidate_since_ns = clock()
 
     def poll(self) -> None:
-        """Look, if it is time. Any thread may call this."""
+        """Look at the file if it is time. Any thread may call this; after a fork, any process."""
         now_ns = self._clock()
-        if now_ns < self.look_at_ns:  # another thread has just looked
+        if now_ns < self.next_poll_ns:  # another thread has just polled
             return
-        self.look_at_ns = now_ns + LOOK_EVERY_NS
+        self.next_poll_ns = now_ns + POLL_EVERY_NS
         if self._thread is not None and self._thread.is_alive():
             return
         seen = version(self._path)
         if seen == self._known or seen != self._candidate:
             self._candidate, self._candidate_since_ns = seen, now_ns
-        elif now_ns - self._candidate_since_ns >= LOOK_EVERY_NS // 2:  # not by two threads at once
+        # The same version again, and not only since two threads polled at once.
+        elif now_ns - self._candidate_since_ns >= POLL_EVERY_NS // 2:
             self._thread = Thread(target=self._call, args=(seen,), name="wsgi_throttle reload")
             self._thread.daemon = True
             self._thread.start()
 
     def _call(self, seen: Version) -> None:
-        # Known afterwards, so that a child that was forked meanwhile looks for itself.
+        # Set only afterwards, so that a child that is forked meanwhile reads the change itself.
         try:
             self._changed()
         finally:
@@ -62,6 +64,7 @@ class FileWatcher:
 
 
 def version(path: Path) -> Version:
+    """The version of the file that is there now."""
     try:
         found = os.stat(path)
     except OSError:

@@ -1,12 +1,11 @@
-"""How a limit counts: pure functions on tuples of integers, and the all-or-nothing loop.
+"""How limits count: pure functions for each strategy, and the loop that counts all terms or none.
 
-Every time is an integer of milliseconds by the storage's clock and an argument, so that nothing
-here reads a clock. The same arithmetic stands in storage/redis/take.lua, which
-tests/test_agreement.py holds against this. Products stay below 2**51, so that Lua's doubles are
-exact.
+Nothing here reads a clock: times are arguments, in milliseconds by the storage's clock. All numbers
+are integers, and products stay below 2**51, so that storage/redis/take.lua, which has the same
+arithmetic, is exact with Lua's floating-point numbers. tests/test_agreement.py compares the two.
 
-A state is a tuple of integers; ``()`` is the state of a client who was never seen. Windows are half
-open: what was counted at t is free again at exactly t + window_ms.
+A state is a tuple of integers; ``()`` is that of a client who was never seen, or has used up
+nothing. Windows are half open: what was counted at t is free again at exactly t + window_ms.
 """
 
 from __future__ import annotations
@@ -21,30 +20,30 @@ from .decision import NEVER_MS, Limit, Measured, Term
 State: TypeAlias = tuple[int, ...]
 
 LARGEST = 1 << 51
-"""Everything that is added or multiplied here stays below it."""
+"""The products of quotas, windows and costs stay below it."""
 
 GRAINS = 60
-"""Into how many parts a sliding window of a large quota is divided."""
-
+"""A sliding window with a larger quota is divided into so many grains. The requests of one grain
+share one entry of the state, with the time of the latest. So the state stays short and the limit is
+never exceeded, and what was used up is free again one grain late at most."""
 
 StepResult: TypeAlias = tuple[Measured, State]
-"""What was measured (milliseconds until the cost fits, how much is left, milliseconds until that
-next grows), and the state afterwards."""
+"""What was measured (see :data:`.Measured`), and the state afterwards."""
 
 Step: TypeAlias = Callable[[State, int, int], StepResult]
-"""(state, now, cost): count the cost if it fits, for which it then waits 0 ms. A cost of 0 only
-looks.
+"""Called with (state, now, cost): counts the cost if it fits, in which case the wait is 0. A cost
+of 0 counts nothing.
 
-Either way what has passed is taken off, and stamps later than now are clamped to it, which bounds
-what a clock that was set back can do. A state that does not change is returned as the very object
-that was given."""
+Either way, what is older than the window is removed, and times later than now are changed to now,
+which bounds the harm of a clock that was set back. If the state does not change, the same object is
+returned."""
 
 
 class Strategy(NamedTuple):
-    """One arithmetic."""
+    """One way to count, as pure functions of a limit."""
 
     compile: Callable[[Limit], Step]
-    """Makes the step of a limit."""
+    """Makes the function that counts by this limit."""
     lifetime_ms: Callable[[Limit], int]
     """Idle time after which any state may be deleted (its TTL)."""
     largest: Callable[[Limit], int]
@@ -109,19 +108,19 @@ def _sliding(limit: Limit) -> Step:
                 wait_ms = _wait(state, now - window_ms, cost - remaining)
             return (wait_ms, remaining, state[1] + window_ms - now), state
         if cost:
-            # Of long logs a sum is made in half the time that a starred display takes.
+            # For a long state, adding tuples is faster than unpacking them.
             if state[-2] // grain == now // grain:
                 state = state[:-3] + (state[-3] + cost, now, total + cost)  # noqa: RUF005
             else:
                 state = state[:-1] + (cost, now, total + cost)  # noqa: RUF005
-        # The first entry may be the one that has grown, and is as old as its newest hit.
+        # The first entry is read again, since its time changes if it is the one that has grown.
         return (0, remaining - cost, state[1] + window_ms - now), state
 
     return step
 
 
 def _drop(state: State, oldest: int) -> State:
-    """The state without the entries of this instant and before."""
+    """The state without the entries of this time and before."""
     total, kept = state[-1], 0
     while kept < len(state) - 1 and state[kept + 1] <= oldest:
         total -= state[kept]
@@ -130,7 +129,7 @@ def _drop(state: State, oldest: int) -> State:
 
 
 def _clamp(state: State, now: int) -> tuple[State, int]:
-    """The state without the entries later than now, and what they count."""
+    """The state without the entries that are later than now, and the sum of their counts."""
     kept = len(state) - 1
     late = 0
     while kept and state[kept - 1] > now:
@@ -140,7 +139,10 @@ def _clamp(state: State, now: int) -> tuple[State, int]:
 
 
 def _wait(state: State, oldest: int, missing: int) -> int:
-    """Milliseconds until so much has got older than the oldest that counts now."""
+    """Milliseconds until entries that count ``missing`` together have left the window.
+
+    :param oldest: where the window begins now; entries of this time have just left it.
+    """
     entry = 0
     while missing > state[entry]:
         missing -= state[entry]
@@ -179,8 +181,8 @@ def _token(limit: Limit) -> Step:
 
 
 def _token_units(limit: Limit) -> tuple[int, int, int]:
-    """What a token weighs, what flows in each millisecond and what the bucket holds, in units so
-    small that all three are whole."""
+    """The size of a token, what flows in each millisecond, and the capacity of the bucket, in units
+    so small that all three are integers."""
     divisor = gcd(limit.window_ms, limit.quota)
     weight = limit.window_ms // divisor
     return weight, limit.quota // divisor, limit.burst * weight
@@ -210,27 +212,27 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 ALIASES = {"moving-window": "sliding-window", "sliding-window-counter": "sliding-window"}
-"""The incumbents' names for what one of ours does, or does better."""
+"""Names that other rate limiters use -> the strategy here that does the same, or better."""
 
 Compiled: TypeAlias = tuple[Step, int, bool]
-"""A term as :func:`take` needs it: the step of its limit, its cost, and whether it is enforced."""
+"""A term as :func:`take` needs it: the step of its limit, its cost, and whether it may refuse."""
 
 
 def compile_terms(terms: Iterable[Term]) -> tuple[Compiled, ...]:
-    """These terms as :func:`take` needs them, which a storage makes once."""
+    """Convert terms to the form that :func:`take` needs, once for many requests."""
     return tuple((step_of(limit), cost, enforce) for _, limit, cost, enforce, *_ in terms)
 
 
 def with_costs(compiled: Iterable[Compiled], costs: Sequence[int]) -> list[Compiled]:
-    """The same with other costs.
+    """Replace the costs.
 
-    :param costs: for each term.
+    :param costs: one for each term.
     """
     return [(step, cost, enforce) for (step, _, enforce), cost in zip(compiled, costs, strict=True)]
 
 
 def step_of(limit: Limit) -> Step:
-    """How this limit counts. Made once for equal limits."""
+    """The function that counts by this limit. Equal limits share one."""
     tag = limit.tag
     return _steps.get(tag) or _steps.keep(tag, STRATEGIES[limit.strategy].compile(limit))
 
@@ -241,21 +243,20 @@ _steps: Bounded[str, Step] = Bounded(4096)
 def take(
     compiled: Iterable[Compiled], states: Sequence[State], now: int
 ) -> tuple[bool, list[Measured], list[State]]:
-    """Judge the terms of a request against their states: all of the enforced ones are counted, or
-    none.
+    """Judge a request: count all its enforced terms if every one of them fits, otherwise nothing.
 
-    A shadow term is counted where the request is granted and it fits by itself. No two terms may
+    A shadow term is counted if the request is granted and the term itself fits. No two terms may
     share both bucket and limit.
 
     :param states: the state of each term, ``()`` where there is none.
     :param now: milliseconds by the storage's clock.
     :return: whether the request is granted, and for each term what was measured and the state
-        afterwards. A state that is not the very object that was passed in has changed and is to be
-        saved, ``()`` meaning to be deleted.
+        afterwards. A state that is another object than the one passed in has changed: the caller
+        saves it, or deletes what it has saved if the new state is ``()``.
     """
     measured: list[Measured] = []
     after: list[State] = []
-    index = 0  # counted by hand: enumerate and zip cost as much as a tenth of a limit
+    index = 0  # counted by hand, since enumerate and zip are slower
     for step, cost, enforce in compiled:
         found, state = step(states[index], now, cost)
         if found[0] and enforce:
@@ -269,7 +270,7 @@ def take(
 def _refuse(
     compiled: Iterable[Compiled], states: Sequence[State], now: int
 ) -> tuple[bool, list[Measured], list[State]]:
-    """Look at every term and count none, whatever fitted before one that did not."""
+    """Measure every term, also those that would fit, and count none."""
     measured: list[Measured] = []
     after: list[State] = []
     for (step, cost, _), state in zip(compiled, states, strict=True):

@@ -1,4 +1,4 @@
-"""What was decided on a request, for the middleware to answer and for observers to count."""
+"""The verdict on a request: made by the engine, answered by the middleware, told to observers."""
 
 from __future__ import annotations
 
@@ -10,21 +10,28 @@ from .rules.plan import Plan
 
 
 class Verdict(NamedTuple):
-    """One request's. Immutable."""
+    """What was decided on one request. Immutable."""
 
     outcome: Literal[
         "exempt", "allowed", "blocked", "too_long", "granted", "refused", "unavailable"
     ]
-    """``exempt``: nothing is counted. ``allowed`` and ``blocked``: by a list of addresses.
-    ``too_long``: the path is not matched. ``granted`` and ``refused``: by the limits.
-    ``unavailable``: nothing can be counted, and the rule says to deny."""
+    """What happens to the request, and why.
+
+    - ``exempt``: it passes, since nothing is counted for it.
+    - ``allowed``, ``blocked``: it passes, or is answered 403, by a list of addresses.
+    - ``too_long``: it is answered 414, since its path is too long to find its rules.
+    - ``granted``, ``refused``: it passes, or is answered 429, by its limits.
+    - ``unavailable``: it is answered 503, since the storage has an outage and the rule denies then.
+    """
     plan: Plan
+    """What the rules say of the request."""
     decision: Decision | None = None
-    """What was measured, where it was granted or refused."""
+    """What was measured, if the request was granted or refused."""
     counted_by: Literal["storage", "local", "nobody"] = "nobody"
-    """``local``: this process alone, since the storage has an outage. ``storage`` is also said of a
-    request for which there was nothing to count."""
+    """``local``: this process alone, since the storage has an outage. ``storage``: the storage, or
+    there was nothing to count."""
     rule: Rule | None = None
-    """Whose answer a client gets that may not pass: the rule of the limit that refuses for longest
-    (of several the first in the file), the rule whose list has the client, the rule that denies.
-    None where that is no rule's, but the top level's."""
+    """The rule whose answer the client gets, if the request does not pass: the rule of the limit
+    with the longest wait (of several, the first in the file), the rule whose list blocks the
+    client, or the rule that denies. None if it is the answer of the top level, and if the request
+    passes."""

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from wsgi_throttle.decision import Charge, Decision, Outcome, Terms
-from wsgi_throttle.storage import Storage
+from wsgi_throttle.testing.contract.charges import take
 
-
-def take(storage: Storage, charges: Iterable[Charge]) -> Decision:
-    """What the storage says of these charges. The terms are prepared anew each time."""
-    terms, buckets = Terms.of(charges)
-    return storage.prepare(terms)(buckets)
+__all__ = ["decision_on", "take"]
 
 
 def decision_on(granted: bool, charges: Iterable[Charge], outcomes: Iterable[Outcome]) -> Decision:

@@ -209,7 +209,7 @@ def site(
 ) -> Iterator[Site]:
     (folder / "throttle.yaml").write_text(RULES.format(storage=storage))
     with gunicorn(
-        "plain:application", cwd=folder, workers=WORKERS, env={"LOOK_EVERY_MS": "50"}
+        "plain:application", cwd=folder, workers=WORKERS, env={"POLL_EVERY_MS": "50"}
     ) as server:
         yield Site(server, folder, redis, new_client)
 

@@ -40,7 +40,7 @@ def read_file(arguments: Any) -> Config | None:
         return load(arguments.file, allow_unset=arguments.allow_unset)
     except ConfigError as error:
         print(error, file=sys.stderr)
-        count = len(error.mistakes)
+        count = len(error.diagnostics)
         print(f"{arguments.file}: {count} mistake{'s' * (count > 1)}", file=sys.stderr)
         return None
 

@@ -12,8 +12,8 @@ from urllib.parse import unquote_to_bytes
 from ..config import Config
 from ..limits import describe
 from ..rules.model import METHODS, Rule
-from ..rules.patterns import matcher
-from ..rules.plan import Part
+from ..rules.patterns import Entry, matcher
+from ..rules.plan import RuleCounters
 from ..rules.readings import readings
 from ..rules.table import MAX_PATH_BYTES, RuleTable
 from .command import Command, add_file, name_and_mode, read_file
@@ -59,27 +59,27 @@ def _run(arguments: Any) -> int:
             if config.default_limits
             else "  rule              none"
         )
-    if plan.is_prejudged and (prejudged := table.prejudge(plan, environ)):
-        print(f"  {prejudged[0]:17} the address is on a list, whatever else stands here")
+    if plan.needs_precheck and (prechecked := table.precheck(plan, environ)):
+        print(f"  {prechecked[0]:17} the address is on a list, whatever else stands here")
     if plan.exempt:
         print("  nothing is counted")
-    for part in plan.parts:
-        _print_part(part, environ, arguments.user)
+    for each in plan.by_rule:
+        _print_counters(each, environ, arguments.user)
     if plan.preflight:
         print("  a CORS preflight, without body, cookies and credentials, counts by itself:")
-        for part in plan.preflight.parts:
-            _print_part(part, environ, None)
+        for each in plan.preflight.by_rule:
+            _print_counters(each, environ, None)
     for rule, why in _losers(config, plan.rules, arguments.method, paths):
         print(f"  lost              {name_and_mode(rule)}{_line(rule)}: {why}")
     return 0
 
 
-def _print_part(part: Part, environ: dict[str, Any], user: str | None) -> None:
-    for counter in part.counters:
+def _print_counters(of_rule: RuleCounters, environ: dict[str, Any], user: str | None) -> None:
+    for counter in of_rule.counters:
         key = (
             f"session-user:{user}"
             if user and counter.key_types == ("session-user",)
-            else counter.key(environ, part.path_args)
+            else counter.key(environ, of_rule.path_args)
         )
         for term in counter.limits:
             what = "counts" if term.enforce else "counts in shadow"
@@ -89,12 +89,12 @@ def _print_part(part: Part, environ: dict[str, Any], user: str | None) -> None:
                 f"  {what:17} {name}: {describe(term.limit)}, {term.limit.strategy}{cost}, "
                 f"by {','.join(counter.key_types)}, here {key}"
             )
-    if part.rule is None:
+    if of_rule.rule is None:
         return
-    for name, value in part.rule.when:
-        print(f"    only where      {name} is {_shown(value)}{_otherwise(part)}")
-    if part.rule.skip is not None:
-        print(f"    but not where   python:{part.rule.skip.path} returns true")
+    for name, value in of_rule.rule.when:
+        print(f"    only where      {name} is {_shown(value)}{_otherwise(of_rule)}")
+    if of_rule.rule.skip is not None:
+        print(f"    but not where   python:{of_rule.rule.skip.path} returns true")
 
 
 def _shown(value: str) -> str:
@@ -102,8 +102,8 @@ def _shown(value: str) -> str:
     return value if len(value) <= 4 else "what the file says"
 
 
-def _otherwise(part: Part) -> str:
-    return "; elsewhere default_limits apply" if part.otherwise else ""
+def _otherwise(of_rule: RuleCounters) -> str:
+    return "; elsewhere default_limits apply" if of_rule.otherwise else ""
 
 
 def _losers(
@@ -115,8 +115,8 @@ def _losers(
     for rule in config.rules:
         if rule in winners:
             continue
-        entries = [(pattern, rule.methods, 0) for pattern in rule.patterns]
-        anywhere = matcher([(pattern, (), 0) for pattern in rule.patterns])
+        entries = [Entry(pattern, rule.methods, 0) for pattern in rule.patterns]
+        anywhere = matcher(Entry(pattern, (), 0) for pattern in rule.patterns)
         if rule.mode == "off":
             continue
         if any(matcher(entries).match(known, path) for path in paths):

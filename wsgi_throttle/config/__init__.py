@@ -48,14 +48,14 @@ def load(
     root = source.from_python(config) if isinstance(config, Mapping) else source.read(Path(config))
     top = Cursor(source, root, "").attempt(lambda at: Options.read(at, TOP_LEVEL), None)
     if top is None:
-        raise ConfigError(source.mistakes)
+        raise ConfigError(source.diagnostics)
     loaded = build_config(top, path)
-    if not source.mistakes:
+    if not source.diagnostics:
         return loaded
-    mistakes = sorted(source.mistakes, key=lambda found: (found.line or 0, found.column or 0))
+    diagnostics = sorted(source.diagnostics, key=lambda found: (found.line or 0, found.column or 0))
     if lenient_when_off and _is_off(top):
-        return loaded.without_rules(mistakes)
-    raise ConfigError(mistakes)
+        return loaded.without_rules(diagnostics)
+    raise ConfigError(diagnostics)
 
 
 def _is_off(top: Options) -> bool:

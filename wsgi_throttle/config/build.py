@@ -104,7 +104,7 @@ def build_config(top: Options, path: Path | None) -> Config:
             name: Location(name, at.node.line, at.node.column) for name, at in top.given.items()
         },
     )
-    top.at.source.mistakes += lint.errors(_comparable(config, top))
+    top.at.source.diagnostics += lint.errors(_comparable(config, top))
     return config
 
 

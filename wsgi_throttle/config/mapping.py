@@ -95,12 +95,12 @@ class Options:
         given = at.mapping()
         values: dict[str, Any] = {}
         mistaken = set(at.node.repeated)
-        mistakes = at.source.mistakes
+        reported = at.source.diagnostics
         for option in table:
             name, default = option.name, option.default
             if isinstance(default, Required):
                 if name not in given:
-                    at.mistake(default.message, "missing-option")
+                    at.report(default.message, "missing-option")
                 default = None
             values[name] = default
             if name not in given:
@@ -108,9 +108,9 @@ class Options:
             if given[name].node.unset:
                 mistaken.add(name)
                 continue
-            before = len(mistakes)
+            before = len(reported)
             values[name] = given[name].attempt(option.read, default)
-            if len(mistakes) > before:
+            if len(reported) > before:
                 mistaken.add(name)
         _report_unknown(at, given, [option.name for option in table])
         return cls(at, table, given, values, frozenset(mistaken))
@@ -157,7 +157,7 @@ def _report_unknown(at: Cursor, given: Mapping[str, Cursor], known: Sequence[str
         shown = f'"{key}" is not a key' if is_shown else "this is not a key"
         line, column = at.node.keys.get(key, (None, None))
         message = f"{shown}: {remedy}"
-        at.source.mistake(message, line, column, at.path, "unknown-option")
+        at.source.report(message, line, column, at.path, "unknown-option")
 
 
 def mapping(table: Sequence[Option]) -> Reader[Options]:

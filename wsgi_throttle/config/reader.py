@@ -43,7 +43,7 @@ class Cursor:
         self.node = node
         self.path = path
 
-    def mistake(self, error: ValueError | str, code: str = "invalid-value") -> None:
+    def report(self, error: ValueError | str, code: str = "invalid-value") -> None:
         """Put a mistake on the list. A value from the environment is never shown."""
         message = str(error)
         if self.node.secret:
@@ -53,7 +53,7 @@ class Cursor:
                 "(it is not shown)"
             )
             message += f": {remedy}" if remedy else ""
-        self.source.mistake(message, self.node.line, self.node.column, self.path, code)
+        self.source.report(message, self.node.line, self.node.column, self.path, code)
 
     def attempt(self, parse: Callable[[Cursor], T], default: D) -> T | D:
         """What parse makes of the value; the default, and a mistake on the list, where it raises
@@ -64,7 +64,7 @@ class Cursor:
             return default
         except ValueError as error:
             if not self.node.unset:  # which was reported, or is allowed
-                self.mistake(error)
+                self.report(error)
             return default
 
     def mapping(self) -> dict[str, Cursor]:
@@ -222,37 +222,37 @@ def _boolean(at: Cursor) -> bool:
 BOOLEAN = Reader(_boolean, scalar({"type": "boolean"}))
 
 
-def integer(least: int, most: int) -> Reader[int]:
+def integer(minimum: int, maximum: int) -> Reader[int]:
     """A whole number within these bounds, which belong to it."""
-    remedy = f"write a whole number from {least} to {most}"
+    remedy = f"write a whole number from {minimum} to {maximum}"
 
     def parse(at: Cursor) -> int:
         text = at.node.value
         if not at.node.plain or not isinstance(text, str) or not re.fullmatch("[0-9]{1,18}", text):
             raise InvalidError(f"{at.shape} stands here", remedy)
-        if not least <= int(text) <= most:
+        if not minimum <= int(text) <= maximum:
             raise InvalidError(f"{text} is out of bounds", remedy)
         return int(text)
 
-    return Reader(parse, scalar({"type": "integer", "minimum": least, "maximum": most}))
+    return Reader(parse, scalar({"type": "integer", "minimum": minimum, "maximum": maximum}))
 
 
 def one_or_more(
-    item: Reader[T], *, least: int = 1, remedy: str = "leave the key out, or list something"
+    item: Reader[T], *, min_items: int = 1, remedy: str = "leave the key out, or list something"
 ) -> Reader[tuple[T, ...]]:
     """A list; a single value is a list of one."""
 
     def parse(at: Cursor) -> tuple[T, ...]:
         found = [each.attempt(item, None) for each in at.items()]
-        if len(found) < least:
+        if len(found) < min_items:
             raise InvalidError("the list is empty", remedy)
         if None in found:
             raise ReportedError
         return tuple(one for one in found if one is not None)
 
-    return Reader(parse, list_schema(item.schema, least))
+    return Reader(parse, list_schema(item.schema, min_items))
 
 
-def list_schema(item: Schema, least: int = 1) -> Schema:
+def list_schema(item: Schema, min_items: int = 1) -> Schema:
     """The schema of a list of such items, or a single one."""
-    return {"anyOf": [item, {"type": "array", "items": item, "minItems": least}]}
+    return {"anyOf": [item, {"type": "array", "items": item, "minItems": min_items}]}

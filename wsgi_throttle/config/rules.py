@@ -97,17 +97,17 @@ class RuleBuilder:
         for item in options[name]:
             if item.at.node.value == DEFAULT_WORD and default_limits is not None:
                 if not default_limits:
-                    item.at.mistake(
+                    item.at.report(
                         '"default" stands for default_limits, and there are none: add them'
                     )
                 if inherited:
-                    item.at.mistake('"default" is here twice: leave one out')
+                    item.at.report('"default" is here twice: leave one out')
                 inherited = default_limits
                 continue
             for limit in self._limit(item.inherit(owner.inherited()), owner):
                 if any(_is_same(limit, other) for other in found):
                     words = limit_strings.describe(limit.limit)
-                    item.at.mistake(f"{words} is here twice: leave one out")
+                    item.at.report(f"{words} is here twice: leave one out")
                 else:
                     found.append(limit)
         if any(limit.key == owner.key for limit in found):
@@ -126,7 +126,7 @@ class RuleBuilder:
         key = self.key(options, owner.key, owner.variables)
         strategy, burst, cost = options["strategy"], options["burst"], options["cost"]
         if burst is not None and strategy != "token-bucket":
-            options.given["burst"].mistake(
+            options.given["burst"].report(
                 "only the token-bucket has a burst: add strategy: token-bucket, or leave it out"
             )
         text = options["limit"]
@@ -138,9 +138,9 @@ class RuleBuilder:
         )
         for limit in parsed:
             if limit.quota == 0 and burst:
-                at.mistake("a limit of 0 refuses always and has no burst: leave the burst out")
+                at.report("a limit of 0 refuses always and has no burst: leave the burst out")
             elif limit.quota and limit.burst < cost:
-                at.mistake(
+                at.report(
                     f"its cost never fits into {limit_strings.describe(limit)}: "
                     "raise the limit or lower the cost"
                 )
@@ -172,7 +172,7 @@ class RuleBuilder:
             if "name" in options and rule.name in names:
                 line = names[rule.name].location.line
                 where = "above" if line is None else f"in line {line}"
-                options.given["name"].mistake(
+                options.given["name"].report(
                     f'another rule is called "{rule.name}" {where}: give each a name of its own',
                     "duplicate-name",
                 )
@@ -206,6 +206,11 @@ class RuleBuilder:
             variables=variables,
         )
         _check_exempt(options)
+        if not options["exempt"] and len({each.signatures for each in patterns}) < len(patterns):
+            options.given["path"].report(
+                "a path is in the rule twice: leave one out, since a limit is for a path with a "
+                "slash at its end and without"
+            )
         own = options["response"]
         return Rule(
             name=name,
@@ -247,12 +252,12 @@ def _check_exempt(options: Options) -> None:
     if options["exempt"]:
         for option in RULE:
             if option.name in options and not option.on_exempt:
-                options.given[option.name].mistake(
+                options.given[option.name].report(
                     f"an exempt rule counts nothing: take out {option.name} or exempt",
                     "exempt-rule",
                 )
     elif "limits" not in options and "exempt" not in options.mistaken:
-        options.at.mistake(
+        options.at.report(
             'a rule needs limits: add limits: "5 per minute", or exempt: true', "missing-option"
         )
 

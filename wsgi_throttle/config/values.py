@@ -138,8 +138,11 @@ def _paths(at: Cursor) -> tuple[Pattern, ...]:
     found: list[Pattern] = []
     for item in items:
         pattern = item.attempt(lambda each: Pattern.parse(TEXT(each)), None)
-        if pattern and pattern.signatures in [one.signatures for one in found]:
-            item.mistake("this path is in the rule twice: leave one out")
+        if pattern and any(
+            (one.signatures, one.has_slash) == (pattern.signatures, pattern.has_slash)
+            for one in found
+        ):
+            item.report("this path is in the rule twice: leave one out")
         elif pattern:
             found.append(pattern)
     return tuple(found)
@@ -184,7 +187,7 @@ def _headers(at: Cursor) -> tuple[tuple[str, str], ...]:
     for name, value in at.mapping().items():
         if not is_header_name(name):
             shown = f'"{name}"' if _looks_like_words(name) else "this"
-            value.mistake(f"{shown} is not a header name: write X-Internal")
+            value.report(f"{shown} is not a header name: write X-Internal")
         found.append((environ_name(name), value.attempt(TEXT, "")))
     return tuple(found)
 

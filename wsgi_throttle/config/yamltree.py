@@ -93,12 +93,12 @@ class Source:
     ) -> None:
         self.name = name
         self.folder = folder
-        self.mistakes: list[Diagnostic] = []
+        self.diagnostics: list[Diagnostic] = []
         self._variables = variables
         self._allow_unset = allow_unset
         self._nodes = 0
 
-    def mistake(
+    def report(
         self,
         message: str,
         line: int | None = None,
@@ -107,12 +107,12 @@ class Source:
         code: str = "yaml",
     ) -> None:
         """Put a mistake on the list."""
-        self.mistakes.append(Diagnostic("error", code, self.name, line, column, where, message))
+        self.diagnostics.append(Diagnostic("error", code, self.name, line, column, where, message))
 
     def fail(self, message: str, line: int | None = None, column: int | None = None) -> ConfigError:
         """The mistake after which nothing else can be read."""
-        self.mistake(message, line, column)
-        return ConfigError(self.mistakes)
+        self.report(message, line, column)
+        return ConfigError(self.diagnostics)
 
     def read(self, path: Path) -> Node:
         """
@@ -187,7 +187,7 @@ class Source:
             return Node(str(value).lower(), plain=True)
         if value is not None and not isinstance(value, int | float):
             kind = type(value).__name__
-            self.mistake(
+            self.report(
                 f"a value of type {kind} is not known here: give it as text",
                 where=where.lstrip("."),
             )
@@ -202,7 +202,7 @@ class Source:
                 message = f"the tag {node.tag} is not known here: leave it out"
             else:  # a text, and perhaps a secret
                 message = "a text that begins with ! is a tag: put quotes around it"
-            self.mistake(message, line, column)
+            self.report(message, line, column)
         if isinstance(node, yaml.SequenceNode):
             return Node(
                 [self._from_yaml(item, depth + 1) for item in node.value], line=line, column=column
@@ -220,7 +220,7 @@ class Source:
             mark = key_node.start_mark
             place = mark.line + 1, mark.column + 1
             if not isinstance(key_node, yaml.ScalarNode):
-                self.mistake("a key is text: put quotes around it", *place)
+                self.report("a key is text: put quotes around it", *place)
                 continue
             key = key_node.value
             if key == "<<" and not key_node.style:
@@ -229,7 +229,7 @@ class Source:
                 continue
             if key in result:
                 first = made.keys[key][0]
-                self.mistake(
+                self.report(
                     f"the key {shown_key(key)} is here twice, first in line {first}: merge the two",
                     *place,
                 )
@@ -250,7 +250,7 @@ class Source:
             if isinstance(item.value, dict):
                 yield item.value
             else:
-                self.mistake("<< takes a mapping, or a list of mappings", item.line, item.column)
+                self.report("<< takes a mapping, or a list of mappings", item.line, item.column)
 
     def _scalar(
         self, text: str, line: int | None, column: int | None, *, plain: bool, where: str = ""
@@ -269,7 +269,7 @@ class Source:
                 return str(match["default"])
             node.unset = True
             if not self._allow_unset:
-                self.mistake(
+                self.report(
                     f"{name} is not set in the environment: set it, or write a default as "
                     f"${{{name}:-value}}",
                     line,
@@ -280,7 +280,7 @@ class Source:
 
         replaced = _VARIABLE.sub(variable, text) if "$" in text else text
         if "${" in _VARIABLE.sub("", text):
-            self.mistake(
+            self.report(
                 "here is a ${ that begins no variable: write ${NAME} or ${NAME:-default}, and "
                 "$${ for a plain ${",
                 line,

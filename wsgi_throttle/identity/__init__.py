@@ -19,9 +19,10 @@ from .keys import (
     key_function,
     preflight_key,
 )
+from .numbers import canonical_path_value, with_canonical_numbers
 from .session import Session, user_reader
 from .settings import Identity
-from .text import canonical_path_value, environ_name, is_header_name
+from .text import environ_name, is_header_name
 
 __all__ = [
     "IPV4_PREFIXES",
@@ -53,4 +54,5 @@ __all__ = [
     "preflight_key",
     "read_networks",
     "user_reader",
+    "with_canonical_numbers",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from hashlib import blake2b
-from unicodedata import decimal
 from urllib.parse import quote
 
 MAX_VALUE_LENGTH = 64
@@ -58,25 +57,3 @@ def escaped_name(name: str) -> str:
 def digest(raw: bytes) -> str:
     """``#`` and 128 bits of BLAKE2b in hexadecimal, for a value that is long or secret."""
     return "#" + blake2b(raw, digest_size=16).hexdigest()
-
-
-_is_number = re.compile(r"-?\d+(\.\d+)?").fullmatch
-_is_uuid = re.compile(r"[0-9A-Fa-f]{8}-([0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}").fullmatch
-
-
-def canonical_path_value(value: str) -> str:
-    """One text for all spellings of a path variable that an application may read as one value.
-
-    Those are numbers with leading zeros, with digits of other scripts, or with more digits than a
-    float distinguishes, and UUIDs in upper or lower case.
-    """
-    if _is_uuid(value):
-        return value.lower()
-    if not _is_number(value):
-        return value
-    if not value.isascii():
-        value = "".join(str(decimal(char)) if char not in "-." else char for char in value)
-    if "." in value:
-        return repr(float(value) + 0.0).removesuffix(".0")  # adding 0.0 turns -0.0 into 0.0
-    number = value.lstrip("-").lstrip("0") or "0"
-    return f"-{number}" if value[0] == "-" and number != "0" else number

@@ -1,4 +1,4 @@
-"""The variables of path patterns: Werkzeug's converters, as far as matching needs to know them."""
+"""The variables of path patterns, made from the documented attributes of Werkzeug's converters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VARIABLE = re.compile(
     r"<(?:(?P<converter>[a-zA-Z_]\w*)(?:\((?P<arguments>[^<>/]*)\))?:)?(?P<name>[a-zA-Z_]\w*)>",
     re.ASCII,
 )
-"""A variable in a rule."""
+"""A variable in Werkzeug's syntax: ``<name>``, ``<int:name>``, ``<any(a, b):name>``."""
 
 
 class _Path(PathConverter):
@@ -40,48 +40,60 @@ CONVERTERS: dict[str, type[BaseConverter]] = {
     "float": FloatConverter,
     "uuid": UUIDConverter,
 }
-"""Only their documented attributes are used, so that a value is always the text of the path."""
+"""They say what a variable fits. They convert nothing: a value is always text of the path."""
 
 
 class Variable(NamedTuple):
-    """What a variable may be. Two that are equal match alike, whatever their names."""
+    """What texts a variable fits, whatever its name. Immutable; equal ones fit the same texts."""
 
     regex: str
     weight: int
-    """The smaller, the earlier it is tried."""
+    """Variables of smaller weight are tried first."""
     part_isolating: bool
-    """It contains no slash. Those that may are lazy: they take as little as they can."""
+    """Its values contain no slash. One whose values may is lazy: it takes as little as it can."""
     alternatives: tuple[str, ...] | None
-    """All that an ``any`` can be; None for other variables."""
+    """All values of an ``any``; None for other converters."""
     is_uuid: bool
 
     @property
     def is_unbounded(self) -> bool:
-        """Its length is not known before a path is seen."""
+        """Whether its values may have any length."""
         return self.alternatives is None and not self.is_uuid
 
 
-def whole(variable: Variable) -> Callable[..., re.Match[str] | None]:
-    """Whether a text is one for the variable: ``(text, start, end)`` as in ``fullmatch`` of re."""
-    # Greedy is faster than lazy, and gives the same where both ends are given.
+_EXAMPLES = ("x", "1", "1.0", "00000000-0000-4000-8000-000000000000", *("x" * n for n in range(65)))
+
+
+@lru_cache(maxsize=1024)
+def example(variable: Variable) -> str | None:
+    """A text that the variable fits. None if none is found, as for a string of a hundred."""
+    if variable.alternatives is not None:
+        return variable.alternatives[0]
+    return next(filter(full_match(variable), _EXAMPLES), None)
+
+
+def full_match(variable: Variable) -> Callable[..., re.Match[str] | None]:
+    """The function of (text, start, end) that says whether the variable fits this whole range."""
+    # Greedy is faster than lazy, and the result is the same, since both ends are given.
     return re.compile(variable.regex.replace(".*?", ".*")).fullmatch
 
 
 class Unbounded:
-    """A variable of any length: where it may end if it begins at a given place, and the reverse.
+    """A variable whose values may have any length: finds where a value may end if its start is
+    known, and where it may start if its end is known.
 
-    Either is a range of indexes without gaps, since every regular expression of Werkzeug's is an
-    optional sign and something that reads the same from both ends, whose last repetition is lazy
-    with a ``?`` behind it.
+    Both are ranges without gaps: each regular expression of Werkzeug's converters is an optional
+    sign, and then something that reads the same in both directions and ends with a repetition,
+    which a ``?`` behind it makes lazy.
     """
 
     __slots__ = ("_backwards", "_forwards", "fits", "is_lazy")
 
     def __init__(self, variable: Variable) -> None:
-        self.fits = whole(variable)
+        self.fits = full_match(variable)
         self.is_lazy = not variable.part_isolating
         if self.is_lazy:
-            return  # it may end and begin anywhere but before a slash
+            return  # it may end anywhere, and begin anywhere but at a slash
         regex = variable.regex
         sign = "-?" if regex.startswith("-?") else ""
         unsigned = regex.removeprefix(sign)
@@ -89,19 +101,20 @@ class Unbounded:
         self._backwards = re.compile(f"(?=({unsigned}?)){unsigned}{sign}").match
 
     def ends(self, text: str, start: int) -> tuple[int, int] | None:
-        """The least and the greatest index where it may end."""
+        """The smallest and the largest index where a value from ``start`` may end; None if none."""
         if self.is_lazy:
             return None if text.startswith("/", start) else (start + 1, len(text))
         match = self._forwards(text, start)
         return match and (match.end(1), match.end())
 
     def starts(self, text: str, reverse: str, start: int, end: int) -> tuple[int, int] | None:
-        """The least and the greatest index where it may begin to end at a given place.
+        """The smallest and the largest index where a value that ends at ``end`` may begin; None if
+        there is none.
 
-        :param reverse: the text, from its end to its start.
-        :param start: there is no slash from here to where it begins.
+        :param reverse: the text, reversed.
+        :param start: between here and the beginning of the value there may be no slash.
         """
-        if self.is_lazy:  # it does not begin with a slash
+        if self.is_lazy:  # its value does not begin with a slash
             slash = text.find("/", start, end)
             return start, (end if slash < 0 else slash) - 1
         match = self._backwards(reverse, len(text) - end)
@@ -113,28 +126,32 @@ Piece: TypeAlias = str | Variable
 
 @lru_cache(maxsize=1024)
 def _variable(converter: str, arguments: str) -> Variable:
-    """
-    :raises ValueError, LookupError, TypeError: Werkzeug refuses the arguments.
+    """The variable of a converter with these arguments.
+
+    :raises ValueError, LookupError, TypeError: Werkzeug does not accept the arguments.
     """
     made: list[Variable] = []
 
     def record(routing_map: Map, *items: Any, **options: Any) -> BaseConverter:
         one = CONVERTERS[converter](routing_map, *items, **options)
-        # any() without alternatives matches the empty text
+        # any() without alternatives fits the empty text alone
         alternatives = (items or ("",)) if converter == "any" else None
         made.append(
             Variable(one.regex, one.weight, one.part_isolating, alternatives, converter == "uuid")
         )
         return one
 
-    # Werkzeug reads the arguments: it calls the converters of a map for each rule that is added.
+    # Adding a rule to a map makes Werkzeug parse the arguments, and call the converter with them.
     converters = cast("Mapping[str, type[BaseConverter]]", {converter: record})
     Map([Rule(f"/<{converter}({arguments}):x>")], converters=converters)
     return made[0]
 
 
 def read_pieces(text: str) -> tuple[Piece, ...]:
-    """The texts and variables of a part, in their order."""
+    """Split a part of a rule into texts and variables, in their order.
+
+    :raises ValueError: a ``<`` begins no variable, or Werkzeug does not accept one.
+    """
     pieces: list[Piece] = []
     end = 0
     for match in VARIABLE.finditer(text):

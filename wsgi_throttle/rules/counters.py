@@ -1,4 +1,4 @@
-"""From the limits of a rule to the counters that its requests are charged on."""
+"""Makes the counters that requests are charged on of the limits that rules have."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .model import RuleLimit, RuleSet
 from .plan import Counter, CounterLimit
 
 LAYOUT = 2
-"""The version of how states are kept: another one never meets the old states."""
+"""The version of the format of states, a part of every bucket: a new one never reads old states."""
 
 PREFLIGHT_FACTOR = 20
-"""How many times the quota of a user is that of an address, in counting the CORS preflights of all
-users who share it."""
+"""CORS preflights carry no credentials, so limits by user count them by address. Many users may
+share one, so that it has this many times the quota."""
 
 
 class CounterMaker:
-    """Makes counters, whose buckets begin with the namespace of a rule set."""
+    """Makes the counters of a rule set."""
 
     def __init__(self, rule_set: RuleSet) -> None:
         self._namespace = rule_set.namespace
@@ -35,13 +35,14 @@ class CounterMaker:
         for key in {preflight_key(key)[0] for key in self._keys} - self._keys.keys():
             self._keys[key] = key_function(key, rule_set.identity)
 
-    def of(
+    def make(
         self, limits: Sequence[RuleLimit], method: str, enforce: bool, preflight: bool
     ) -> tuple[Counter, ...]:
-        """
-        :param method: to be counted by itself; empty for all together.
+        """The counters of these limits: one for each scope and key.
+
+        :param method: count this method by itself; empty to count all together.
         :param enforce: False for counters of shadow rules.
-        :param preflight: for CORS preflights, which have counters of their own.
+        :param preflight: count CORS preflights, which have counters of their own.
         """
         groups: dict[tuple[str, tuple[str, ...]], list[CounterLimit]] = {}
         for one in limits:
@@ -49,7 +50,7 @@ class CounterMaker:
             if preflight and preflight_key(one.key)[1]:
                 limit = multiplied(limit, PREFLIGHT_FACTOR)
             counted = groups.setdefault((one.scope, one.key), [])
-            if all(limit != other.limit for other in counted):  # equal once multiplied
+            if all(limit != other.limit for other in counted):  # multiplied limits may be equal
                 counted.append(CounterLimit(limit, one.cost, enforce, one.policy, one.label))
         counters = []
         for (scope, key), found in groups.items():
@@ -61,7 +62,8 @@ class CounterMaker:
     def _prefix(
         self, scope: str, key: tuple[str, ...], method: str, enforce: bool, preflight: bool
     ) -> str:
-        """Every part is escaped, so that no two configurations can mean one prefix."""
+        """The text of a bucket up to the key. Its parts are escaped, so that different parts never
+        make the same text."""
         parts = [
             *([] if enforce else ["shadow"]),
             *(["preflight"] if preflight else []),

@@ -3,9 +3,10 @@
 A *part* is what is matched as one: a segment, or, from a variable on that may contain slashes, all
 that is left of the path.
 
-What the variables get is what Werkzeug's regular expressions would give them. Those may backtrack
-for a second over one long path. Here the time grows with the length of the path and no faster: a
-part is compared at both of its ends, and the text between two variables is searched for once.
+The variables get the values that Werkzeug's regular expressions would give them, but without
+backtracking, which may take a second for one long path. Here the time is proportional to the length
+of the path: a part is compared at both of its ends, and the text between two variables is searched
+for once.
 """
 
 from __future__ import annotations
@@ -20,39 +21,39 @@ from typing import NamedTuple, TypeAlias
 from .converters import CONVERTERS, Piece, Unbounded, Variable
 
 MAX_COMBINATIONS = 1_000
-"""The alternatives of ``any`` variables in one part, multiplied."""
+"""How many combinations the alternatives of the ``any`` variables of one part may have."""
 MAX_UNBOUNDED = 2
-"""Variables of any length in one part: what stands between two of them is searched for. With three
-there would be as many ways to split a text as it has pairs of places."""
+"""How many variables of any length one part may have. What stands between two of them is searched
+for once; with three, all pairs of indexes would have to be tried."""
 UUID_LENGTH = 36
 
 _is_uuid = re.compile(CONVERTERS["uuid"].regex).fullmatch
 _find_uuids = re.compile(f"(?={CONVERTERS['uuid'].regex})").finditer
 
 
-Values: TypeAlias = Callable[[str], "tuple[str, ...] | None"]
-"""From a part of a path to what the variables get; None if it does not fit."""
+MatchPart: TypeAlias = Callable[[str], "tuple[str, ...] | None"]
+"""Returns the values of the variables for a part of a path; None if it does not fit."""
 
 
 class _Choice(NamedTuple):
-    """One combination of alternatives in a fixed piece of a part."""
+    """One combination of the alternatives in a :class:`_Fixed`."""
 
     rank: int
-    """Werkzeug takes the lowest that fits."""
+    """Of several that fit, Werkzeug takes the one of the lowest rank."""
     length: int
     values: tuple[str, ...]
-    """Of its variables; for a UUID an empty text until one is found."""
+    """The values of its variables; for a UUID an empty text, until one is found."""
 
 
 _Layout: TypeAlias = tuple[int, tuple[tuple[int, int], ...]]
-"""The length of a choice, and for each UUID in it (index among the variables, offset)."""
+"""The length of a choice in characters, and (index among the variables, offset) of its UUIDs."""
 
 
 class _Fixed:
-    """Texts, ``any`` and UUIDs in a row: a piece of a part that has only a few lengths.
+    """Texts, ``any`` variables and UUIDs in a row, whose alternatives have only a few lengths.
 
-    Choices of one layout differ in their text only, so that a dictionary tells which of them, if
-    any, stands at a given place.
+    Choices of one layout differ in their text alone, so that one look into a dictionary says which
+    of them, if any, stands at a given index.
     """
 
     __slots__ = ("_choices", "_layouts", "_only")
@@ -83,20 +84,20 @@ class _Fixed:
 
     @property
     def texts(self) -> Mapping[str, _Choice] | None:
-        """Text -> choice; None if there are UUIDs."""
+        """Text -> choice. None if there are UUIDs."""
         if any(uuids for _, uuids in self._layouts):
             return None
         return {text: one for layout in self._layouts.values() for text, one in layout.items()}
 
     def at_start(self, text: str) -> Sequence[_Choice]:
-        """What the text begins with, in Werkzeug's order."""
+        """The choices that the text begins with, in Werkzeug's order."""
         if self._only is not None:
             return self._choices if text.startswith(self._only) else ()
         found = (self._at(text, 0, layout) for layout in self._layouts)
         return sorted(one for one in found if one is not None)
 
     def at_end(self, text: str) -> Sequence[_Choice]:
-        """What the text ends with."""
+        """The choices that the text ends with."""
         if self._only is not None:
             return self._choices if text.endswith(self._only) else ()
         found = (self._at(text, len(text) - layout[0], layout) for layout in self._layouts)
@@ -105,11 +106,12 @@ class _Fixed:
     def search(
         self, text: str, ends: tuple[int, int], starts: tuple[int, int], is_first: bool
     ) -> tuple[int, _Choice] | None:
-        """The first or the last that stands between two variables, with its index. Of those that
-        stand at the same place, the one that Werkzeug prefers.
+        """The first or the last choice that stands between two variables, and its index. Of those
+        at one index, the one that Werkzeug prefers. None if there is none.
 
-        :param ends: the least and the greatest index where the variable before it may end.
-        :param starts: the same of where the variable after it may begin.
+        :param ends: the smallest and the largest index where the variable before it may end.
+        :param starts: the smallest and the largest index where the variable after it may begin.
+        :param is_first: find the first one, otherwise the last one.
         """
         if self._only is not None:
             choice = self._choices[0]
@@ -137,7 +139,8 @@ class _Fixed:
         is_first: bool,
         layout: _Layout,
     ) -> list[tuple[int, _Choice]]:
-        """The same among the choices of a layout; other ones may be there too."""
+        """The same for the choices of one layout. The result has the wanted one, perhaps among
+        others."""
         length, uuids = layout
         low, high = max(ends[0], starts[0] - length), min(ends[1], starts[1] - length)
         if low > high:
@@ -150,16 +153,16 @@ class _Fixed:
                 if (at := find(fixed, low, high + length)) >= 0
             ]
         offset = uuids[0][1]
-        places = [one.start() - offset for one in _find_uuids(text, low + offset, high + length)]
+        indexes = [one.start() - offset for one in _find_uuids(text, low + offset, high + length)]
         return [
             (at, choice)
-            for at in places
+            for at in indexes
             if at <= high and (choice := self._at(text, at, layout)) is not None
         ]
 
     def _at(self, text: str, at: int, layout: _Layout) -> _Choice | None:
-        """The choice of a layout that stands at an index. None if that is negative, since what is
-        cut out then is too short."""
+        """The choice of a layout that stands at an index, or None. A negative index is none, since
+        the text that is cut out then is too short."""
         length, uuids = layout
         fixed = text[at : at + length]
         values = []
@@ -180,11 +183,11 @@ class _Fixed:
 
 
 class _PartPattern:
-    """What a part with variables has to look like: fixed, unbounded, fixed, unbounded, fixed."""
+    """A part with variables, as a sequence: fixed, unbounded, fixed, unbounded, fixed."""
 
-    __slots__ = ("_first", "_head", "_is_suffixed", "_middle", "_second", "_tail", "values")
+    __slots__ = ("_first", "_head", "_is_suffixed", "_middle", "_second", "_tail", "match")
 
-    values: Values
+    match: MatchPart
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         last = pieces[-1]
@@ -208,12 +211,12 @@ class _PartPattern:
         self._head, *middle, self._tail = map(_Fixed, fixed if unbounded else [*fixed, []])
         self._middle = middle[0] if middle else None
         texts = self._head.texts
-        self.values = self._values
+        self.match = self._match
         if not unbounded and texts is not None:
-            self.values = {text: choice.values for text, choice in texts.items()}.get
+            self.match = {text: choice.values for text, choice in texts.items()}.get
 
-    def _values(self, text: str) -> tuple[str, ...] | None:
-        if self._is_suffixed:  # a slash at the end may be there or not, but not two
+    def _match(self, text: str) -> tuple[str, ...] | None:
+        if self._is_suffixed:  # one slash at the end is optional; two do not fit
             text = text.removesuffix("/")
             if text.endswith("/"):
                 return None
@@ -230,7 +233,7 @@ class _PartPattern:
         return None
 
     def _one(self, text: str, start: int, first: Unbounded) -> tuple[str, ...] | None:
-        """The values from the only unbounded variable on."""
+        """The values of the only unbounded variable and of what follows it."""
         tails = self._tail.at_end(text)
         if len(tails) > 1:
             tails = sorted(tails, key=lambda tail: tail.length, reverse=first.is_lazy)
@@ -243,8 +246,11 @@ class _PartPattern:
     def _two(
         self, text: str, start: int, first: Unbounded, middle: _Fixed, second: Unbounded
     ) -> tuple[str, ...] | None:
-        """The values from the first of two unbounded variables on. As in a regular expression the
-        first one is as long as it can be (lazy: as short), then the second."""
+        """The values of the first of two unbounded variables and of what follows it.
+
+        As in a regular expression, the first one is as long as it can be (if lazy, as short), and
+        then the second.
+        """
         ends = first.ends(text, start)
         if ends is None:
             return None
@@ -287,18 +293,18 @@ def _check_combinations(pieces: Sequence[Piece]) -> None:
 
 
 @lru_cache(maxsize=1024)
-def compile_part(pieces: tuple[Piece, ...]) -> Values:
-    """The function that matches a part which has variables. Equal parts share one.
+def compile_part(pieces: tuple[Piece, ...]) -> MatchPart:
+    """Make the function that matches a part with variables. Equal parts share one.
 
     :raises ValueError: it has too many unbounded variables, or too many combinations.
-    :raises OverflowError, re.error: Werkzeug's regular expression for a variable is none.
+    :raises OverflowError, re.error: Werkzeug's regular expression for a variable is invalid.
     """
-    return _PartPattern(pieces).values
+    return _PartPattern(pieces).match
 
 
 def count_searches(pieces: Sequence[Piece]) -> int:
-    """How many different texts the part may have between two unbounded variables: each is searched
-    for. 0 if there is nothing to search."""
+    """How many texts have to be searched for to match the part: all that may stand between its two
+    unbounded variables. 0 if it has fewer than two."""
     unbounded = [
         index
         for index, piece in enumerate(pieces)

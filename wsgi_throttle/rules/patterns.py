@@ -1,7 +1,8 @@
-"""Path patterns: Werkzeug's routing syntax and precedence.
+"""Path patterns, with the syntax and the precedence of Werkzeug's routing.
 
-What is matched is PATH_INFO, decoded as Werkzeug decodes it, since that is what the application
-routes on. Converters match as text, so that no value can make a pattern that fits not fit.
+They are matched against PATH_INFO, decoded as Werkzeug decodes it, since applications route by it.
+Converters only match text: a value that a converter could not convert (a number out of bounds) does
+not escape its rule.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from .converters import CONVERTERS, VARIABLE, read_pieces
 from .match import Matcher, Route
 from .parts import MAX_COMBINATIONS, MAX_UNBOUNDED, count_searches
 
 MAX_SIBLINGS = 64
-"""What differs and has a variable (``/<x>-1``, ``/<x>-2``) may have to be tried one by one, which
-for a path of 8 KB is 0.1 ms each."""
+"""How many different segments with a variable (``/<x>-1``, ``/<x>-2``) the rules may have below one
+folder. Each of them may have to be tried, which takes long for a path of 8 KB."""
 
 MAX_SEGMENTS = 100
-"""Each is a call deep to match, and the stack of Python is limited."""
+"""Segments of a pattern. Matching calls itself for each, and Python's stack is limited."""
+
+_ends_with_path = re.compile(r"<path(\([^<>]*\))?:\w+>\Z").search
 
 _REST = "wsgi_throttle_rest"
 
@@ -32,23 +35,25 @@ _BOUNDED = ("any", "uuid")
 
 @dataclass(frozen=True)
 class Pattern:
-    """One path pattern."""
+    """A path pattern, parsed. Immutable."""
 
     text: str
     """As it was written."""
     rules: tuple[str, ...]
-    """In Werkzeug's syntax; the second is everything below a folder (``**``)."""
+    """In Werkzeug's syntax. A pattern that ends with ``**`` has two: the folder, and all below."""
     variables: tuple[str, ...]
-    """Their names."""
+    """The names of its variables."""
     routes: tuple[Route, ...] = field(compare=False, repr=False)
-    """What a matcher takes, one for each of the rules."""
+    """The rules, as :class:`.Matcher` takes them."""
 
     FOLDER: ClassVar[str] = "**"
 
     @classmethod
     def parse(cls, text: str) -> Pattern:
-        """
-        :raises ValueError: it is not a pattern, with what would be one.
+        """Read a pattern as it is written in the rule file.
+
+        :raises ValueError: it is not a pattern, or would be slow to match; the message says what to
+            write instead.
         """
         if not text.startswith("/"):
             raise ValueError(f'"{text}" is not a path: it begins with a slash, as "/{text}"')
@@ -82,17 +87,34 @@ class Pattern:
 
     @cached_property
     def signatures(self) -> tuple[str, ...]:
-        """The rules without the names of their variables: equal if they can't be told apart."""
+        """The rules without the names of variables. Equal ones match the same paths."""
         return tuple(VARIABLE.sub(_nameless, rule) for rule in self.rules)
 
     @property
     def shapes(self) -> tuple[str, ...]:
-        """The rules with nothing of a variable but its weight: equal if none is more specific."""
+        """The rules with only the weights of variables. Of equal ones, none is more specific."""
         return tuple(VARIABLE.sub(_weight, rule) for rule in self.rules)
+
+    @property
+    def has_slash(self) -> bool | None:
+        """Whether the paths that it is written for end with a slash. None where it is for both: the
+        root, a folder with all that is below, and what ends in a ``<path:...>``."""
+        if self.text == "/" or len(self.rules) > 1 or _ends_with_path(self.text):
+            return None
+        return self.text.endswith("/")
+
+    def example(self) -> str | None:
+        """A path that it fits, without a slash at its end; None where none is found."""
+        return self.routes[0].example()
 
 
 def _segment(segment: str, text: str, variables: dict[str, str]) -> str:
-    """A segment in Werkzeug's syntax; adds what it declares to the variables."""
+    """A segment in Werkzeug's syntax.
+
+    :param text: the whole pattern, for messages.
+    :param variables: name -> converter; those of this segment are added.
+    :raises ValueError: the segment cannot be used.
+    """
     if segment == "*":
         name = f"wsgi_throttle_{len(variables)}"
         variables[name] = "default"
@@ -128,8 +150,10 @@ def _segment(segment: str, text: str, variables: dict[str, str]) -> str:
 
 
 def _check_cost(text: str, rule: str) -> None:
-    """
-    :raises ValueError: it would be slow to match.
+    """Check that a rule is fast to match.
+
+    :param text: the pattern, for messages.
+    :raises ValueError: it is not.
     """
     for part in _parts(rule):
         unbounded = [
@@ -147,8 +171,8 @@ def _check_cost(text: str, rule: str) -> None:
 
 
 def _parts(rule: str) -> list[str]:
-    """What is matched as one each: the segments, and from a path variable
-    on all that follows."""
+    """The parts of a rule that are matched as one: its segments, and from a path variable on all
+    that follows."""
     segments = rule.strip("/").split("/")
     for index, segment in enumerate(segments):
         if "<path:" in segment or "<path(" in segment:
@@ -166,27 +190,44 @@ def _weight(match: re.Match[str]) -> str:
     return f"<{converter}>" if converter in (*_NUMBERS, "path") else "<string>"
 
 
-def matcher(entries: Sequence[tuple[Pattern, Sequence[str], int]]) -> Matcher:
-    """A matcher for (pattern, methods, what to return), in the order of the file.
+class Entry(NamedTuple):
+    """A pattern of a rule, for a matcher."""
 
-    Within a pattern: an explicit path before a folder's own, rules with methods before one without,
-    an explicit HEAD before the HEAD that GET brings.
+    pattern: Pattern
+    methods: Sequence[str]
+    """Empty: all."""
+    endpoint: int
+    """What to return."""
+    is_exempt: bool = False
+    """Then it is for paths that end as the pattern does, with a slash or without. Otherwise it is
+    for both."""
+
+
+def matcher(entries: Iterable[Entry]) -> Matcher:
+    """A matcher for entries in the order of the file.
+
+    Entries of one path have this precedence: a path that is written in full goes before the path of
+    a folder (``/a`` before ``/a/**``), entries with methods go before those without, a HEAD that is
+    written goes before the HEAD that comes with GET, and an exemption before a limit.
     """
-    first: dict[str, int] = {}
+    first_indexes: dict[str, int] = {}
     ordered = []
-    for index, (pattern, methods, endpoint) in enumerate(entries):
+    for index, (pattern, methods, endpoint, is_exempt) in enumerate(entries):
         folder = len(pattern.rules) > 1
+        slash = pattern.has_slash if is_exempt else None
         for route, signature in zip(pattern.routes, pattern.signatures, strict=True):
-            place = first.setdefault(signature, index)
-            ordered.append(((place, folder, 0 if methods else 2, index), route, methods, endpoint))
+            first_index = first_indexes.setdefault(signature, index)
+            rank = (first_index, folder, 0 if methods else 2, slash is None, index)
+            ordered.append((rank, (route, methods, slash, endpoint)))
             if "GET" in methods and "HEAD" not in methods:
-                ordered.append(((place, folder, 1, index), route, ("HEAD",), endpoint))
+                rank = (first_index, folder, 1, slash is None, index)
+                ordered.append((rank, (route, ("HEAD",), slash, endpoint)))
     ordered.sort(key=lambda entry: entry[0])
-    return Matcher((route, methods, endpoint) for _, route, methods, endpoint in ordered)
+    return Matcher(route for _, route in ordered)
 
 
-def too_many(patterns: Iterable[Pattern]) -> str | None:
-    """Why it would be slow to match so many, or None."""
+def why_slow_to_match(patterns: Iterable[Pattern]) -> str | None:
+    """The reason why this many patterns together would be slow to match; None if they are not."""
     siblings: dict[str, dict[str, str]] = defaultdict(dict)
     for pattern in patterns:
         for rule, signature in zip(pattern.rules, pattern.signatures, strict=True):

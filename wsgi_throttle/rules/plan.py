@@ -1,4 +1,4 @@
-"""What is to be done for a request once its rules are known: which counters are charged."""
+"""Plans: what is to be done for a request once its rules are known, and whom it is charged to."""
 
 from __future__ import annotations
 
@@ -8,21 +8,33 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ..cache import Bounded
 from ..decision import NOTHING_COUNTED, Charge, Decision, Limit, Take, Term, Terms
+from ..errors import StorageError
 from ..http.responder import Responder
 from ..identity import Environ, Key, KeyFunction, Networks
 from .model import Rule
 
 Prepare: TypeAlias = Callable[[Terms], Take]
-"""Has a storage prepare terms; see :meth:`wsgi_throttle.storage.Storage.prepare`."""
+"""Prepares terms for charging; see :meth:`wsgi_throttle.storage.Storage.prepare`."""
+
+
+def without_storage(terms: Terms) -> Take:
+    """Prepares terms where there is no storage: their take raises StorageError."""
+
+    def take(
+        buckets: tuple[str, ...], costs: Sequence[int] | None = None, look: bool = False
+    ) -> Decision:
+        raise StorageError("these rules were built without a storage")
+
+    return take
 
 
 def key_in(bucket: str) -> str:
-    """The key of the client whose bucket this is."""
+    """The key that a bucket ends with, the reverse of :meth:`Counter.bucket`."""
     return bucket.partition("{")[2].removesuffix("}")
 
 
 class CounterLimit(NamedTuple):
-    """What a counter counts by one limit."""
+    """One limit of a counter. Immutable."""
 
     limit: Limit
     cost: int
@@ -33,20 +45,21 @@ class CounterLimit(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Counter:
-    """The limits that share scope and key type: a bucket without its client."""
+    """All limits of one scope and key: a bucket without its client. Immutable."""
 
     prefix: str
-    """The bucket's text up to the key."""
+    """The text of the bucket up to the key."""
     key_types: tuple[str, ...]
     key: KeyFunction
+    """Finds the key of a request."""
     limits: tuple[CounterLimit, ...]
 
     def bucket(self, key: str) -> str:
-        """Whose counter it is for a client with this key; :func:`key_in` is its reverse."""
+        """The bucket of a client with this key."""
         return f"{self.prefix}{key}}}"
 
     def buckets(self, key: Key) -> tuple[str, ...]:
-        """The same for each key of a request that has several."""
+        """The buckets of a request, which may have several keys."""
         return (self.bucket(key),) if isinstance(key, str) else tuple(map(self.bucket, key))
 
     def charges(self, key: str) -> list[Charge]:
@@ -55,17 +68,18 @@ class Counter:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What one rule has requests charged; rule is None for the limits that no rule has."""
+class RuleCounters:
+    """The counters of one rule, or of the limits of the top level (rule is None). Immutable."""
 
     rule: Rule | None
     counters: tuple[Counter, ...]
     otherwise: tuple[Counter, ...] = ()
-    """What they are charged where the rule's ``when`` does not hold."""
+    """The counters of requests that do not have what the rule's ``when`` asks for."""
     path_args: Mapping[str, str] = field(default_factory=dict)
+    """The values of the variables of the path, for ``path:`` keys."""
 
     def applicable(self, environ: Environ) -> tuple[Counter, ...]:
-        """The counters for this request, by the rule's own conditions."""
+        """The counters that this request is charged on, by ``when`` and ``skip`` of the rule."""
         if self.rule is None:
             return self.counters
         if not all(environ.get(name) == value for name, value in self.rule.when):
@@ -74,7 +88,7 @@ class Part:
 
 
 class Statement:
-    """Terms that are prepared: all that is to be known to charge any client by them."""
+    """Terms, and the function that charges a client by them."""
 
     __slots__ = ("fallback", "take", "terms")
 
@@ -82,32 +96,35 @@ class Statement:
         self.terms = terms
         self.take = take
         self.fallback: Take | None = None
-        """Charges them while the storage has an outage. Its owner's to prepare when one begins."""
+        """Charges them while the storage has an outage. Set by the engine when first needed."""
 
 
 class Statements:
-    """The statements that a rule table has prepared, one for each combination of counters that
-    requests are charged on. Bounded; any thread may use it.
+    """A cache of statements, one for each combination of counters that a request is charged on. Any
+    thread may use it.
 
-    :param most: how many are kept. One that was forgotten is prepared again.
+    :param max_size: how many are kept. One that was dropped is prepared again when needed.
     """
 
-    def __init__(self, prepare: Prepare, most: int) -> None:
+    def __init__(self, prepare: Prepare, max_size: int) -> None:
         self._prepare = prepare
-        self._known: Bounded[tuple[Any, ...], Statement] = Bounded(most)
+        self._known: Bounded[tuple[Any, ...], Statement] = Bounded(max_size)
 
-    def of(self, counters: Iterable[Counter]) -> Statement:
-        """For requests that are charged on one bucket of each of these counters, all different."""
+    def for_counters(self, counters: Iterable[Counter]) -> Statement:
+        """The statement of requests that are charged on one bucket of each of these counters.
+
+        No two of the counters share a bucket.
+        """
         key: tuple[Any, ...] = ()
         for index, counter in enumerate(counters):
             key += (counter, index)
         return self._known.get(key) or self._make(key)
 
-    def charging(
+    def for_buckets(
         self, charged: Iterable[tuple[Counter, Iterable[str]]]
     ) -> tuple[Statement, tuple[str, ...]]:
-        """For a request that is charged on any number of buckets of these counters, and those
-        buckets. Counters may share a bucket, which is then charged by each limit once, at the
+        """The statement of a request that is charged on these buckets of counters, and the buckets
+        in the order of its terms. If counters share a bucket, each limit charges it once, at the
         highest cost."""
         buckets: dict[str, int] = {}
         key: tuple[Any, ...] = ()
@@ -117,7 +134,7 @@ class Statements:
         return self._known.get(key) or self._make(key), tuple(buckets)
 
     def _make(self, key: tuple[Any, ...]) -> Statement:
-        """:param key: counters, each with the index of the bucket that it is charged on."""
+        """:param key: (counter, index of its bucket, counter, index of its bucket, ...)."""
         found: dict[int, dict[Limit, Term]] = {}
         for counter, bucket in zip(key[::2], key[1::2], strict=True):
             terms = found.setdefault(bucket, {})
@@ -133,53 +150,54 @@ class Statements:
 def _nothing_to_count(
     buckets: tuple[str, ...], costs: Sequence[int] | None = None, look: bool = False
 ) -> Decision:
-    """Takes what a request without any terms is charged, for which no storage is asked."""
+    """The take of requests that are charged nothing, which asks no storage."""
     return NOTHING_COUNTED
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """All that is to be done for requests which the same rules are for."""
+    """What is to be done for all requests that the same rules are for. Immutable."""
 
     rules: tuple[Rule, ...]
-    """The rules that won, exempt ones too; empty where the defaults apply. Several where the
-    readings of a path have different rules."""
-    parts: tuple[Part, ...]
+    """The rules that the requests fall under, exempt ones too. Empty if the defaults apply; several
+    if the readings of a path have different rules."""
+    by_rule: tuple[RuleCounters, ...]
+    """What is counted: for each rule, shadow rules too, and for the limits of the top level."""
     counters: tuple[tuple[Counter, Mapping[str, str]], ...]
-    """All of all parts, with what their keys are to know of the path."""
+    """The counters of all of these, each with the variables of the path for its key."""
     statement: Statement | None
-    """For a request that has one key for each of these. None where a rule has a condition, or two
-    parts may share a bucket: then each request has its own counters."""
+    """For requests that have one key for each of these counters. None if a rule has a condition, or
+    if counters may share a bucket: then each request needs a statement of its own."""
     statements: Statements
-    """For all other requests."""
+    """Finds the statements of all other requests."""
     exempt: bool
-    """Nothing is counted."""
-    shadowed: bool
-    """Some of it is only counted in shadow."""
+    """Whether nothing is counted."""
+    has_shadow: bool
+    """Whether something is counted in shadow only."""
     allow: tuple[Networks | None, ...]
-    """The lists of the rules that are not exempt; a client that is on all of them may pass. None
-    stands for no list, as where no rule won."""
-    is_prejudged: bool
-    """There is something to ask before anything is counted: the path is too long, or there are
-    lists of addresses to look the client up in."""
+    """The ``allow`` lists of the rules that are not exempt: a client that is on all of them may
+    pass. None stands for a rule without a list, or for a reading that no rule is for."""
+    needs_precheck: bool
+    """Whether :meth:`.RuleTable.precheck` is to be called before anything is counted: the path is
+    too long, or there are lists of addresses to look the client up in."""
     is_special: bool
-    """There is more to do than to count: something to ask before, a shadow rule or another observer
-    to tell, or nothing is counted at all."""
+    """Whether there is something else to do than to count: a check before it, observers to tell of
+    requests that pass, the plan of a preflight, or nothing to count at all."""
     preflight: Plan | None
-    """The plan of a CORS preflight, which has the same rules and counters of its own. None where it
-    counts as any request does: the method is not OPTIONS, or a rule names it."""
+    """The plan of CORS preflights, which have the same rules but counters of their own. None if the
+    method is not OPTIONS, or if a rule names OPTIONS and so counts them as any request."""
     on_storage_error: str
-    """The strictest that one of the rules says."""
+    """The strictest value that one of the rules has."""
     responder: Responder
-    """Answers where no rule has bodies of its own, and writes the headers of all responses."""
+    """Answers where a rule has no bodies of its own, and writes the headers of all responses."""
 
     def refusing_rule(self, decision: Decision) -> Rule | None:
-        """The rule of the limit that refuses for longest, of several the first in the file; None
-        where that is no rule's.
+        """The rule of the limit with the longest wait; of several, the first in the file. None if
+        that is a limit of the top level.
 
-        :param decision: one that refuses.
+        :param decision: a refusal of a request of this plan.
         """
-        found = decision.derived.get(self)  # who is refused once asks again at once
+        found = decision.derived.get(self)  # the refusal cache gives one decision to many requests
         if found is None:
             found = decision.derived[self] = (self._refusing_rule(decision),)
         rule: Rule | None = found[0]
@@ -194,32 +212,32 @@ class Plan:
             if decision.measured[index][0] == longest_ms
         }
         rules = [
-            part.rule
-            for part in self.parts
-            for counter in part.counters
+            each.rule
+            for each in self.by_rule
+            for counter in each.counters
             for limit in counter.limits
-            if part.rule is not None and limit.enforce and limit.policy in policies
+            if each.rule is not None and limit.enforce and limit.policy in policies
         ]
         return min(rules, key=lambda rule: rule.index, default=None)
 
     @property
     def denying_rule(self) -> Rule | None:
-        """The rule that says to deny while nothing can be counted; None where no rule does."""
+        """The first rule in the file that denies while nothing can be counted, or None."""
         denying = (rule for rule in self.rules if rule.on_storage_error == "deny")
         return min(denying, key=lambda rule: rule.index, default=None)
 
     def statement_for(self, environ: Environ) -> tuple[Statement, tuple[str, ...]]:
-        """How this request is to be charged, and on which buckets."""
+        """The statement of a request, and the buckets that it is charged on."""
         statement = self.statement
         if statement is None:
-            return self.statements.charging(
-                (counter, counter.buckets(counter.key(environ, part.path_args)))
-                for part in self.parts
-                for counter in part.applicable(environ)
+            return self.statements.for_buckets(
+                (counter, counter.buckets(counter.key(environ, each.path_args)))
+                for each in self.by_rule
+                for counter in each.applicable(environ)
             )
         buckets: tuple[str, ...] = ()
         for counter, path_args in self.counters:
-            key_of = counter.key  # called by a name of its own, which Python makes faster
+            key_of = counter.key  # calling a local name is faster than counter.key()
             key = key_of(environ, path_args)
             if key.__class__ is tuple:
                 return self._several(environ, buckets, key)
@@ -232,7 +250,7 @@ class Plan:
         """The same for a request that has several keys of one type.
 
         :param buckets: those of the counters before, which have one key each.
-        :param key: of the next counter.
+        :param key: the keys for the next counter.
         """
         counters = self.counters
         charged: list[tuple[Counter, tuple[str, ...]]] = [
@@ -242,4 +260,4 @@ class Plan:
         charged.append((counter, counter.buckets(key)))
         for counter, path_args in counters[len(charged) :]:
             charged.append((counter, counter.buckets(counter.key(environ, path_args))))
-        return self.statements.charging(charged)
+        return self.statements.for_buckets(charged)

@@ -1,4 +1,4 @@
-"""The readings of a path: what routers may make of one that is spelt in an unusual way."""
+"""The readings of a path: the ways in which routers may read one that is spelt unusually."""
 
 from __future__ import annotations
 
@@ -6,40 +6,47 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+from ..identity import with_canonical_numbers
+
 _SLASHES = re.compile("/{2,}")
 
 MAX_READINGS = 4
-"""How many readings of one path are matched at most."""
+"""Upper bound of the readings of one path."""
 
 _has_dots = re.compile(r"/\.\.?(?:/|\Z)").search
 
 _EDGES = "".join(
     char for char in map(chr, range(0x3001)) if char.isspace() or unicodedata.category(char) == "Cc"
 )
-"""What routers drop at the end of a path: white space, as ``str.strip`` knows it and ``$`` of a
-regular expression a newline, and control characters."""
+"""What some routers ignore at the end of a path or segment: white space, as ``str.strip`` does, a
+newline, as ``$`` of a regular expression does, and control characters."""
 
 
 def readings(path_info: str) -> tuple[str, ...]:
-    """The readings of a path, each to be matched: how the routers of applications may see it.
+    """The ways in which an application's router may read a path. Each is to be matched, so that a
+    client cannot get round a rule by an unusual spelling.
 
-    In each of them repeated slashes are one, and a slash at the end is none. The first is the path
-    as it is written. Others, where they differ, have bytes that are not UTF-8 left out, what is in
-    _EDGES stripped from both ends of every segment, and ``.`` and ``..`` resolved. These three have
-    eight combinations, of which the first MAX_READINGS that differ are taken, the likeliest first.
+    In all of them, repeated slashes are one, and a slash at the end is dropped. The first is the
+    path as it is written. The others are made by one or more of four changes: numbers and UUIDs are
+    written in canonical form, bytes that are not UTF-8 are left out, the characters of _EDGES are
+    stripped from both ends of every segment, and ``.`` and ``..`` are resolved. Of these readings
+    the first MAX_READINGS that differ are taken, the likeliest first.
+
+    :param path_info: PATH_INFO as in PEP 3333: bytes, decoded as Latin-1.
     """
     if _is_plain(path_info):
-        return (path_info[:-1] or "/",) if path_info[-1] == "/" else (path_info,)
+        path = path_info[:-1] or "/" if path_info[-1] == "/" else path_info
+        other = with_canonical_numbers(path)
+        return (path,) if other == path else (path, other)
     path = valid = _merged(path_info)
     if not path.isascii():
         raw = path.encode("latin-1", "replace")
         path = valid = raw.decode("utf-8", "replace")
         if "\ufffd" in path:
             valid = raw.decode("utf-8", "ignore")
-    if valid is path and not _has_edges(path):
-        return tuple({path: 0, _resolved(path.split("/")): 0}) if "/." in path else (path,)
-    found = {path: 0}
-    for other in _other_readings(path, valid):
+    canonical = with_canonical_numbers(path)
+    found = {path: 0, canonical: 0}
+    for other in _other_readings(path, canonical, valid):
         found[other] = 0
         if len(found) == MAX_READINGS:
             break
@@ -47,8 +54,8 @@ def readings(path_info: str) -> tuple[str, ...]:
 
 
 def _is_plain(path: str) -> bool:
-    """Whether a path can be read in one way only: visible ASCII, no empty segment but at its end,
-    and none that begins with a dot."""
+    """Whether a path has one reading only: it is visible ASCII, and no segment is empty (but the
+    last may be) or begins with a dot."""
     return (
         path[:1] == "/"
         and path.isascii()
@@ -59,32 +66,37 @@ def _is_plain(path: str) -> bool:
 
 
 def _has_edges(path: str) -> bool:
-    """Whether there may be anything to strip, which few paths have."""
+    """Whether there may be a character of _EDGES in the path, which is rare."""
     return " " in path or not path.isprintable()
 
 
-def _other_readings(path: str, valid: str) -> Iterator[str]:
-    """The readings of a path besides the one as it is written, some of them equal. One that is
-    known to be equal is not made, since a path may have thousands of segments.
+def _other_readings(path: str, canonical: str, valid: str) -> Iterator[str]:
+    """The readings of a path besides the first two, some of them equal. Those that are known to be
+    equal are not made, since a path may have thousands of segments.
 
-    :param valid: the path without the bytes that are not UTF-8.
+    :param path: as it is written.
+    :param canonical: the same with canonical numbers.
+    :param valid: the path without bytes that are not UTF-8.
     """
-    stripped = segments = valid.split("/")
-    stripped_path = valid
-    if _has_edges(valid):
-        stripped, stripped_path = _stripped(segments)
-        yield stripped_path
+    has_edges = _has_edges(valid)
+    if valid is path and not has_edges:
+        if "/." in path:
+            yield _resolved(canonical.split("/"))
+        return
+    segments = valid.split("/")
+    stripped, stripped_path = _stripped(segments) if has_edges else (segments, _merged(valid))
+    yield with_canonical_numbers(stripped_path)
     has_dots = _has_dots(stripped_path)
     if has_dots:
-        # A segment of which nothing is left is still one that a ".." takes away.
-        yield _resolved(stripped)
-    if _has_dots(path):
-        yield _resolved(path.split("/"))
-    if valid is not path:
+        # A segment that is empty now still counts as one that ".." removes.
+        yield with_canonical_numbers(_resolved(stripped))
+    if _has_dots(canonical):
+        yield _resolved(canonical.split("/"))
+    if has_edges and valid is not path:
         yield _merged(valid)
     if has_dots and "" in stripped[1:]:
         yield _resolved([segment for segment in stripped if segment])
-    if stripped is not segments:
+    if has_edges:
         if valid is not path:
             yield _stripped(path.split("/"))[1]
         if has_dots:
@@ -92,13 +104,13 @@ def _other_readings(path: str, valid: str) -> Iterator[str]:
 
 
 def _merged(path: str) -> str:
-    """A path in which repeated slashes are one, and one at the end is none."""
+    """The path with repeated slashes as one, and without a slash at the end."""
     return "/" + (_SLASHES.sub("/", path) if "//" in path else path).strip("/")
 
 
 def _stripped(segments: list[str]) -> tuple[list[str], str]:
-    """The segments without what is in _EDGES at their ends, and the path that they make."""
-    # White space alone is stripped much faster than a set of characters.
+    """The segments without the characters of _EDGES at their ends, and the path of these."""
+    # Stripping white space only is much faster than stripping a set of characters.
     stripped = list(map(str.strip, segments))
     path = _joined(stripped)
     if path.isprintable():
@@ -108,7 +120,7 @@ def _stripped(segments: list[str]) -> tuple[list[str], str]:
 
 
 def _resolved(segments: list[str]) -> str:
-    """The path that segments with ``.`` and ``..`` among them lead to (RFC 3986, 5.2.4)."""
+    """The path that the segments lead to, with ``.`` and ``..`` removed (RFC 3986, 5.2.4)."""
     kept: list[str] = []
     for segment in segments:
         if segment == "..":
@@ -120,5 +132,5 @@ def _resolved(segments: list[str]) -> str:
 
 
 def _joined(segments: list[str]) -> str:
-    """The path of segments, of which empty ones do not count."""
+    """The path of these segments, without the empty ones."""
     return "/" + "/".join(filter(None, segments))

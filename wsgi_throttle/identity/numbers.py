@@ -1,0 +1,79 @@
+"""One spelling for all that an application may read as one number or one UUID.
+
+``int()`` and ``UUID()`` read much more than digits (Python's library reference, "Built-in
+Functions" and "uuid"), and many views convert their part of a path with them: ``+5``, ``1_0``,
+``005`` and the digits of other scripts; UUIDs in braces, without dashes or in upper case.
+"""
+
+from __future__ import annotations
+
+import re
+from unicodedata import decimal
+from uuid import UUID
+
+_UUID_DIGITS = 32
+
+_has_digit = re.compile(r"\d").search
+_foreign_digits = re.compile(r"(?![0-9])\d").findall
+_PUNCTUATION = re.compile(r"(?<=[0-9])_(?=[0-9])|(?<![0-9])\+(?=[0-9])")
+_SPACE_AFTER = re.compile(r"(?<=[0-9])\s+(?=/|\Z)")
+_SPACE_BEFORE = re.compile(r"/\s+(?=-?[0-9]+(?:/|\Z))")
+# A look-ahead is not tried again, so that no run of digits is read more than twice.
+_ZEROS = re.compile(r"/(?=[0-9]+(?:/|\Z))0+(?=[0-9])")
+_ZEROS_AFTER_MINUS = re.compile(r"/-(?=[0-9]+(?:/|\Z))0+(?=[0-9])")
+_MINUS_ZERO = re.compile(r"/-0(?=/|\Z)")
+_LONG_SEGMENT = re.compile(rf"/([^/]{{{_UUID_DIGITS},}})")
+
+_is_number = re.compile(r"\s*[+-]?\d+(?:_\d+)*(?:\.\d+)?\s*").fullmatch
+
+
+def with_canonical_numbers(path: str) -> str:
+    """The path with each segment that is a number or a UUID in its canonical form. Within other
+    segments, as in ``+5.json``, numbers lose their sign of plus, underscores and foreign digits.
+
+    :param path: begins with a slash. The time grows with its length alone.
+    """
+    if _has_digit(path):
+        path = _with_plain_digits(path)
+        if " " in path or not path.isprintable():
+            path = _SPACE_BEFORE.sub("/", _SPACE_AFTER.sub("", path))
+        if "/0" in path:
+            path = _ZEROS.sub("/", path)
+        if "/-0" in path:
+            path = _MINUS_ZERO.sub("/0", _ZEROS_AFTER_MINUS.sub("/-", path))
+    if len(path) > _UUID_DIGITS:
+        path = _LONG_SEGMENT.sub(lambda match: f"/{_canonical_uuid(match[1])}", path)
+    return path
+
+
+def canonical_path_value(value: str) -> str:
+    """One text for all spellings of a path variable that an application may read as one value:
+    besides those of integers and UUIDs, decimal fractions with more digits than a float
+    distinguishes. Every other text as it is."""
+    if not _is_number(value):
+        return _canonical_uuid(value)
+    number = _with_plain_digits(value.strip())
+    if "." in number:
+        return repr(float(number) + 0.0).removesuffix(".0")  # adding 0.0 turns -0.0 into 0.0
+    return with_canonical_numbers(f"/{number}")[1:]
+
+
+def _with_plain_digits(text: str) -> str:
+    """Numbers in ASCII digits, without underscores between them and a plus before them."""
+    if not text.isascii():
+        for digit in set(_foreign_digits(text)):
+            text = text.replace(digit, str(decimal(digit)))
+    return _PUNCTUATION.sub("", text) if "_" in text or "+" in text else text
+
+
+def _canonical_uuid(text: str) -> str:
+    """A UUID as RFC 9562, section 4 writes it; any other text as it is."""
+    if len(text) < _UUID_DIGITS:
+        return text
+    digits = text.replace("urn:", "").replace("uuid:", "").strip("{}").replace("-", "")
+    if len(digits) != _UUID_DIGITS:
+        return text
+    try:
+        return str(UUID(digits))
+    except ValueError:
+        return text

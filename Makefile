@@ -5,12 +5,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ADDRESS ?= 127.0.0.1:8000
 
-# "yes" where somebody chose a Python: an environment of another one is then made anew.
+# "yes" if PYTHON was given: an environment made with another Python is then made anew.
 CHOSEN := $(if $(filter-out file default undefined,$(origin PYTHON)),yes)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint bench soak mutate clean
+.PHONY: help demo test lint docs bench soak mutate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,7 +33,7 @@ demo: ## serve the example application with 4 workers on ADDRESS
 	  '  curl -i -H "Accept: text/html" -d user_id=42 http://$(ADDRESS)/login' ''
 	@$(BIN)/gunicorn --workers 4 --bind $(ADDRESS) examples.wsgi:application
 
-test: ## run the whole test suite, and print which branches it has not run
+test: ## run the whole suite, and print which branches of the code it has not run
 	$(call environment,test)
 	$(BIN)/python -m coverage run -m pytest
 	@$(BIN)/python -m coverage report
@@ -45,23 +45,29 @@ lint: ## check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: ## measure, beside Flask-Limiter
+docs: ## build README, docs/ and the reference into build/docs
+	$(call environment,docs)
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees -c docs . build/docs
+	@echo 'Begin at build/docs/README.html'
+
+bench: ## measure what a request costs, beside Flask-Limiter
 	$(call environment,bench)
 	$(BIN)/python -m benchmarks
 
-soak: ## long loads and fuzzing
+soak: ## run the tests that take long: loads and fuzzing
 	$(call environment,test)
 	$(BIN)/python -m pytest -m soak -v -s
 
-mutate: ## change the arithmetic piece by piece, and list what no test notices
+mutate: ## change the arithmetic token by token, and list the changes that no test notices
 	$(call environment,test)
 	$(BIN)/python -m tests.mutate
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-# $(call environment,EXTRA): make the virtual environment if there is none that works, or one of
-# another Python than the chosen one; install EXTRA of setup.cfg unless it was since the last change.
+# $(call environment,EXTRA): make the virtual environment if there is none that works, or if it is of
+# another Python than the one that was chosen. Then install EXTRA of setup.cfg, unless that was done
+# after setup.cfg and pyproject.toml were last changed.
 define environment
 @if [ -e $(VENV) ] && [ ! -e $(VENV)/pyvenv.cfg ] && [ -n "$$(ls -A $(VENV))" ]; then \
   echo '$(VENV) is not a virtual environment: remove it, or choose another folder with VENV=' >&2; \

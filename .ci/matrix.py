@@ -1,8 +1,9 @@
-"""Runs the suite on every Python of this machine, with several sets of dependencies and servers.
+"""Checks style and types, builds the documentation, and runs the suite on every Python found here.
 
-Whole on the newest and the oldest Python; on the others, with the lowest versions of what setup.cfg
-requires and without a Redis on PATH, all but the tests marked ``slow``. Pre-releases come last and
-fail nothing.
+The newest and the oldest Python run the whole suite. The tests marked ``slow`` are left out on the
+other Pythons, in a run without a Redis on PATH, and in a run with the lowest versions that
+setup.cfg allows. Last come pre-releases of Python and of the dependencies; their failures are
+printed and do not count.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-OLDEST = (3, 10)
+TESTED = ((3, 10), (3, 11), (3, 12), (3, 13))
+"""What setup.cfg says is tested. The summary names those that this machine does not have."""
 LONGEST_S = 60 * 60
-"""More is a failure."""
+"""If all steps together take longer, the run fails."""
 PRE_RELEASES_S = 5 * 60
+"""A step with pre-releases is ended after so long."""
 SHARED_MEMORY = Path("/dev/shm")
 REDIS = ("redis-server", "valkey-server")
 QUICK = ("-m", "not soak and not slow")
@@ -47,8 +50,8 @@ class Step(NamedTuple):
 
 
 def candidates() -> Iterator[Path]:
-    """Where a CPython may be: the version manager's folder, then PATH without its shims, which
-    start only what was chosen with them."""
+    """Programs that may be a CPython: those of pyenv's folder, then those on PATH. Its shims are
+    left out, since they start only the version that is chosen for the current folder."""
     manager = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     for folder in [
         *sorted(manager.glob("versions/*/bin")),
@@ -57,14 +60,14 @@ def candidates() -> Iterator[Path]:
         if folder != manager / "shims":
             for path in sorted(folder.glob("python3.*")):
                 match = re.fullmatch(r"python3\.(\d+)", path.name)
-                if match and (3, int(match[1])) >= OLDEST:
+                if match and (3, int(match[1])) >= TESTED[0]:
                     yield path
 
 
 def pythons() -> list[Python]:
-    """One of each version, the oldest first.
+    """One Python of each version, the oldest first.
 
-    :raises SystemExit: one does not start.
+    :raises SystemExit: one of the programs does not start.
     """
     ask = (
         "import sys, ensurepip, venv; v = sys.version_info;"
@@ -87,7 +90,7 @@ def pythons() -> list[Python]:
 
 
 def lowest() -> list[str]:
-    """What setup.cfg requires of each package, as the one version that is allowed."""
+    """For pip: each package that setup.cfg requires, at the lowest version that it allows."""
     config = ConfigParser()
     config.read(ROOT / "setup.cfg")
     required = config["options"]["install_requires"].split()
@@ -96,11 +99,11 @@ def lowest() -> list[str]:
 
 @contextmanager
 def path_without_redis(folder: Path) -> Iterator[dict[str, str]]:
-    """A PATH with all programs of this machine but Redis and Valkey."""
+    """An environment whose PATH has all programs of this machine except Redis and Valkey."""
     programs = folder / "bin"
     programs.mkdir()
-    for place in os.environ["PATH"].split(os.pathsep):
-        for program in Path(place).glob("*"):
+    for directory in os.environ["PATH"].split(os.pathsep):
+        for program in Path(directory).glob("*"):
             link = programs / program.name
             if program.name not in REDIS and not link.is_symlink():
                 link.symlink_to(program)
@@ -109,7 +112,10 @@ def path_without_redis(folder: Path) -> Iterator[dict[str, str]]:
 
 
 class Matrix:
-    """Runs steps, one after the other, and remembers how they ended."""
+    """Runs steps one after the other, and remembers how each ended.
+
+    :param folder: where the virtual environments are made.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -117,7 +123,12 @@ class Matrix:
         self.failed = False
 
     def environment(self, python: Python, *constraints: str, pre: bool = False) -> Path:
-        """A virtual environment with what the tests need; its python."""
+        """Make a virtual environment with what the tests need.
+
+        :param constraints: for pip, such as ``redis==5.0.1``.
+        :param pre: take pre-releases of the packages too.
+        :return: the environment's python.
+        """
         folder = Path(tempfile.mkdtemp(prefix=f"venv-{python.name}-", dir=self._folder))
         subprocess.run([python.path, "-m", "venv", folder], check=True)
         pinned = folder / "constraints.txt"
@@ -130,7 +141,7 @@ class Matrix:
         return python_of_it
 
     def run(self, name: str, *command: str | Path, env: Mapping[str, str] | None = None) -> None:
-        """A step that must pass and leave nothing behind."""
+        """Run a step that has to end with 0 and to leave no temporary files."""
         print(f"\n=== {name}", flush=True)
         temporary = Path(tempfile.mkdtemp(prefix="wt-", dir="/tmp"))
         shared = set(SHARED_MEMORY.glob("wsgi_throttle*"))
@@ -151,7 +162,7 @@ class Matrix:
         self.steps.append(Step(name, time.monotonic() - began, told))
 
     def try_out(self, name: str, python: Python) -> None:
-        """Pre-releases: what fails is printed, and that is all."""
+        """Run the quick tests with pre-releases of the packages. Failures are printed only."""
         print(f"\n=== {name}", flush=True)
         began = time.monotonic()
         told = "passed"
@@ -189,6 +200,7 @@ def main() -> int:
         matrix = Matrix(Path(folder))
         venv = {"PYTHON": str(newest.path), "VENV": str(Path(folder, "newest"))}
         matrix.run("make lint", "make", "lint", env=venv)
+        matrix.run("make docs", "make", "docs", env=venv)
         options = {"PYTEST_ADDOPTS": strict}
         matrix.run(f"make test, Python {newest.name}", "make", "test", env={**venv, **options})
         pytest = (Path(folder, "newest", "bin", "python"), "-m", "pytest", "-q", strict)
@@ -209,6 +221,8 @@ def main() -> int:
         print(f"{step.seconds:6.0f} s  {step.name}: {step.result}")
     seconds = time.monotonic() - began
     print(f"{seconds:6.0f} s  in all")
+    for version in sorted({*TESTED} - {python.version for python in final}):
+        print("not tested, since this machine has no Python {}.{}".format(*version))
     if seconds > LONGEST_S:
         print(f"that is more than {LONGEST_S} s, which is a failure")
     return int(matrix.failed or seconds > LONGEST_S)

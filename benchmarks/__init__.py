@@ -1,8 +1,8 @@
-"""What the middleware costs, measured beside Flask-Limiter; `python -m benchmarks` runs it all."""
+"""Measures what the middleware costs, beside Flask-Limiter: `python -m benchmarks`."""
 
 import sys
 from pathlib import Path
 
-# The servers under load are started by tests/support, which the tests too import as a top-level
-# package.
+# tests/support starts the servers under load. The tests import it as the top-level package
+# `support`, and so do the benchmarks.
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))

@@ -1,7 +1,10 @@
-"""What a request costs, beside Flask-Limiter and the bare floor: python -m benchmarks [--quick]
+"""Measure what a request costs, beside Flask-Limiter and the bare storages.
 
-All contenders take turns in one run. Redis is measured where redis-server is installed. The whole
-takes about seven minutes and draws results.svg anew; --quick takes one and does not.
+    python -m benchmarks [--quick]
+
+All contenders take turns in one run. Redis is measured if redis-server or valkey-server is on PATH.
+A whole run takes about seven minutes and draws results.svg anew. A quick one takes about a minute
+and leaves results.svg as it is.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import argparse
 import os
 
 from . import plot, requests, scale, server, targets
-from .places import places
+from .backends import backends
 from .timing import FULL, QUICK
 
 
@@ -20,7 +23,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     effort = QUICK if quick else FULL
     print(f"{os.cpu_count()} cores, load average at the start {os.getloadavg()[0]:.1f}")
-    with places() as found:
+    with backends() as found:
         samples = requests.measure(found, effort)
         grown = scale.measure(found, effort)
         parts = server.measure(found, rounds=2 if quick else 11, seconds=1)

@@ -1,4 +1,4 @@
-"""The applications that are limited, what limits them, and the requests that they get."""
+"""The applications, the limiters in front of them, and the requests that they get."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ LIMITS = {
     2: "1000 per hour; 10000 per day",
     4: "1000 per hour; 10000 per day; 50000 per 7 days; 200000 per 30 days",
 }
-"""By how many they are. No contender reaches one, nor do its windows fill unless it is said."""
+"""The key is how many limits there are. No contender reaches a limit, and windows stay nearly empty
+unless a contender's name says that they are full."""
 SPENT = "1 per hour; 2 per day"
+"""Limits that are used up after a few requests."""
 
 
 def null(environ: Environ, start_response: Callable[..., Any]) -> list[bytes]:
@@ -44,7 +46,7 @@ def home() -> str:
 
 
 def page() -> str:
-    """What a view does at the least that shows somebody something."""
+    """A small page as real views make them: a template with a table."""
     return render_template_string(PAGE, rows=ROWS)
 
 
@@ -59,7 +61,12 @@ def exempt() -> str:
 
 
 def ours(app: Application, storage: str, namespace: str, **config: Any) -> Throttle:
-    """``storage_timeout`` is long, lest a busy machine is taken for a Redis that is down."""
+    """The application behind wsgi_throttle.
+
+    ``storage_timeout`` is long, so that a busy machine is not taken for a Redis that is down.
+
+    :param config: options of the top level; None leaves out one that is given here by default.
+    """
     given = {"default_limits": LIMITS[2], "storage_timeout": "2 s", **config}
     given |= {"storage": storage, "namespace": namespace}
     return Throttle(app, {name: value for name, value in given.items() if value is not None})
@@ -68,7 +75,8 @@ def ours(app: Application, storage: str, namespace: str, **config: Any) -> Throt
 def flask_limiter(
     storage: str, namespace: str, limits: str = LIMITS[2], strategy: str = "fixed-window"
 ) -> Application:
-    """Flask-Limiter as its documentation sets it up; fixed-window is its default."""
+    """A Flask application with Flask-Limiter, set up as its documentation says. Its default
+    strategy is fixed-window."""
     app = flask()
     limiter = Limiter(
         get_remote_address,
@@ -84,17 +92,24 @@ def flask_limiter(
 
 
 def address(number: int) -> str:
-    """One that could be a client's, not a proxy's."""
+    """The address of client ``number``: a public one, as a private one could be taken for a
+    proxy."""
     return f"20.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
 
 
 def clients(count: int = CLIENTS, **environ: str) -> list[Environ]:
-    """What so many clients send."""
+    """For each client, the part of the environ that is its own.
+
+    :param environ: added for every client.
+    """
     return [{"REMOTE_ADDR": address(number), **environ} for number in range(count)]
 
 
 def requests(varying: Sequence[Environ]) -> Callable[[int], list[Environ]]:
-    """A function that makes the environs of so many requests, as these vary, in turn."""
+    """A function that makes the environs of a number of requests.
+
+    :param varying: what is different from request to request; they are taken in turn.
+    """
     common = {
         "REQUEST_METHOD": "GET",
         "SCRIPT_NAME": "",
@@ -121,9 +136,9 @@ def requests(varying: Sequence[Environ]) -> Callable[[int], list[Environ]]:
 
 
 def caller(app: Application, status: str = "200") -> Callable[[Environ], None]:
-    """What a server does with a request.
+    """A function that does with a request what a server does.
 
-    :param status: what is to be answered; anything, where it is empty.
+    :param status: how the status line has to begin; empty allows any.
     """
 
     def start_response(given: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], None]:

@@ -1,5 +1,5 @@
-"""The least that it can cost: the step of each storage for one request, done bare, and what Python
-takes for the arithmetic and the headers where nothing else is done."""
+"""Lower bounds to compare with: what each storage takes for one request if used directly, and what
+Python takes for the arithmetic and the headers alone."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ RECORD = bytes(64)
 
 FIVE_HEADERS = "floor: five headers and LMDB"
 
-# What ours tells of LIMITS[2].
+# The headers that wsgi_throttle sends for LIMITS[2].
 POLICY = ("RateLimit-Policy", '"default-1";q=1000;w=3600, "default-2";q=10000;w=86400')
 RATELIMIT = '"default-1";r=%d;t=%d, "default-2";r=%d;t=%d'
 QUOTA = ("X-RateLimit-Limit", "1000")
 
 
 def charges(namespace: str) -> list[Sequence[Charge]]:
-    """What each client's request is charged under that namespace, on any storage."""
+    """For each client, the charges of one request; they are the same on every storage."""
     throttle = ours(null, "memory://", namespace)
     found = []
     for environ in requests(clients())(len(clients())):
@@ -44,11 +44,12 @@ def charges(namespace: str) -> list[Sequence[Charge]]:
 
 
 def in_turn(arguments: Sequence[Any]) -> Any:
+    """A function that makes a list of so many of these, taken in turn."""
     return lambda count: [arguments[number % len(arguments)] for number in range(count)]
 
 
 def dict_update() -> Contender:
-    """Two states of one bucket read and written under a lock."""
+    """Reads and writes two states of one bucket in a dict, under a lock."""
     lock = Lock()
     table = {first.bucket: [(), ()] for first, _ in charges("floor")}
 
@@ -62,13 +63,14 @@ def dict_update() -> Contender:
 
 
 def lmdb_transaction(folder: Path) -> Contender:
-    """One record read and written."""
+    """Reads and writes one record of an LMDB file."""
     name = "floor: LMDB transaction"
     return Contender(name, in_turn([b"%012d" % n for n in range(100)]), _transaction(folder))
 
 
 def _transaction(folder: Path) -> Callable[[bytes], None]:
-    """In a file opened as shared:// opens its own, by the process that calls first."""
+    """A function that reads and writes one record. The file is opened by the process that first
+    calls it, with the options that shared:// uses."""
 
     @cache
     def opened() -> lmdb.Environment:
@@ -92,8 +94,8 @@ def _transaction(folder: Path) -> Callable[[bytes], None]:
 
 
 def one_function(app: Application) -> Application:
-    """The application, limited by two sliding windows in one function which can do that alone: no
-    rules, keys or storages, no refusal, nothing to configure and nothing that may go wrong."""
+    """The application behind one function that counts two sliding windows and sends their headers.
+    It has no rules, keys, storages or settings, never refuses, and handles no errors."""
     first, second = map(step_of, parse(LIMITS[2]))
     lock = Lock()
     cells: dict[str, list[State]] = {}
@@ -125,8 +127,8 @@ def one_function(app: Application) -> Application:
 
 
 def five_headers(app: Application, folder: Path) -> Application:
-    """The application with five headers that are the same in every response, and a transaction
-    before it. Nothing is counted."""
+    """The application behind a function that makes an LMDB transaction and adds five constant
+    headers. It counts nothing."""
     transact = _transaction(folder)
     told = [POLICY, ("RateLimit", RATELIMIT % (999, 3600, 9999, 86400)), QUOTA]
     told += [("X-RateLimit-Remaining", "999"), ("X-RateLimit-Reset", "1800000000")]
@@ -143,7 +145,7 @@ def five_headers(app: Application, folder: Path) -> Application:
 
 
 def evalsha(client: redis.Redis, name: str, namespace: str) -> Contender:
-    """The same script with as many keys, called by redis-py."""
+    """Calls take.lua by redis-py's own ``evalsha``, with as many keys as wsgi_throttle would."""
     sha = client.script_load(SCRIPT)
     calls = []
     for of_one in charges(namespace):
@@ -153,11 +155,12 @@ def evalsha(client: redis.Redis, name: str, namespace: str) -> Contender:
 
 
 def key(charge: Charge) -> str:
+    """Redis' key of the charge's state."""
     return f"{charge.bucket}:{charge.limit.tag}"
 
 
 def argument(charge: Charge) -> bytes:
-    """What take.lua is told of a charge."""
+    """The charge packed for take.lua, which describes the form."""
     limit = charge.limit
     lifetime_ms = STRATEGIES[limit.strategy].lifetime_ms(limit)
     numbers = (charge.cost, limit.quota, limit.window_ms, limit.burst, lifetime_ms)
@@ -165,7 +168,8 @@ def argument(charge: Charge) -> bytes:
 
 
 def fill_windows(client: redis.Redis, namespace: str) -> None:
-    """Give each client sliding windows in which every grain has a hit, as take.lua keeps them."""
+    """Write states in which every grain of each client's sliding windows has a hit, in the form
+    that take.lua keeps."""
     for of_one in charges(namespace):
         for charge in of_one:
             entries = list(_entries(charge.limit.window_ms))

@@ -1,4 +1,4 @@
-"""The measured costs as a picture, which a light page and a dark one can show."""
+"""Draws the measured costs, in colours that are readable on light and on dark pages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ THEIRS = "#c06c2b"
 
 def draw(samples: Samples, parts: Mapping[tuple[str, str], Spread]) -> None:
     mpl.use("svg")
-    # No date and no random names: an unchanged result is an unchanged file.
+    # No date and no random names, so that equal results give an equal file.
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "wsgi_throttle"})
     mpl.rcParams.update({"font.family": "sans-serif", "font.size": 11})
     for name in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"):
@@ -52,7 +52,8 @@ def draw(samples: Samples, parts: Mapping[tuple[str, str], Spread]) -> None:
 
 
 def _bars(axis: Any, title: str, values: Mapping[str, Spread], unit: str) -> None:
-    """A bar at the median with the middle half as a line."""
+    """A bar for each value: as long as its median, with a line for the middle half of the
+    rounds."""
     names = [name.replace("ours", "wsgi_throttle") for name in values]
     of = {"ours": OURS, "Flask-Limiter": THEIRS}
     colours = [of.get(name.partition(",")[0], INK) for name in values]

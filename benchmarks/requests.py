@@ -1,4 +1,4 @@
-"""What one request costs, above the application, ours beside Flask-Limiter and the bare floor."""
+"""What one request costs above the application, of wsgi_throttle, Flask-Limiter and the floors."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from wsgi_throttle.clock import MONOTONIC, MS
 
 from . import floor
 from .apps import LIMITS, SPENT, caller, clients, flask, flask_limiter, null, ours, requests
-from .places import Places
+from .backends import Backends
 from .timing import Contender, Effort, Samples
 
 WINDOWS_MS = (86_400_000, 3_600_000)
-"""Those of LIMITS[2], the longer first."""
+"""The windows of LIMITS[2], the longer one first."""
 
 PROXIES: dict[str, Any] = {"client_ip": {"trusted_proxies": ["192.0.2.0/24"]}}
 SESSION: dict[str, Any] = {
@@ -30,17 +30,17 @@ class Row(NamedTuple):
     table: str
     contender: Contender
     beside: str = ""
-    """The contender that it is a multiple of."""
+    """Another contender: the table shows how many times its cost this one costs."""
 
 
-def rows(places: Places) -> Iterator[Row]:
+def rows(backends: Backends) -> Iterator[Row]:
     yield Row("", Contender("null", requests(clients()), caller(null)))
     yield Row("", Contender("flask", requests(clients()), caller(flask().wsgi_app)))
-    yield from _admitted(places)
-    yield from _many_limits(places)
-    yield from _refused(places)
-    yield from _unlimited(places)
-    yield from _strategies(places)
+    yield from _admitted(backends)
+    yield from _many_limits(backends)
+    yield from _refused(backends)
+    yield from _unlimited(backends)
+    yield from _strategies(backends)
     yield from _keys()
 
 
@@ -67,7 +67,7 @@ def _theirs(
 
 def _contender(name: str, app: Any, varying: Any, status: str, bare: str) -> Contender:
     make = requests(varying or clients())
-    for environ in make(3 if status == "429" else 0):  # spends what there is
+    for environ in make(3 if status == "429" else 0):  # uses up the limit
         caller(app, "")(environ)
     return Contender(name, make, caller(app, status), bare)
 
@@ -76,13 +76,13 @@ def _namespace(name: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
-def _admitted(places: Places) -> Iterator[Row]:
+def _admitted(backends: Backends) -> Iterator[Row]:
     table = "Admitted, 2 limits, headers on"
-    for storage, uri in places.ours().items():
+    for storage, uri in backends.ours().items():
         first = f"ours, {storage}, null application"
         yield Row(table, _ours(first, uri))
         yield Row(table, _ours(f"ours, {storage}, Flask", uri, on_flask=True), first)
-    for storage, uri in places.theirs().items():
+    for storage, uri in backends.theirs().items():
         yield Row(
             table, _theirs(f"Flask-Limiter, {storage}, Flask", uri), f"ours, {storage}, Flask"
         )
@@ -93,33 +93,33 @@ def _admitted(places: Places) -> Iterator[Row]:
         yield Row(table, contender, f"ours, memory, {on}")
     yield Row(table, floor.dict_update(), "ours, memory, null application")
     yield Row(
-        table, floor.lmdb_transaction(places.shared("floor")), "ours, shared, null application"
+        table, floor.lmdb_transaction(backends.shared("floor")), "ours, shared, null application"
     )
     for storage in ("memory", "shared"):
         name = f"ours, {storage}, two full windows"
-        app = ours(null, places.ours()[storage], _namespace(name))
+        app = ours(null, backends.ours()[storage], _namespace(name))
         _fill_windows(app)
         contender = _contender(name, app, None, "200", "null")
         yield Row(table, contender, f"ours, {storage}, null application")
-    if places.redis_socket:
-        client = places.redis()
+    if backends.redis_socket:
+        client = backends.redis()
         name = "floor: redis-py evalsha"
         contender = floor.evalsha(client, name, "floor")
         yield Row(table, contender, "ours, Redis, null application")
         full = "ours, Redis, two full windows"
         floor.fill_windows(client, _namespace(full))
         floor.fill_windows(client, "floor-full")
-        yield Row(table, _ours(full, places.ours()["Redis"]), name)
+        yield Row(table, _ours(full, backends.ours()["Redis"]), name)
         name = "floor: redis-py evalsha, two full windows"
         yield Row(table, floor.evalsha(client, name, "floor-full"), full)
 
 
 def _fill_windows(app: Throttle) -> None:
-    """Let each client send a request in every grain of both windows, by the storage's clock, which
-    then goes on from there."""
+    """Let each client send a request in every grain of both windows. For this the storage gets a
+    clock that is set to each grain in turn, and that goes on from the last one."""
     clock = _Clock()
     storage: Any = app.engine._breaker._storage
-    storage._clock = clock  # before the first request, for which it is prepared
+    storage._clock = clock  # before the first request, which prepares it with its clock
     end_ms = MONOTONIC() // MS + WINDOWS_MS[0]
     grains = {
         at_ms
@@ -134,7 +134,8 @@ def _fill_windows(app: Throttle) -> None:
 
 
 class _Clock:
-    """Stops where it is told, and then goes on ahead of the monotonic clock by a window."""
+    """Stands still at ``stopped_at_ns``. If that is None, it goes a window ahead of the monotonic
+    clock, so that it never steps back."""
 
     stopped_at_ns: int | None = None
 
@@ -144,13 +145,13 @@ class _Clock:
         return MONOTONIC() + WINDOWS_MS[0] * MS
 
 
-def _many_limits(places: Places) -> Iterator[Row]:
+def _many_limits(backends: Backends) -> Iterator[Row]:
     table = "1, 2 and 4 limits"
-    for storage, uri in places.ours().items():
+    for storage, uri in backends.ours().items():
         for count, limits in LIMITS.items():
             name = f"ours, {storage}, limits: {count}"
             yield Row(table, _ours(name, uri, default_limits=limits), f"ours, {storage}, limits: 1")
-    for storage, uri in places.theirs().items():
+    for storage, uri in backends.theirs().items():
         for count, limits in LIMITS.items():
             name = f"Flask-Limiter, {storage}, limits: {count}"
             yield Row(
@@ -160,13 +161,14 @@ def _many_limits(places: Places) -> Iterator[Row]:
             )
 
 
-def _refused(places: Places) -> Iterator[Row]:
-    """The whole request, which never reaches the view. One client, known to be blocked."""
+def _refused(backends: Backends) -> Iterator[Row]:
+    """The cost of the whole request, since it never reaches the application. There is one client,
+    whose refusal is remembered."""
     table = "Refused, 2 limits, headers on"
-    for storage, uri in places.ours().items():
+    for storage, uri in backends.ours().items():
         name = f"ours, {storage}, refused"
         yield Row(table, _ours(name, uri, clients(1), status="429", default_limits=SPENT))
-    for storage, uri in places.theirs().items():
+    for storage, uri in backends.theirs().items():
         name = f"Flask-Limiter, {storage}, refused"
         yield Row(
             table,
@@ -175,23 +177,23 @@ def _refused(places: Places) -> Iterator[Row]:
         )
 
 
-def _unlimited(places: Places) -> Iterator[Row]:
+def _unlimited(backends: Backends) -> Iterator[Row]:
     table = "Exempt and unlimited paths"
     exempt = clients(PATH_INFO="/exempt")
     rules = [{"path": "/exempt", "exempt": True}]
-    uri = places.ours()["shared"]
+    uri = backends.ours()["shared"]
     yield Row(table, _ours("ours, exempt", uri, exempt, rules=rules))
     yield Row(table, _ours("ours, unlimited", uri, rules=rules, default_limits=None))
     yield Row(table, _theirs("Flask-Limiter, exempt", "memory://", exempt), "ours, exempt")
 
 
-def _strategies(places: Places) -> Iterator[Row]:
+def _strategies(backends: Backends) -> Iterator[Row]:
     table = "Each strategy, 2 limits"
-    for storage, uri in places.ours().items():
+    for storage, uri in backends.ours().items():
         first = f"ours, {storage}, sliding-window"
         for strategy in ("sliding-window", "fixed-window", "token-bucket"):
             yield Row(table, _ours(f"ours, {storage}, {strategy}", uri, strategy=strategy), first)
-    for storage, uri in places.theirs().items():
+    for storage, uri in backends.theirs().items():
         for strategy, same in (
             ("moving-window", "sliding-window"),
             ("sliding-window-counter", "sliding-window"),
@@ -221,9 +223,9 @@ def _keys() -> Iterator[Row]:
     yield Row(table, _ours("ours, session user", "memory://", users, **SESSION), first)
 
 
-def measure(places: Places, effort: Effort) -> Samples:
-    """Measure all in one run, and print the tables."""
-    found = list(rows(places))
+def measure(backends: Backends, effort: Effort) -> Samples:
+    """Measure all contenders in one run, and print the tables."""
+    found = list(rows(backends))
     samples = Samples([row.contender for row in found], effort)
     title = ""
     for row in found:

@@ -1,4 +1,4 @@
-"""How cost and memory grow with rules, clients and networks, and what a start costs."""
+"""How cost and memory grow with rules, clients and networks, and how long a start takes."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ from wsgi_throttle.limits import parse
 from wsgi_throttle.storage import Storage, open_storage
 
 from .apps import Application, Environ, address, caller, clients, null, ours, requests
-from .places import Places
+from .backends import Backends
 from .timing import Contender, Effort, Samples, Spread
 
 SIBLINGS = 64
-"""As many patterns of one folder may have a variable within a segment."""
+"""So many patterns of one folder have a variable inside a segment; more are not allowed."""
 
 AMPLE = "100000 per hour; 1000000 per day"
 
 SHARED_BYTES = 32 << 20
 ROOM = 0.8
-"""The part of the file that is filled: above it clients begin to be forgotten."""
+"""How much of the file is filled; of a fuller file clients would be forgotten."""
 MOST_IN_MEMORY = 87_000
-"""Of 100,000; an eighth is kept for those over their limit."""
+"""Of the 100,000 clients of memory://, an eighth is reserved for those over their limit."""
 FEW, MANY = 1000, 1_000_000
-"""Clients that are compared with as many as a storage holds, and more than one holds by default."""
+"""The number of clients that larger numbers are compared with, and one that is larger than a
+storage holds by default."""
 
 
 class Growth(NamedTuple):
-    """What a request costs with many, as a multiple of what it costs with few."""
+    """How many times as much a request costs with ``many`` as it costs with few."""
 
     many: int
     ratio: Spread
@@ -45,22 +46,24 @@ class Growth(NamedTuple):
 
 class Scale(NamedTuple):
     rules: Growth
-    """Of which ten get all requests."""
+    """For a table of many rules, of which ten get all requests."""
     rules_in_use: dict[str, Growth]
-    """Of a storage: all alike used, compared with ten that have as many counters together."""
+    """By storage: many rules that are used equally, compared with ten rules that have as many
+    counters together."""
     clients: dict[str, Growth]
+    """By storage."""
     bytes_a_client: dict[tuple[str, str], tuple[float, float]]
-    """Of storage and strategy: after one hit, and after five of five a minute."""
+    """By storage and strategy: after one hit, and after five hits, of a limit of 5 per minute."""
     import_s: list[float]
     build_s: list[float]
 
 
-def measure(places: Places, effort: Effort) -> Scale:
+def measure(backends: Backends, effort: Effort) -> Scale:
     quick = effort.quick
     rules = _rules([10, 1000] if quick else [10, 100, 1000, 10_000], effort)
-    in_use = {name: _rules_in_use(places, name, effort) for name in ("memory", "shared")}
-    grown = _clients(places, effort)
-    taken = _bytes_a_client(places, 1000 if quick else 10_000)
+    in_use = {name: _rules_in_use(backends, name, effort) for name in ("memory", "shared")}
+    grown = _clients(backends, effort)
+    taken = _bytes_a_client(backends, 1000 if quick else 10_000)
     _networks(effort)
     return Scale(rules, in_use, grown, taken, _import_s(), _build_s())
 
@@ -69,7 +72,7 @@ def measure(places: Places, effort: Effort) -> Scale:
 
 
 def rule_list(number: int) -> list[dict[str, Any]]:
-    """So many rules, every other one dynamic, no two of those alike."""
+    """So many rules. Every other one has a variable, each in a pattern of its own kind."""
     return [{"path": path(index, "<name>"), "limits": AMPLE} for index in range(number)]
 
 
@@ -80,9 +83,12 @@ def path(index: int, variable: str) -> str:
 
 
 def _rules(sizes: list[int], effort: Effort) -> Growth:
-    """Once as a site is used, where ten rules get all requests; once where each request is for any
-    of the rules, from so many clients that there are as many counters however many rules there are,
-    since what those cost is measured by itself. No name in a path was ever there before.
+    """Measure tables of these sizes: once with ten rules getting all requests, as on a real site,
+    and once with requests for all rules equally.
+
+    In the second case fewer rules get more clients, so that the number of counters stays the same:
+    what many counters cost is measured elsewhere. Every request has a new name in its path, so that
+    no cache has it.
     """
     print(f"\n{'Rules, memory, us a request':36}{'ten of them used':>20}{'all alike used':>20}")
     found = [Contender("null", requests(clients()), caller(null))]
@@ -106,16 +112,16 @@ def _rules(sizes: list[int], effort: Effort) -> Growth:
 RULES_IN_USE = (10, 3000)
 
 
-def _rules_in_use(places: Places, storage: str, effort: Effort) -> Growth:
-    """Each request is for any of the rules, of which each has one path. Their clients are so many
-    that there are as many counters however many rules there are."""
+def _rules_in_use(backends: Backends, storage: str, effort: Effort) -> Growth:
+    """Compare few rules with many, all used equally. Each rule has one path. Fewer rules get more
+    clients, so that the number of counters stays the same."""
     print(f"\n{f'Rules in use, {storage}':36}{'us a request':>14}")
     few, many = RULES_IN_USE
     found = [Contender("null", requests(clients()), caller(null))]
     apps = []
     for size in RULES_IN_USE:
         rules = [{"path": f"/in-use/{index}", "limits": AMPLE} for index in range(size)]
-        uri = f"shared://{places.shared(f'rules-{size}')}" if storage == "shared" else "memory://"
+        uri = f"shared://{backends.shared(f'rules-{size}')}" if storage == "shared" else "memory://"
         app = ours(null, uri, f"rules-{size}", default_limits=None, rules=rules)
         apps.append(app)
         number = many // size
@@ -151,7 +157,10 @@ _names = count()
 
 
 def _visits(indexes: Sequence[int], number: int) -> Callable[[int], list[Environ]]:
-    """Requests of so many clients for any of these rules."""
+    """A function that makes requests for random ones of these rules.
+
+    :param number: how many clients they come from.
+    """
     choose, of = random.Random(0).choice, random.Random(1).randrange
     return lambda count: [_visit(choose(indexes), of(number)) for _ in range(count)]
 
@@ -169,17 +178,19 @@ _make_one = requests(clients(1))
 # --- clients --------------------------------------------------------------------------------------
 
 
-def _clients(places: Places, effort: Effort) -> dict[str, Growth]:
-    """Random ones of all clients that a storage knows, each number of them in one of its own."""
+def _clients(backends: Backends, effort: Effort) -> dict[str, Growth]:
+    """Fill a storage with each number of clients, and measure requests of random ones of them."""
     print(f"\n{'Clients, 2 limits':24}{'clients':>12}{'us a request':>14}{'middle half':>18}")
     found = {}
-    for storage in places.ours():
-        most = _most(places, storage, quick=effort.quick)
+    for storage in backends.ours():
+        most = _most(backends, storage, quick=effort.quick)
         sizes = [10, FEW, 10_000, most]
         if storage != "Redis" and not effort.quick:
             sizes.append(MANY)
         apps = {
-            size: ours(null, _roomy(places, storage, size), f"clients-{size}", default_limits=AMPLE)
+            size: ours(
+                null, _roomy(backends, storage, size), f"clients-{size}", default_limits=AMPLE
+            )
             for size in sizes
         }
         contenders = [Contender("null", requests(clients()), caller(null))]
@@ -197,32 +208,33 @@ def _clients(places: Places, effort: Effort) -> dict[str, Growth]:
     return found
 
 
-def _most(places: Places, storage: str, *, quick: bool) -> int:
-    """How many clients a storage holds as it is set up by default."""
+def _most(backends: Backends, storage: str, *, quick: bool) -> int:
+    """How many clients a storage holds with its default settings."""
     if quick:
         return 20_000
-    return {"memory": MOST_IN_MEMORY, "Redis": 100_000}.get(storage) or _most_in_shared(places)
+    return {"memory": MOST_IN_MEMORY, "Redis": 100_000}.get(storage) or _most_in_shared(backends)
 
 
-def _roomy(places: Places, storage: str, size: int) -> str:
-    """The URI of a storage, with more room than by default where MANY are to be kept."""
+def _roomy(backends: Backends, storage: str, size: int) -> str:
+    """The URI of a storage, with more room than the default if it is to keep MANY clients."""
     if storage == "memory" and size == MANY:
         return f"memory://?max_clients={2 * MANY}"
-    return _shared(places, size) if storage == "shared" else places.ours()[storage]
+    return _shared(backends, size) if storage == "shared" else backends.ours()[storage]
 
 
-def _most_in_shared(places: Places) -> int:
-    """How many clients fit before the first would be forgotten, found from how much some take."""
+def _most_in_shared(backends: Backends) -> int:
+    """How many clients fit before the first is forgotten, estimated from the room that some
+    take."""
     some = 20_000
-    app = ours(null, _shared(places, 0), "clients-0")
+    app = ours(null, _shared(backends, 0), "clients-0")
     _fill(app, range(some))
     app.close()
-    return int(some * ROOM * SHARED_BYTES / used_bytes(places.shared("clients-0")))
+    return int(some * ROOM * SHARED_BYTES / used_bytes(backends.shared("clients-0")))
 
 
-def _shared(places: Places, size: int) -> str:
+def _shared(backends: Backends, size: int) -> str:
     megabytes = (SHARED_BYTES >> 20) * (4 if size == MANY else 1)
-    return f"shared://{places.shared(f'clients-{size}')}?size={megabytes}mb"
+    return f"shared://{backends.shared(f'clients-{size}')}?size={megabytes}mb"
 
 
 def _fill(app: Application, numbers: range) -> None:
@@ -248,11 +260,11 @@ def _random_clients(most: int) -> Callable[[int], list[Environ]]:
 # --- memory ---------------------------------------------------------------------------------------
 
 ANOTHER = 1 << 20
-"""The client that a storage is opened with."""
+"""The number of a client that is used only to open the storage."""
 STRATEGIES = ("sliding-window", "fixed-window", "token-bucket")
 
 
-def _bytes_a_client(places: Places, number: int) -> dict[tuple[str, str], tuple[float, float]]:
+def _bytes_a_client(backends: Backends, number: int) -> dict[tuple[str, str], tuple[float, float]]:
     print(f"\n{'Bytes a client, 5 per minute':36}{'after 1 hit':>14}{'after 5 hits':>14}")
     found = {}
     for strategy in STRATEGIES:
@@ -261,15 +273,15 @@ def _bytes_a_client(places: Places, number: int) -> dict[tuple[str, str], tuple[
             ("shared", _in_shared),
             ("Redis", _in_redis),
         ):
-            if storage in places.ours():
-                after_one, after_five = measured(places, strategy, number)
+            if storage in backends.ours():
+                after_one, after_five = measured(backends, strategy, number)
                 found[storage, strategy] = after_one, after_five
                 print(f"  {f'{storage}, {strategy}':34}{after_one:14.0f}{after_five:14.0f}")
     return found
 
 
 def _hit(storage: Storage, strategy: str, numbers: Iterable[int], times: int) -> None:
-    """Have these clients ask so often each."""
+    """Let each of these clients send so many requests."""
     (limit,) = parse("5 per minute", strategy=strategy)
     take = storage.prepare(Terms([Term(0, limit, 1, True, "login")]))
     for client in numbers:
@@ -278,7 +290,7 @@ def _hit(storage: Storage, strategy: str, numbers: Iterable[int], times: int) ->
             assert take(buckets).granted
 
 
-def _in_memory(places: Places, strategy: str, number: int) -> tuple[float, float]:
+def _in_memory(backends: Backends, strategy: str, number: int) -> tuple[float, float]:
     storage = open_storage("memory://")
     _hit(storage, strategy, [ANOTHER], 1)
     tracemalloc.start()
@@ -288,17 +300,17 @@ def _in_memory(places: Places, strategy: str, number: int) -> tuple[float, float
         tracemalloc.stop()
 
 
-def _in_shared(places: Places, strategy: str, number: int) -> tuple[float, float]:
-    folder = places.shared(f"bytes-{strategy}")
+def _in_shared(backends: Backends, strategy: str, number: int) -> tuple[float, float]:
+    folder = backends.shared(f"bytes-{strategy}")
     storage = open_storage(f"shared://{folder}")
     _hit(storage, strategy, [ANOTHER], 1)
     return _twice(storage, strategy, number, lambda: used_bytes(folder))
 
 
-def _in_redis(places: Places, strategy: str, number: int) -> tuple[float, float]:
-    storage = open_storage(places.ours()["Redis"], timeout_s=2)
+def _in_redis(backends: Backends, strategy: str, number: int) -> tuple[float, float]:
+    storage = open_storage(backends.ours()["Redis"], timeout_s=2)
     _hit(storage, strategy, [ANOTHER], 1)
-    client = places.redis()
+    client = backends.redis()
     try:
         return _twice(storage, strategy, number, lambda: client.info("memory")["used_memory"])
     finally:
@@ -318,8 +330,8 @@ def _twice(
 
 
 def used_bytes(folder: Path) -> int:
-    """The pages in use of the LMDB file in that folder, asked by another process, since none may
-    open a file twice."""
+    """The size of the pages in use of the LMDB file in that folder. Another process looks, since no
+    process may open such a file twice."""
     program = """
 import lmdb, sys
 found = lmdb.open(sys.argv[1], readonly=True, lock=False).stat()

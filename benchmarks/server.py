@@ -1,4 +1,4 @@
-"""The whole system: gunicorn with 2 workers, its requests a second and how long they take."""
+"""The whole system: requests a second, and how long they take, of gunicorn with 2 workers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from support.servers import gunicorn
 
 from . import floor
-from .places import Places
+from .backends import Backends
 from .timing import Spread
 
 WORKERS = 2
@@ -31,13 +31,14 @@ class Load(NamedTuple):
 
 
 PAGES = {"a word": "/", "a page": "/page"}
-"""What is asked for: the least that Flask can answer, and a table of 50 rows."""
+"""The paths that are asked for: one word, the least that Flask can answer, and a table of 50
+rows."""
 
 
-def measure(places: Places, rounds: int, seconds: float) -> dict[tuple[str, str], Spread]:
+def measure(backends: Backends, rounds: int, seconds: float) -> dict[tuple[str, str], Spread]:
     """Load each site in turn, round after round, and print a table for each page.
 
-    :return: of page and site, requests a second as a part of those without a limiter.
+    :return: by page and site, the requests a second divided by those without a limiter.
     """
     load = _wrk if shutil.which("wrk") else _threads
     if load is _threads:
@@ -45,7 +46,7 @@ def measure(places: Places, rounds: int, seconds: float) -> dict[tuple[str, str]
     loads: dict[tuple[str, str], list[Load]] = {}
     with ExitStack() as stack:
         ports: dict[str, int] = {}
-        for name, env in _sites(places):
+        for name, env in _sites(backends):
             site = gunicorn("benchmarks.site:application", workers=WORKERS, env=env)
             ports[name] = stack.enter_context(site).host_and_port[1]
             _threads(ports[name], "/", 0.3)
@@ -70,13 +71,16 @@ def measure(places: Places, rounds: int, seconds: float) -> dict[tuple[str, str]
     return parts
 
 
-def _sites(places: Places) -> Iterator[tuple[str, dict[str, str]]]:
+def _sites(backends: Backends) -> Iterator[tuple[str, dict[str, str]]]:
     yield UNLIMITED, {"BENCH_LIMITER": "", "BENCH_STORAGE": ""}
-    folder = str(places.shared("five-headers"))
+    folder = str(backends.shared("five-headers"))
     yield floor.FIVE_HEADERS, {"BENCH_LIMITER": floor.FIVE_HEADERS, "BENCH_STORAGE": folder}
-    for limiter, storages in (("wsgi_throttle", places.ours()), ("Flask-Limiter", places.theirs())):
+    for limiter, storages in (
+        ("wsgi_throttle", backends.ours()),
+        ("Flask-Limiter", backends.theirs()),
+    ):
         for storage, uri in storages.items():
-            if (limiter, storage) != ("wsgi_throttle", "memory"):  # which would count each alone
+            if (limiter, storage) != ("wsgi_throttle", "memory"):  # workers would count alone
                 yield f"{limiter}, {storage}", {"BENCH_LIMITER": limiter, "BENCH_STORAGE": uri}
 
 
@@ -93,7 +97,7 @@ def _wrk(port: int, path: str, seconds: float) -> Load:
 
 
 def _threads(port: int, path: str, seconds: float) -> Load:
-    """What wrk does, with threads of this process."""
+    """The same load as wrk's, made by threads of this process."""
     times_ms: list[float] = []
     end = perf_counter() + seconds
 

@@ -1,4 +1,4 @@
-"""The Flask application that gunicorn serves, limited as the environment says."""
+"""The Flask application that gunicorn serves, behind the limiter that the environment names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from . import floor
 from .apps import Application, flask, flask_limiter, ours
 
 AMPLE = "10000000 per minute; 100000000 per hour"
-"""All requests come from one address."""
+"""More than any run needs, since all requests come from one address."""
 
 
 def make() -> Application:

@@ -1,4 +1,5 @@
-"""What is to be reached, and what was: ratios bind, as microseconds are another machine's."""
+"""The targets, and whether they were met. Most are ratios, since microseconds differ between
+machines."""
 
 from __future__ import annotations
 
@@ -47,10 +48,13 @@ def targets(
 def orientation(
     samples: Samples, parts: Mapping[tuple[str, str], Spread]
 ) -> Iterator[tuple[str, Spread, Spread]]:
-    """What has no target, since its floor leaves no room for one: what, as measured, and the floor.
+    """What has no target, because its lower bound leaves no room for one.
 
-    Within a real application all that a limiter does finds the processor's caches cold. Where an
-    application answers with one word, writing our headers alone costs the server a good part.
+    Inside a real application everything that a limiter does finds the processor's caches cold. If
+    an application answers with one word, sending our headers alone costs the server a good part of
+    its requests.
+
+    :return: of each its name, what was measured, and the lower bound.
     """
     theirs = "Flask-Limiter, memory, Flask"
     floor = samples.ratio("floor: one function, Flask", theirs)

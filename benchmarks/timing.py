@@ -1,9 +1,9 @@
-"""Contenders take turns, so that what else the machine does falls on all alike.
+"""Times contenders in turns, so that what else the machine does affects all of them alike.
 
-Each has a process of its own, as a server has one application to serve: Python fits its code to
-what that code was last used for. A turn is many requests, of which the last are timed, each by
-itself. Their median counts, so that one which is interrupted, or sets off a garbage collection,
-does not.
+Each contender has a process of its own, as an application on a server has: Python adapts its
+bytecode to how it was last used, and another contender would undo that. A turn is many requests,
+of which the last ones are timed, each by itself. The median counts, so that a request that is
+interrupted, or that sets off a garbage collection, does not matter.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from time import perf_counter_ns
 from typing import Any, NamedTuple
 
 AGAIN = 100
-"""Untimed requests of each turn, one a client, after others had the processor's caches, which they
-have not in a server."""
+"""Untimed requests at the start of each turn, one for each client. They fill the processor's caches
+again, which the contender before has used; in a server nobody else would have."""
 TURN = 20
-"""Timed ones."""
+"""Timed requests of each turn."""
 
 
 class Effort(NamedTuple):
     rounds: int
     turns: int
-    """Of each contender in each round."""
+    """How many each contender has in each round."""
     warm_up: int
     """Untimed calls of each contender before the first round."""
     quick: bool = False
@@ -41,7 +41,7 @@ QUICK = Effort(5, 2, 1300, quick=True)
 
 
 class Spread(NamedTuple):
-    """The median of the rounds, and the middle half of them."""
+    """The median of the rounds, and the quartiles (the ends of the middle half)."""
 
     low: float
     median: float
@@ -56,18 +56,19 @@ class Spread(NamedTuple):
 class Contender:
     name: str
     prepare: Callable[[int], Sequence[Any]]
-    """Makes the arguments of so many calls, untimed."""
+    """Called with a number, it makes the arguments of so many calls. Not timed."""
     call: Callable[[Any], object]
     bare: str = ""
-    """The contender whose time is taken off, in each round; without one, that of a call of
-    nothing."""
+    """The contender whose time is subtracted, round by round; if empty, the time of an empty
+    call."""
 
 
 _NOTHING = Contender("", lambda count: [None] * count, lambda _: None)
 
 
 class Samples:
-    """Microseconds a call, above the bare one, of each contender in each round."""
+    """Runs the contenders, and keeps for each round what a call cost: microseconds above the bare
+    one."""
 
     def __init__(self, contenders: Sequence[Contender], effort: Effort) -> None:
         by_name = {contender.name: contender for contender in contenders} | {"": _NOTHING}
@@ -94,15 +95,18 @@ class Samples:
         return Spread.of(self._us[name])
 
     def ratio(self, name: str, base: str) -> Spread:
-        """How many times the other's cost, round by round."""
+        """The cost divided by that of ``base``, computed round by round."""
         pairs = zip(self._us[name], self._us[base], strict=True)
         return Spread.of([a / b for a, b in pairs])
 
 
 @contextmanager
 def _turns(contender: Contender, bare: Contender, warm_up: int) -> Iterator[Callable[[], float]]:
-    """A function that lets the contender have a turn, in its process, and returns what it cost."""
-    context = multiprocessing.get_context("fork")  # since an application cannot be pickled
+    """Start the contender's process.
+
+    :return: a function that lets it have a turn, and returns the microseconds of a call.
+    """
+    context = multiprocessing.get_context("fork")  # an application cannot be pickled
     ours, theirs = context.Pipe()
     process = context.Process(target=_take_turns, args=(theirs, contender, bare, warm_up))
     process.start()
@@ -121,14 +125,16 @@ def _turns(contender: Contender, bare: Contender, warm_up: int) -> Iterator[Call
 
 
 def _take_turns(parent: Connection, contender: Contender, bare: Contender, warm_up: int) -> None:
-    gc.freeze()  # what the parent made is neither looked at nor copied
-    if hasattr(os, "sched_setaffinity"):  # one processor for all, which is warm from the last turn
+    gc.freeze()  # so that no collection looks at, and copies, what the parent made
+    if hasattr(
+        os, "sched_setaffinity"
+    ):  # all contenders on one processor, which keeps its clock rate
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     for argument in contender.prepare(warm_up):
         contender.call(argument)
     while True:
         parent.recv()
-        # Side by side, since both change by more than they differ.
+        # One right after the other, since the machine's speed changes by more than they differ.
         bare_us = _turn_us(bare)
         parent.send(_turn_us(contender) - bare_us)
 
@@ -143,5 +149,5 @@ def _turn_us(contender: Contender) -> float:
         started = perf_counter_ns()
         call(argument)
         times_ns.append(perf_counter_ns() - started)
-        del argument  # nobody keeps it, as no server keeps a request
+        del argument  # as a server does with an answered request
     return median(times_ns) / 1000

@@ -1,1 +1,1 @@
-"""Applications behind the middleware, each in as few lines as it takes. The tests run them all."""
+"""Small applications with limits in front of them. The tests run all of them."""

@@ -1,4 +1,7 @@
-"""A Django project's wsgi.py with limits: gunicorn examples.django_wsgi:application"""
+"""The wsgi.py of a Django project, with limits.
+
+Serve it with: gunicorn examples.django_wsgi:application
+"""
 
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
@@ -7,7 +10,7 @@ from django.urls import path
 
 from wsgi_throttle import Throttle
 
-# What a project has in its settings and urls modules.
+# A real project has this in its settings module, and the view and its URL in modules of their own.
 settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECRET_KEY="for the demo only")
 
 
@@ -17,7 +20,7 @@ def ping(request: HttpRequest) -> JsonResponse:
 
 urlpatterns = [path("ping", ping)]
 
-# A mapping says the same as a file, where there is little to say.
+# For a few rules a mapping is enough. It has the same shape as a rule file.
 application = Throttle(
     get_wsgi_application(),
     {

@@ -1,4 +1,7 @@
-"""A Falcon API with limits: gunicorn examples.falcon_wsgi:application"""
+"""A Falcon API with limits.
+
+Serve it with: gunicorn examples.falcon_wsgi:application
+"""
 
 import falcon
 

@@ -1,4 +1,7 @@
-"""The application's own page in place of ours: gunicorn examples.own_page:application"""
+"""The demo, answering a client over its limit with a page that the application itself makes.
+
+Serve it with: gunicorn examples.own_page:application
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ from .demo import app
 
 
 def limited(environ: dict[str, Any], decision: Decision) -> Response | None:
-    """What answers a refused request, as a WSGI application; None leaves it to the middleware."""
+    """Return a WSGI application to answer the refused request, or None for the built-in answer."""
     if environ["PATH_INFO"].startswith("/api/"):
         return None
-    # A page may use the request, the session and url_for, as any other page does.
+    # Inside a request context the template can use the session and url_for, as in a view.
     with app.request_context(environ):
         page = render_template("limited.html", seconds=decision.retry_after_s)
     return Response(page, 429)

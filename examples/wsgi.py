@@ -1,4 +1,7 @@
-"""What `make demo` serves: gunicorn --workers 4 examples.wsgi:application"""
+"""The demo behind the rules of config.example.yaml; `make demo` serves it.
+
+Serve it with: gunicorn --workers 4 examples.wsgi:application
+"""
 
 from wsgi_throttle import Throttle
 

@@ -1,4 +1,4 @@
-"""A module that cannot be imported, as it raises what a missing name in it would raise too."""
+"""A module whose import fails with the same exception that a missing name in a module raises."""
 
 from __future__ import annotations
 

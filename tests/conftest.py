@@ -13,7 +13,7 @@ from wsgi_throttle.clock import MS
 
 pytest_plugins = ["support.redis", "support.skips"]
 
-# A deadline on one example would measure the machine.
+# Without a deadline for single examples, which a busy machine would miss.
 settings.register_profile("suite", deadline=None, print_blob=True)
 settings.load_profile("suite")
 
@@ -22,7 +22,8 @@ _numbers = count(1)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Remove the folders of all tests at the end, unless ``--basetemp`` asks for one to keep."""
+    """Put the tests' folders into one that is removed at the end, unless ``--basetemp`` names
+    one."""
     if not config.option.basetemp:
         folder = tempfile.mkdtemp(prefix="wsgi_throttle-tests-")
         config.option.basetemp = folder
@@ -31,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def new_client() -> Callable[[], str]:
-    """A loopback address that no request has come from, each time it is called."""
+    """A function that returns a loopback address from which no request has come yet."""
 
     def address() -> str:
         high, low = divmod(next(_numbers), 250)
@@ -42,19 +43,19 @@ def new_client() -> Callable[[], str]:
 
 @pytest.fixture(scope="session")
 def new_user() -> Callable[[], str]:
-    """A user id that was not used, each time it is called."""
+    """A function that returns a user id that was not used yet."""
     return lambda: f"user-{next(_numbers)}"
 
 
 @pytest.fixture
 def shared_uri(tmp_path: Path) -> str:
-    """shared:// in a folder of this test's own, which small counters fit."""
+    """The URI of a small shared:// in a folder of this test's own."""
     return shared_folder(tmp_path)
 
 
 @pytest.fixture
 def poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A changed rule file is noticed within milliseconds."""
+    """Let a changed rule file be noticed within milliseconds."""
     monkeypatch.setattr("wsgi_throttle.reload.POLL_EVERY_NS", 5 * MS)
 
 
@@ -66,7 +67,8 @@ def shared_folder(parent: Path) -> str:
 
 @pytest.fixture(scope="module", params=["shared", "redis"])
 def storage_uri(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What several processes count on together: the same tests run on each."""
+    """The URI of a storage that several processes share. Each test that uses it runs on every
+    one."""
     if request.param == "shared":
         return shared_folder(tmp_path_factory.mktemp("shared"))
     uri: str = request.getfixturevalue("redis_uri")

@@ -1,8 +1,9 @@
 """The same small application in Flask, Django, Falcon and bare WSGI, for tests that compare them.
 
-GET /page answers "page"; POST /echo answers with the body it was sent; GET /stream sends "one",
-"two" and "three" and notes in PROGRESS what it has made, and "closed" when it is closed. Where the
-environment has GATES, a folder, each word waits for a file of its name there.
+GET /page answers "page". POST /echo answers with the body that it was sent. GET /stream sends
+"one", "two" and "three"; it appends each word to PROGRESS before it sends it, and "closed" at the
+end. If the environment variable GATES names a folder, each word waits until a file of its name is
+there.
 """
 
 from __future__ import annotations

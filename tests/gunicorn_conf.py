@@ -1,10 +1,10 @@
-"""What every gunicorn of the tests runs with: it says when a worker is ready to serve."""
+"""The settings of every gunicorn of the tests. A worker logs when it is ready to serve."""
 
 from __future__ import annotations
 
 from gunicorn.workers.base import Worker
 
-control_socket_disable = True  # one file in the home folder, for all servers of a user
+control_socket_disable = True  # all servers of a user would share one file in the home folder
 graceful_timeout = 2
 
 

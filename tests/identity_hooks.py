@@ -1,4 +1,4 @@
-"""What a ``python:`` key may be given: good functions, and functions that misbehave."""
+"""Functions for ``python:`` keys: some that work, and some that misbehave."""
 
 from __future__ import annotations
 

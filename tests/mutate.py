@@ -2,10 +2,10 @@
 
     python -m tests.mutate [--sample N] [PART OF A FILE'S NAME]
 
-Every comparison, sign and whole number of the two files that count is changed in a copy of the
-repository, where the tests of them then have to fail. A mutant that they pass is a survivor: a test
-is missing, or the change is none and stands, with the reason, in EQUIVALENT. It ends with 1 if
-there is a survivor that does not.
+The two files that count, strategies.py and take.lua, are changed in a copy of the repository: one
+comparison, sign or whole number at a time. Their tests then have to fail. If they pass, the change
+has survived: either a test is missing, or the change makes no difference and is listed, with the
+reason, in EQUIVALENT. The program ends with 1 if a survivor is not listed.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ["wsgi_throttle/strategies.py", "wsgi_throttle/storage/redis/take.lua"]
-# One failure is enough, so those that find the most in the least time come first.
+# One failure is enough. The tests that find most in the least time come first.
 TESTS = [
     f"tests/test_{name}.py" for name in ("limits", "agreement", "strategies", "storage_contract")
 ]
 NOT_COPIED = (".*", "build", "dist", "*.egg-info", "__pycache__")
 AT_ONCE = 2
 PATIENCE = 4
-"""What takes so many times as long as the tests of the file as it is never ends."""
+"""A run that takes so many times as long as one without a change is taken for an endless loop."""
 
 _ENTRIES = "what begins an entry is no byte that ends one, nor is 1"
 _MADE_ANEW = "the same state is made anew"
@@ -46,7 +46,7 @@ _NOW_IS_SAME = "a stamp of exactly now becomes now, which it is"
 _MERGES = "an entry of exactly now is one with what is appended at now, either way"
 _NEVER_KEPT = "with a quota of 0 nothing is ever charged, so that no state has a lifetime"
 _MARGIN = "a margin, of which one that is near does as well"
-_GRACE = "  -- a TTL counts from the start of the script, which TIME may be later than"
+_GRACE = "  -- Redis counts a TTL from the start of the script, and TIME may be later"
 
 EQUIVALENT = {
     "while kept < len(state) - 2 and state[kept + 1] <= oldest:": (
@@ -75,7 +75,7 @@ EQUIVALENT = {
     "if at >= now then": _NOW_IS_SAME,
     "elseif at <= now then": _MADE_ANEW,
 }
-"""The line as it is after a change that is none -> why it is none."""
+"""The line after a change that makes no difference -> why it makes none."""
 
 EACH_OTHER = [
     *(("<", "<="), (">", ">="), ("==", "!="), ("+", "-"), ("+=", "-="), ("and", "or")),
@@ -111,7 +111,7 @@ class Survivor(NamedTuple):
 
 
 def tokens(file: Path) -> Iterator[tuple[int, int, str]]:
-    """(line, column, text) of all that is neither a comment nor a string."""
+    """(line, column, text) of each token that is neither a comment nor a string."""
     text = file.read_text()
     if file.suffix == ".py":
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
@@ -137,9 +137,9 @@ def mutants(folder: Path, file: str) -> Iterator[Mutant]:
 
 
 class Copy:
-    """Of the repository, in which one mutant at a time is tested.
+    """A copy of the repository, in which one mutant at a time is tested.
 
-    :param folder: which this makes, and puts the tests' temporary files beside.
+    :param folder: the copy, and the tests' temporary files, are put into it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -174,7 +174,8 @@ class Copy:
         except subprocess.TimeoutExpired:
             return False
         finally:
-            if process.returncode is None:  # with the servers that it has started
+            if process.returncode is None:
+                # Its whole group, with the servers that the tests have started.
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
             shutil.rmtree(self._scratch)
@@ -203,7 +204,7 @@ def survivors_of(chosen: list[Mutant], copies: list[Copy], patience_s: float) ->
 
 
 def report(found: list[Survivor]) -> int:
-    """Print the survivors, and return how many of them nothing explains."""
+    """Print the survivors, and return how many of them EQUIVALENT does not explain."""
     unexplained = 0
     for (file, line, column, _, _), before, after in found:
         why = EQUIVALENT.get(after)

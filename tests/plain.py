@@ -1,6 +1,6 @@
 """A small application behind the throttle.yaml of the working directory, for tests under load.
 
-POLL_EVERY_MS in the environment: how often the file is looked at.
+POLL_EVERY_MS in the environment says how often the file is looked at, in milliseconds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""One small site behind the routers of several frameworks, to learn which paths reach its views.
+"""The same small site for the routers of several frameworks, to find out which paths reach its
+views.
 
-Each view adds its name to the list that the environ has at RAN, and answers 200. Views are named
-as the keys of PATHS, which are also the names of the rules that limit them.
+Each view appends its name to the list ``environ[RAN]``, and answers 200. The names of the views are
+the keys of PATHS, which are also the names of the rules that limit them.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ PATHS = {
     "file": "/files/<path:name>/raw",
     "order": "/orders/<uuid:id>",
 }
-"""As rules write them."""
+"""Each view's path, as a rule writes it."""
 
 OTHER_NUMBERS = dict.fromkeys(("bottle", "falcon", "converting"), "/items/<int(signed=True):id>")
-"""The rule for ``item`` where the application takes negative numbers, too."""
+"""The path of ``item`` for applications that take negative numbers too."""
 
 UUID_TEXT = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
 
@@ -52,14 +53,14 @@ def flask_site() -> WSGI:
 
 
 class DjangoSite:
-    """What ROOT_URLCONF names."""
+    """The module that ROOT_URLCONF names."""
 
     urlpatterns: list[Any]
     handler404: Any
 
 
 def django_site() -> WSGI:
-    """Both kinds of its patterns. The path in a regular expression often ends in ``$``."""
+    """With both kinds of Django's patterns. Its regular expressions end in ``$``, as many do."""
     from django.http import HttpResponse
     from django.test.utils import override_settings
     from django.urls import path, re_path
@@ -129,7 +130,7 @@ def bottle_site() -> WSGI:
 
 def pyramid_site() -> WSGI:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what they import is deprecated: cgi, pkg_resources
+        warnings.simplefilter("ignore")  # they import the deprecated cgi and pkg_resources
         from pyramid.config import Configurator
         from pyramid.exceptions import URLDecodeError
         from pyramid.response import Response
@@ -152,7 +153,7 @@ def pyramid_site() -> WSGI:
     def app(environ: dict[str, Any], start_response: WSGI) -> Any:
         try:
             return application(environ, start_response)
-        except URLDecodeError:  # which it leaves to the server
+        except URLDecodeError:  # Pyramid does not answer it itself
             start_response("400 Bad Request", [("Content-Type", "text/plain")])
             return [b""]
 
@@ -179,9 +180,9 @@ def werkzeug_site() -> WSGI:
 
 
 def re_site(read: Callable[[str], str] = str) -> WSGI:
-    """What people write by hand: expressions that end in ``$``.
+    """A router as people write it by hand: regular expressions that end in ``$``.
 
-    :param read: what they match, from PATH_INFO; by default as it comes.
+    :param read: makes of PATH_INFO the text that they match; by default the same text.
     """
     expressions = [
         r"^/login$",
@@ -207,12 +208,12 @@ def re_site(read: Callable[[str], str] = str) -> WSGI:
 
 
 def resolving_site() -> WSGI:
-    """With the dots resolved before."""
+    """The same, after ``.`` and ``..`` in the path were resolved."""
     return re_site(lambda path: normpath(path.encode("latin-1").decode(errors="replace")))
 
 
 def stripping_site() -> WSGI:
-    """With white space stripped from every segment before."""
+    """The same, after white space was stripped from every segment."""
 
     def read(path: str) -> str:
         segments = path.encode("latin-1").decode(errors="ignore").split("/")

@@ -1,5 +1,6 @@
-"""What the tests' servers serve: the demo application behind the throttle.yaml of the working
-directory. It notes each request that reaches it in the file calls.txt there."""
+"""The demo application behind the throttle.yaml of the working directory, for the tests' servers.
+
+It adds a line to the file calls.txt there for each request that reaches it."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Which address a request is charged to, and how settings that cannot be right are noticed."""
+"""Which address a request is charged to, and what is logged about proxies that are not trusted."""
 
 from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from random import Random
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from support.bytecodes import bytecodes
 from wsgi_throttle.identity import ClientIP, Clients, Networks, parse_network, read_networks
 from wsgi_throttle.identity.address import MAX_CACHED, MAX_CACHED_LENGTH, MAX_HOPS
 from wsgi_throttle.identity.forwarding import parse_address
@@ -23,7 +25,10 @@ PROXIES = ("10.0.0.0/8", "2001:db8:ffff::/48", "unix")
 
 
 def key(peer: str | None, forwarded: str | None = None, **settings: Any) -> str:
-    """The key of one request; ``forwarded`` is the text of the settings' header."""
+    """The key of a request.
+
+    :param forwarded: the value of the header that the settings name.
+    """
     client_ip = ClientIP(**{"trusted_proxies": PROXIES, **settings})
     environ = {} if peer is None else {"REMOTE_ADDR": peer}
     if forwarded is not None:
@@ -290,7 +295,7 @@ class TestMemory:
 
 
 class TestAdvice:
-    """Each is said once, with what to write."""
+    """Each warning is logged once, and says what to write into the rule file."""
 
     @pytest.fixture(autouse=True)
     def _log(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -307,7 +312,9 @@ class TestAdvice:
         assert len(caplog.records) == 1
         assert "forged line" not in caplog.text
 
-    def test_even_if_a_health_check_came_first(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_forwarding_header_after_a_health_check(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         clients = Clients(ClientIP())
         clients.key({"REMOTE_ADDR": "172.17.0.1"})
         assert not caplog.records
@@ -417,7 +424,9 @@ class TestAdvice:
         assert "trusted_proxies: [10.0.0.7]" in caplog.text
         assert len(caplog.records) == 1
 
-    def test_not_if_somebody_else_came(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_nothing_if_one_local_address_is_not_the_only_one(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         clients = Clients(ClientIP())
         clients.key({"REMOTE_ADDR": "203.0.113.9"})
         for _ in range(WATCHED_REQUESTS + 5):
@@ -461,13 +470,13 @@ class TestAdvice:
     @pytest.mark.parametrize("everybody", ["0.0.0.0/0", "::/0", "::ffff:0:0/96"])
     def test_trust_in_everybody(self, everybody: str, caplog: pytest.LogCaptureFixture) -> None:
         settings = ClientIP((everybody,))
-        assert "trusts everybody" in settings.doubts[0]
+        assert "trusts everybody" in settings.warnings[0]
         clients = Clients(settings)
         clients.key({"REMOTE_ADDR": "203.0.113.9"})
         clients.key({"REMOTE_ADDR": "203.0.113.10"})
         assert caplog.text.count("trusts everybody") == 1
 
-    def test_ordinary_clients_are_not_worth_a_word(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_nothing_about_ordinary_clients(self, caplog: pytest.LogCaptureFixture) -> None:
         clients = Clients(ClientIP(("10.0.0.0/8",)))
         clients.key({"REMOTE_ADDR": "203.0.113.9"})
         clients.key({"REMOTE_ADDR": "10.0.0.1", "HTTP_X_FORWARDED_FOR": "192.0.2.1"})
@@ -491,9 +500,9 @@ def test_a_bad_setting_says_what_to_write(settings: dict[str, Any], remedy: str)
         ClientIP(**settings)
 
 
-def test_a_header_that_is_never_read_is_doubted() -> None:
-    assert "trusted_proxies is empty" in ClientIP((), header="X-Real-IP").doubts[0]
-    assert not ClientIP().doubts
+def test_a_header_that_is_never_read_is_warned_of() -> None:
+    assert "trusted_proxies is empty" in ClientIP((), header="X-Real-IP").warnings[0]
+    assert not ClientIP().warnings
 
 
 def _networks_of(address: Any) -> st.SearchStrategy[Any]:
@@ -583,8 +592,8 @@ class TestHops:
             ClientIP(**settings)
 
     def test_a_header_of_one_address_has_one_hop(self) -> None:
-        assert "write hops: 1" in ClientIP(hops=2, header="X-Real-IP").doubts[0]
-        assert not ClientIP(hops=1, header="X-Real-IP").doubts
+        assert "write hops: 1" in ClientIP(hops=2, header="X-Real-IP").warnings[0]
+        assert not ClientIP(hops=1, header="X-Real-IP").warnings
 
 
 @pytest.mark.parametrize(
@@ -666,7 +675,9 @@ class TestNetworks:
         assert not networks.contains(parse_address("192.0.2.2"))
 
     @given(st.lists(st.ip_addresses(v=4).flatmap(_networks_of), max_size=20), st.data())
-    def test_it_agrees_with_asking_each(self, networks: list[Any], data: st.DataObject) -> None:
+    def test_it_agrees_with_a_search_through_each_network(
+        self, networks: list[Any], data: st.DataObject
+    ) -> None:
         found = Networks(map(str, networks))
         near = [net[index] for net in networks for index in (0, -1)]
         address = data.draw(st.sampled_from(near) if near else st.ip_addresses(v=4))
@@ -675,14 +686,14 @@ class TestNetworks:
                 one = IPv4Address(number)
                 assert found.contains(one) == any(one in net for net in networks)
 
-    def test_nobody_is_in_an_empty_one(self) -> None:
+    def test_an_empty_set_contains_no_address(self) -> None:
         assert not Networks()
         assert not Networks().contains(IPv4Address("0.0.0.0"))
 
     def test_a_client_without_an_address_is_in_none(self) -> None:
         assert not Networks(["0.0.0.0/0", "::/0"]).contains(None)
 
-    def test_a_file_has_one_a_line(self, tmp_path: Path) -> None:
+    def test_a_file_has_one_network_on_each_line(self, tmp_path: Path) -> None:
         path = tmp_path / "block.txt"
         path.write_text("# bad ones\n192.0.2.1\n\n  2001:db8::/32  # a whole one\r\n")
         assert list(map(str, read_networks(path))) == ["192.0.2.1/32", "2001:db8::/32"]
@@ -710,21 +721,18 @@ class TestNetworks:
         with pytest.raises(ValueError, match="cannot read the list of networks"):
             read_networks(tmp_path / "none.txt")
 
-    def test_ten_thousand_are_no_slower_than_ten(self) -> None:
-        def seconds(networks: Networks) -> float:
-            started = time.perf_counter()
-            for address in addresses:
-                networks.contains(address)
-            return time.perf_counter() - started
-
+    def test_an_address_is_found_among_ten_thousand_in_as_few_steps_as_among_ten(self) -> None:
         random = Random(1)
-        addresses = [IPv4Address(random.getrandbits(32)) for _ in range(5_000)]
+        addresses = [IPv4Address(random.getrandbits(32)) for _ in range(100)]
         nets = [
             str(ip_network((random.getrandbits(32), random.randint(16, 32)), strict=False))
             for _ in range(10_000)
         ]
         few, many = Networks(nets[:10]), Networks(nets)
-        assert min(seconds(many) for _ in range(5)) < 10 * min(seconds(few) for _ in range(5))
+        for address in addresses:
+            taken = [bytecodes(partial(networks.contains, address)) for networks in (few, many)]
+            # Where a range may have it, its end is looked at besides.
+            assert taken[1] < taken[0] + 20
 
     def test_a_network_of_a_configuration_is_strict(self) -> None:
         with pytest.raises(ValueError, match=r"192\.0\.2\.0/24 for the network"):

@@ -1,5 +1,5 @@
-"""Every storage against strategies.py: the same answers, and of take.lua the same states, to the
-integer."""
+"""Compares every storage with strategies.py: the decisions must be equal, and with take.lua the
+states too, to the integer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.charges import take as take_of
 from support.redis import Server, numbers_in, programs
 from wsgi_throttle.decision import Charge, Decision, Limit, Terms
 from wsgi_throttle.storage.memory import MemoryStorage
-from wsgi_throttle.storage.redis.resp import Script, TakeCommand, decision
+from wsgi_throttle.storage.redis.resp import Script, TakeCommand, parse_decision
 from wsgi_throttle.storage.redis.storage import SCRIPT
 from wsgi_throttle.storage.shared.storage import SharedStorage
 from wsgi_throttle.strategies import LARGEST, STRATEGIES, State, compile_terms, take
@@ -28,8 +28,8 @@ REQUESTS = 60_000
 SEEDS = range(12)
 IN_A_WORLD = 100
 
-# What stands before the script as it is shipped: the server's time becomes the one that the test
-# has set, and keys, whose time is not the server's, never expire.
+# Put before take.lua: TIME is what the test has set, and keys do not expire, since the server would
+# expire them by its own time.
 AT_THE_TESTS_TIME = b"""
 local server = redis
 local redis = {status_reply = server.status_reply}
@@ -46,7 +46,7 @@ function redis.call(name, ...)
 end
 """
 
-# The server's own time, which the test is told of.
+# Put before take.lua: TIME is the server's own, and is recorded for the test.
 AT_THE_SERVERS_TIME = b"""
 local server = redis
 local redis = {status_reply = server.status_reply}
@@ -64,32 +64,32 @@ _worlds = count()
 
 @dataclass
 class World:
-    """A few limits on a few clients, and what strategies.py holds of them."""
+    """A few limits on a few clients, and their states by strategies.py."""
 
     limits: list[Limit]
     states: dict[tuple[str, str], State] = field(default_factory=dict)
     name: str = field(default_factory=lambda: f"agreement:{next(_worlds)}")
 
     def charges(self, chance: random.Random) -> list[Charge]:
-        places = [(f"{self.name}:{{{client}}}", limit) for client in "ab" for limit in self.limits]
-        chosen = sorted(chance.sample(range(len(places)), min(len(places), chance.randint(1, 4))))
+        all_of = [(f"{self.name}:{{{client}}}", limit) for client in "ab" for limit in self.limits]
+        chosen = sorted(chance.sample(range(len(all_of)), min(len(all_of), chance.randint(1, 4))))
         return [
-            Charge(*places[index], _cost(places[index][1], chance), chance.random() < 0.75, "rule")
+            Charge(*all_of[index], _cost(all_of[index][1], chance), chance.random() < 0.75, "rule")
             for index in chosen
         ]
 
     def take(self, charges: Sequence[Charge], now: int) -> Decision:
-        places = [(bucket, limit.tag) for bucket, limit, *_ in charges]
-        states = [self.states.get(place, ()) for place in places]
+        names = [(bucket, limit.tag) for bucket, limit, *_ in charges]
+        states = [self.states.get(name, ()) for name in names]
         terms, buckets = Terms.of(charges)
         granted, measured, after = take(compile_terms(terms), states, now)
-        self.states.update(zip(places, after, strict=True))
+        self.states.update(zip(names, after, strict=True))
         return Decision(granted, terms, buckets, measured)
 
 
 def _cost(limit: Limit, chance: random.Random) -> int:
-    most = max(limit.quota, limit.burst)
-    return chance.choice([0, 1, 1, 1, 2, max(1, most // 3), most, most + 1])
+    highest = max(limit.quota, limit.burst)
+    return chance.choice([0, 1, 1, 1, 2, max(1, highest // 3), highest, highest + 1])
 
 
 def _limit(chance: random.Random) -> Limit:
@@ -105,7 +105,7 @@ def _limit(chance: random.Random) -> Limit:
 
 
 def _step(world: World, chance: random.Random) -> int:
-    """Milliseconds to the next request: mostly little, sometimes past a window or backwards."""
+    """Milliseconds to the next request: mostly few, sometimes more than a window, or negative."""
     window_ms = chance.choice(world.limits).window_ms
     kind = chance.random()
     if kind < 0.3:
@@ -135,7 +135,7 @@ class Pipeline:
 
 @pytest.fixture(scope="module", params=programs())
 def redis_server(request: pytest.FixtureRequest, redis_servers: Callable[[str], Server]) -> Server:
-    """Each server that there is, since each has a Lua of its own."""
+    """Each server that is installed, since each has a Lua of its own."""
     return redis_servers(programs()[request.param])
 
 
@@ -147,8 +147,8 @@ def pipeline(redis_server: Server) -> Iterator[Pipeline]:
 
 
 class Commands:
-    """The commands of RedisStorage and what their replies say, for a script that has something
-    before it."""
+    """Makes the commands of RedisStorage and reads their replies, with a script that has a prelude
+    before take.lua."""
 
     def __init__(self, prelude: bytes, server: Server) -> None:
         server.client.script_load(prelude + SCRIPT)
@@ -156,10 +156,10 @@ class Commands:
 
     def take(self, charges: Sequence[Charge]) -> bytes:
         terms, buckets = Terms.of(charges)
-        return TakeCommand(terms).of(self._script.evalsha, buckets)
+        return TakeCommand(terms).encode(self._script.evalsha, buckets)
 
     def decision(self, charges: Sequence[Charge], reply: bytes) -> Decision:
-        return decision(reply, *Terms.of(charges))
+        return parse_decision(reply, *Terms.of(charges))
 
 
 def set_now(now: int) -> bytes:
@@ -169,7 +169,7 @@ def set_now(now: int) -> bytes:
 def saved_states(world: World, client: redis.Redis) -> dict[tuple[str, str], State]:
     places = list(world.states)
     texts = client.mget([f"{bucket}:{tag}" for bucket, tag in places])
-    assert b"" not in texts  # what is no state has no key
+    assert b"" not in texts  # an empty state has no key
     return {place: numbers_in(text) for place, text in zip(places, texts, strict=True)}
 
 
@@ -203,7 +203,7 @@ def test_the_script_answers_and_saves_as_the_strategies_do(
 def test_any_mix_of_limits_and_clients_is_counted_as_by_itself(
     engine: str, seed: int, tmp_path: Path
 ) -> None:
-    """Which limits share a record, and which of them were charged last, changes nothing."""
+    """It makes no difference which limits share a record, nor which were charged last."""
     chance = random.Random(seed)
     clock = ManualClock(1_000)
     storage: MemoryStorage | SharedStorage = (

@@ -1,8 +1,9 @@
-"""The shape of the package: imports point one way, and what is not used is not imported."""
+"""The shape of the package: imports point one way, and nothing is imported that is not used."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,14 +21,15 @@ PIPELINE = [
     *("reload", "config", "rules", "http", "identity", "storage", "hooks", "networks", "limits"),
     *("strategies", "decision", "log_once", "clock", "cache", "errors"),
 ]
-"""From the whole to its parts: each may import those to its right. Some are packages, whose own
-modules stand in no order but import in no circle."""
+"""Modules and packages, from the whole to its parts: each may import those after it. The modules
+inside a package have no order, but may not import each other in a circle."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def module_name(file: Path) -> str:
-    """Dotted, below the package: ``storage.redis``; ``storage`` for its __init__.py."""
+    """The name of the module, without the package's: ``storage.redis``; ``storage`` for its
+    __init__.py."""
     parts = list(file.relative_to(PACKAGE).with_suffix("").parts)
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
@@ -36,7 +38,7 @@ MODULES = {module_name(file): file for file in FILES}
 
 
 def imported(file: Path) -> Iterator[tuple[str, int]]:
-    """The package's own modules that a file imports, wherever in it, with their lines."""
+    """The package's own modules that are imported anywhere in a file, with the line numbers."""
     package = ["wsgi_throttle", *file.relative_to(PACKAGE).parent.parts]
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -44,7 +46,7 @@ def imported(file: Path) -> Iterator[tuple[str, int]]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             base = [*base, *(node.module or "").split(".")] if node.module else base
-            # What is imported may be a module of that package or a name in it.
+            # `from a import b`: b may be a module, or a name in module a.
             targets = [".".join([*base, alias.name]) for alias in node.names]
         else:
             continue
@@ -55,6 +57,18 @@ def imported(file: Path) -> Iterator[tuple[str, int]]:
             while rest and ".".join(rest) not in MODULES:
                 rest.pop()
             yield ".".join(rest) or "__init__", node.lineno
+
+
+def test_the_page_on_the_architecture_has_a_line_for_every_file() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    listed = []
+    folders: list[str] = []
+    for indent, name in re.findall(r"^((?:  )*)(\w+(?:/|\.py|\.lua)) +\S", text, re.MULTILINE):
+        path = "".join([*folders[: len(indent) // 2], name])
+        folders[len(indent) // 2 :] = [name]
+        listed.append(f"{path}__init__.py" if path.endswith("/") else path)
+    files = [*FILES, *PACKAGE.rglob("*.lua")]
+    assert sorted(listed) == sorted(file.relative_to(PACKAGE).as_posix() for file in files)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -77,8 +91,8 @@ def test_no_import_runs_in_a_circle() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_no_function_imports(name: str) -> None:
-    """An import in a function runs on a request; what is optional is imported by its name when a
-    configuration says so."""
+    """Imports are at the top of modules, so that none runs during a request. Optional modules are
+    imported by name when the configuration asks for them."""
     tree = ast.parse(MODULES[name].read_text())
     for function in ast.walk(tree):
         if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
@@ -103,7 +117,7 @@ def test_modules_and_functions_are_short_enough_to_be_read_at_once(name: str) ->
 
 
 def run(program: str) -> str:
-    """What a program prints in a fresh interpreter."""
+    """Run a program in a new interpreter, and return its output."""
     command = [sys.executable, "-W", "error", "-c", program]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
@@ -111,7 +125,7 @@ def run(program: str) -> str:
 
 
 def loaded(storage: str) -> set[str]:
-    """The modules that a fresh interpreter has loaded after a request on that storage."""
+    """The modules that a new interpreter has loaded after one request on that storage."""
     program = f"""
 import sys
 from wsgi_throttle import Throttle
@@ -135,12 +149,13 @@ def test_shared_loads_lmdb_alone(tmp_path: Path) -> None:
 
 
 def test_redis_loads_redis_alone() -> None:
-    # Nothing listens on port 1, which is no reason not to start.
+    # Nothing listens on port 1, but the start does not need the server.
     assert {"redis", "lmdb"} & loaded("redis://127.0.0.1:1") == {"redis"}
 
 
 def test_requests_import_open_and_compile_nothing() -> None:
-    """Not even the first of each kind: all requests of that moment would wait for it."""
+    """Not even the first request of a kind: all requests of that moment would wait for the
+    import."""
     program = """
 import sys
 from io import BytesIO

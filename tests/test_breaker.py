@@ -1,4 +1,5 @@
-"""A storage that dies, hangs or talks nonsense: no request waits for it, and it is found again."""
+"""A storage that dies, hangs or answers nonsense: requests do not wait for it, and it is used again
+once it works."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from wsgi_throttle.testing import ManualClock
 
 TIMEOUT_S = 0.1
 SLOWEST_S = 2 * TIMEOUT_S + 0.15
-"""Two timeouts, and what a busy machine adds."""
+"""The longest that a request may take: two timeouts, and a margin for a busy machine."""
 
 LIMIT = Limit("sliding-window", 10**6, 3_600_000, 10**6)
 CHARGES = [Charge("test_breaker:{all}", LIMIT, 1, True, "rule")]
@@ -37,7 +38,7 @@ KEY = f"{CHARGES[0].bucket}:{LIMIT.tag}"
 
 @dataclass
 class Load:
-    """Requests of a few threads, without a pause, and how they went."""
+    """Requests by a few threads without a pause, and their outcomes."""
 
     storage: CircuitBreaker
     slowest_s: float = 0.0
@@ -83,7 +84,7 @@ class Load:
 
 @pytest.fixture(scope="module", params=programs())
 def redis_program(request: pytest.FixtureRequest) -> str:
-    """Each server that there is."""
+    """Each server that is installed."""
     return programs()[request.param]
 
 
@@ -114,7 +115,7 @@ def test_a_server_that_is_stopped_for_a_while(new_redis: Callable[..., Server]) 
         load.counts()
         with server.stopped():
             load.fails()
-            # Long enough for the storage to be asked more than once.
+            # Long enough for more than one probe.
             eventually(lambda: len(load.storage_errors) > 1000)
         load.counts()
 
@@ -170,7 +171,7 @@ def test_a_server_that_is_busy_with_a_script(new_redis: Callable[..., Server]) -
         script = threading.Thread(target=run_away)
         script.start()
         load.fails()
-        # Asked again after half a second, it says why it does not answer.
+        # The first probe, after half a second, is answered with the reason.
         eventually(lambda: len(load.storage_errors) > 1000)
         server.client.script_kill()
         script.join()
@@ -196,11 +197,12 @@ def test_a_server_that_is_loading(
         load.counts()
 
 
-# --- servers that talk nonsense ------------------------------------------------------------------
+# --- servers that answer nonsense ----------------------------------------------------------------
 
 
 class Nonsense:
-    """A listener that lets a client connect, then answers whatever it is asked with this."""
+    """A server that lets a client connect and load the script, then gives this answer to every
+    command."""
 
     def __init__(self, answer: bytes, pause_s: float = 0.0) -> None:
         self._answer = answer
@@ -304,11 +306,11 @@ def test_a_resolver_that_hangs_holds_one_thread_and_no_request(
     assert load.granted == 0
 
 
-# --- when a storage that failed is asked again ---------------------------------------------------
+# --- probes, and the end of an outage ------------------------------------------------------------
 
 
 class Scripted:
-    """A storage that answers or not, as it is told, and remembers what it was asked."""
+    """A storage that answers or fails as a test says, and records its calls."""
 
     reach = "network"
 
@@ -316,7 +318,7 @@ class Scripted:
         self.error: Exception | None = None
         self.asked: list[str] = []
         self.answer: Callable[[str], None] = self._answer
-        """Called with what is asked: ``take``, ``reset`` or ``ping``."""
+        """Called with the name of the call: ``take``, ``reset`` or ``ping``."""
 
     def __repr__(self) -> str:
         return "<Scripted>"
@@ -346,18 +348,18 @@ class Scripted:
 
 
 class Guarded:
-    """A Scripted storage and its breaker, on a clock that the test moves."""
+    """A Scripted storage behind a circuit breaker, with a clock that the test moves."""
 
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.changes = 0
-        self.told: list[tuple[bool, str]] = []
+        self.notified: list[tuple[bool, str]] = []
         self.inner = Scripted()
         self.storage = CircuitBreaker(self.inner, on_change=self._changed, clock=self.clock)
 
     def _changed(self, failed: bool, cause: str) -> None:
         self.changes += 1
-        self.told.append((failed, cause))
+        self.notified.append((failed, cause))
 
     def take(self) -> bool:
         try:
@@ -366,7 +368,7 @@ class Guarded:
             return False
 
     def probe(self) -> None:
-        """Take, which starts the thread that asks, and wait until that has its answer."""
+        """Take, which starts a probe, and wait until the probe has its answer."""
         self.take()
         for thread in threading.enumerate():
             if thread.name == "wsgi_throttle-probe":
@@ -395,11 +397,11 @@ def test_a_failed_storage_is_asked_after_half_a_second_and_then_ever_more_rarely
             guarded.take_after_probe()
         pauses.append(guarded.clock.now_s - since)
     assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
-    # Only the first was a request: the others asked with nothing to count.
+    # Only the first call was a request. Probes count nothing.
     assert guarded.inner.asked == ["take"] + ["ping"] * 9
 
 
-def test_it_is_over_once_a_request_has_been_counted(
+def test_an_outage_is_over_once_a_request_has_been_counted(
     guarded: Guarded, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "wsgi_throttle")
@@ -416,7 +418,7 @@ def test_it_is_over_once_a_request_has_been_counted(
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
-def test_a_storage_that_answers_but_does_not_count_stays_away_without_a_word(
+def test_an_outage_goes_on_silently_while_the_storage_answers_probes_but_does_not_count(
     guarded: Guarded, caplog: pytest.LogCaptureFixture
 ) -> None:
     def answer(what: str) -> None:
@@ -431,7 +433,7 @@ def test_a_storage_that_answers_but_does_not_count_stays_away_without_a_word(
     assert guarded.changes == 1
 
 
-def test_one_request_tries_while_the_others_stay_away(guarded: Guarded) -> None:
+def test_one_request_tries_the_storage_while_the_others_fail_at_once(guarded: Guarded) -> None:
     guarded.inner.error = StorageError("gone")
     guarded.take()
     guarded.inner.error = None
@@ -473,7 +475,7 @@ def test_requests_that_fail_together_are_one_outage(
     assert len(caplog.records) == 1
 
 
-def test_what_an_operating_system_says_is_an_outage(guarded: Guarded) -> None:
+def test_an_error_of_the_operating_system_begins_an_outage(guarded: Guarded) -> None:
     guarded.inner.error = ConnectionResetError("gone")
     with pytest.raises(StorageError, match="gone"):
         take(guarded.storage, CHARGES)
@@ -483,10 +485,10 @@ def test_what_an_operating_system_says_is_an_outage(guarded: Guarded) -> None:
     assert guarded.changes == 1
 
 
-def test_an_exception_of_another_kind_is_no_outage_and_is_not_hidden(
+def test_any_other_exception_begins_no_outage_and_is_not_hidden(
     guarded: Guarded, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is a defect of ours: to leave the storage alone for it would hide it, and count nobody."""
+    """It is a bug in this package: an outage would hide it, and nobody would be counted."""
     guarded.inner.error = IndexError("a defect")
     for _ in range(2):
         with pytest.raises(IndexError, match="a defect"):
@@ -499,7 +501,9 @@ def test_an_exception_of_another_kind_is_no_outage_and_is_not_hidden(
     assert guarded.take()
 
 
-def test_nor_does_one_in_the_request_that_tries_end_an_outage(guarded: Guarded) -> None:
+def test_any_other_exception_in_the_request_that_tries_does_not_end_the_outage(
+    guarded: Guarded,
+) -> None:
     guarded.inner.error = StorageError("gone")
     guarded.take()
     guarded.inner.error = None
@@ -514,7 +518,7 @@ def test_nor_does_one_in_the_request_that_tries_end_an_outage(guarded: Guarded) 
     assert guarded.take_after_probe()
 
 
-def test_it_says_when_to_come_back(guarded: Guarded) -> None:
+def test_retry_after_is_the_time_to_the_next_probe(guarded: Guarded) -> None:
     assert guarded.storage.retry_after_s == 1
     guarded.inner.error = StorageError("gone")
     guarded.take()
@@ -526,23 +530,23 @@ def test_it_says_when_to_come_back(guarded: Guarded) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_child_that_is_forked_while_the_storage_is_asked_asks_for_itself(
+def test_a_child_that_is_forked_during_a_probe_makes_its_own(
     guarded: Guarded,
 ) -> None:
     guarded.inner.error = StorageError("gone")
     guarded.take()
     guarded.clock.now_s += 1
-    asking, release = threading.Event(), threading.Event()
+    probing, release = threading.Event(), threading.Event()
     parent = os.getpid()
 
     def hang(_: str) -> None:
         if os.getpid() == parent:
-            asking.set()
+            probing.set()
             release.wait(10)
 
     guarded.inner.answer = hang
     guarded.take()
-    assert asking.wait(10)
+    assert probing.wait(10)
     child = os.fork()
     if not child:
         os._exit(0 if guarded.take_after_probe() else 1)

@@ -1,4 +1,4 @@
-"""The page of a refused request, in a real Chromium."""
+"""The page of a refused request, shown by a real Chromium."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ pytestmark = [
 
 @dataclass
 class Site:
-    """Refuses every request, as it is told to."""
+    """A site whose every request is refused. The test says how."""
 
     wait_ms: int = 60_000
     policy: str = ""
-    """A Content-Security-Policy that something in front of us adds."""
+    """A Content-Security-Policy that is added to the answers, as a proxy might add it."""
     requests: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -104,7 +104,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 
 
 def shown(browser: webdriver.Chrome) -> str:
-    """The page's text as a reader sees it."""
+    """The text of the page that a reader sees."""
     text: str = browser.find_element(By.TAG_NAME, "main").text
     return text.replace("\u00a0", " ")
 
@@ -124,7 +124,7 @@ def test_the_countdown_counts_down_and_then_offers_to_try_again(
         return "You can try again now." in text
 
     wait_until(over, what="the countdown's end")
-    assert monotonic() - asked >= 2.99  # its clock counts whole milliseconds
+    assert monotonic() - asked >= 2.99  # the browser's clock has whole milliseconds
     *counting, last = texts
     left = [int(re.findall(r"again in\s(\d+) seconds?$", text)[0]) for text in counting]
     assert left == sorted(left, reverse=True)

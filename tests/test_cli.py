@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 EXAMPLE = str(ROOT / "config.example.yaml")
 
 Run: TypeAlias = Callable[..., tuple[int, str, str]]
-"""A command with these arguments: its exit status, its output and its errors."""
+"""Run a command. Return its exit status, its output and its error output."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a request costs, in things that can be counted."""
+"""What a request costs, measured by counting: bytecodes, files opened, commands sent."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lmdb
 import pytest
 
-import wsgi_throttle
+from support.bytecodes import bytecodes
 from support.redis import Server
 from wsgi_throttle import Throttle, reload
 from wsgi_throttle.engine import Engine
@@ -22,7 +21,7 @@ from wsgi_throttle.storage import refusal_cache
 from wsgi_throttle.testing import ManualClock
 
 MANY = "1000000 per hour; 2000000 per day"
-WARM_UP = 1200  # a local peer is watched for 1,000 requests
+WARM_UP = 1200  # the advice about proxies watches the first 1,000 requests of a local peer
 
 _events: list[str] | None = None
 
@@ -38,7 +37,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         _events.append(f"{event} {arguments[:1]}")
 
 
-sys.addaudithook(_audit)  # cannot be taken away again, so it does nothing most of the time
+sys.addaudithook(_audit)  # it cannot be removed again, so it does nothing between measurements
 
 
 def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -142,30 +141,9 @@ def test_a_request_calls_few_python_functions(
 
 
 BYTECODES = {"memory": 811, "shared": 1029}
-"""What an admitted request of two limits, with both styles of headers, may execute of this package.
-Counted on Python 3.11; other versions execute a little less. Raise a bound only with a reason."""
-
-
-def bytecodes(act: Callable[[], object]) -> int:
-    """How many bytecodes of this package are executed: a measure that no noise disturbs."""
-    package = str(Path(wsgi_throttle.__file__).parent)
-    count = 0
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal count
-        if not frame.f_code.co_filename.startswith(package):
-            return None
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        count += event == "opcode"
-        return trace
-
-    before = sys.gettrace()  # of the measurement of coverage
-    sys.settrace(trace)
-    try:
-        act()
-    finally:
-        sys.settrace(before)
-    return count
+"""How many bytecodes of this package an admitted request may execute, with two limits and both
+styles of headers. Counted on Python 3.11; other versions execute a little less. Raise a bound only
+with a reason."""
 
 
 @pytest.mark.parametrize("storage", ["memory://", "shared://"], indirect=True)
@@ -175,7 +153,7 @@ def test_a_request_executes_few_bytecodes(storage: str) -> None:
     for _ in range(WARM_UP):
         send(served)
     environ = request()
-    # The first traced call of a code object is not traced whole by every version of Python.
+    # Some versions of Python do not trace all of the first call of a function.
     counts = [bytecodes(lambda: served(environ, lambda *_: None)) for _ in range(5)]
     served.close()
     assert max(counts) <= BYTECODES[storage.partition(":")[0]]
@@ -205,7 +183,7 @@ def test_a_request_looks_at_the_rule_file_at_most_twice_a_second(
 
 
 def commands(server: Server) -> Counter[str]:
-    """How often each command was called so far, but for those by which this is asked."""
+    """How often Redis has executed each command, without those that this function sends."""
     found = server.client.info("commandstats")
     spent = Counter(
         {name.removeprefix("cmdstat_"): int(stats["calls"]) for name, stats in found.items()}
@@ -231,7 +209,7 @@ def test_an_admitted_request_is_one_redis_command(redis_server: Server, tmp_path
     spent = commands(redis_server) - before
     served.close()
     assert spent["evalsha"] == 100
-    inside = {"time", "mget", "set"}  # what the script itself calls
+    inside = {"time", "mget", "set"}  # called by the script itself
     assert spent.keys() == {"evalsha", *inside}
 
 
@@ -253,7 +231,7 @@ def test_a_blocked_client_costs_one_call_of_the_storage_a_second(
         assert engine.decide(request()).outcome == "refused"
     spent = commands(redis_server) - before
     engine.close()
-    assert refusal_cache.LONGEST_NS == 1_000_000_000
+    assert refusal_cache.MAX_AGE_NS == 1_000_000_000
     assert spent["evalsha"] == 10
 
 
@@ -276,7 +254,7 @@ def test_one_request_is_one_lmdb_transaction(tmp_path: Path) -> None:
     }
 
     def transactions(requests: int) -> int:
-        """All that were ever committed, after so many more requests."""
+        """Send so many requests, and return how many transactions were ever committed."""
         served = Throttle(app, config)
         for _ in range(requests):
             assert send(served) == "200 OK"

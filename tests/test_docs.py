@@ -1,4 +1,4 @@
-"""What README.md and the examples say is run, so that it stays true."""
+"""README.md stays true: its snippets and commands are run, its tables compared with the code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Block(NamedTuple):
 
 
 def blocks(*languages: str) -> list[Block]:
-    """The fenced blocks of README.md in these languages."""
+    """The fenced blocks of README.md that are in one of these languages."""
     found = re.finditer(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
     every = [Block(m[1], TEXT.count("\n", 0, m.start()) + 2, m[2]) for m in found]
     return [block for block in every if block.language in languages]
@@ -40,7 +40,7 @@ def block_id(block: Block) -> str:
 
 
 def as_a_whole_file(text: str) -> str:
-    """A rule, a list of rules or the limits of one, put where they belong in a file."""
+    """A whole rule file, made of a rule, of a list of rules, or of the limits of a rule."""
     value = yaml.safe_load(text)
     if isinstance(value, dict) and "path" in value:
         return "rules:\n  -\n" + indent(text, "    ")
@@ -77,7 +77,7 @@ WRAPPED = re.search(r'`gunicorn "(wsgi_throttle:wrap.*?)"`', TEXT)
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder with what README.md tells its reader to write, and the site that it is told for."""
+    """A folder with the files that README.md tells its reader to write, and a site for them."""
     (tmp_path / "throttle.yaml").write_text(FIRST_RULES)
     (tmp_path / "wsgi.py").write_text(FIRST_WSGI)
     (tmp_path / "mysite").mkdir()
@@ -101,7 +101,7 @@ def test_the_sixth_login_is_refused_as_shown(
     shown = dict(re.findall(r"^    ([A-Za-z-]+): (.*)$", TEXT, re.MULTILINE))
     assert {"RateLimit-Policy", "X-RateLimit-Limit", "Retry-After"} <= shown.keys()
     refused = answers[-1].headers
-    # The seconds that are left, and the time of day, are another day's.
+    # Remaining seconds and times of day differ from those in README.md.
     passing = re.compile(r"(?<=t=)\d+|^\d{2,}$")
     for name, value in shown.items():
         assert passing.sub("N", refused[name]) == passing.sub("N", value)
@@ -148,8 +148,11 @@ def test_the_page_of_ones_own_is_served(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def reference(first_cell: str) -> dict[str, tuple[str, str]]:
-    """The rows of the table of README.md that begins with this cell: what it says of each option,
-    and of its default."""
+    """A table of options in README.md.
+
+    :param first_cell: the first cell of its heading, which tells it from the other tables.
+    :return: for each option, its description and its default.
+    """
     (table,) = re.findall(
         rf"^\| {re.escape(first_cell)} \| \| default \|\n\|[-|]+\n((?:\|.*\n)+)", TEXT, re.MULTILINE
     )
@@ -177,14 +180,14 @@ def test_the_reference_says_what_the_rows_of_the_options_say(
 
 
 def test_every_table_of_options_is_in_the_reference() -> None:
-    # Those two are told of in the rows of a rule that have them.
+    # Those two are described in the rows of the rule's options `response` and `when`.
     assert {id(table) for table in TABLES.values()} - {id(RESPONSE), id(WHEN)} == {
         id(table) for table in REFERENCE.values()
     }
 
 
 def flask_limiter_rows() -> list[str]:
-    """What README.md says in place of Flask-Limiter's own, as YAML."""
+    """The YAML that README.md's table gives in place of Flask-Limiter's own settings."""
     (table,) = re.findall(r"^\| Flask-Limiter \| here \|\n\|.*\n((?:\|.*\n)+)", TEXT, re.MULTILINE)
     cells = [row.rsplit("|", 2)[1] for row in table.splitlines()]
     codes = [code for cell in cells for code in re.findall(r"`(.*?)`", cell)]
@@ -210,15 +213,3 @@ def test_what_replaces_flask_limiter_loads(
         load(in_a_rule, tmp_path)
     except ConfigError:
         load(f"{common}{code}\n", tmp_path)
-
-
-@pytest.mark.parametrize(
-    "target", sorted(set(re.findall(r"(?:^ {4}|`)make ([a-z]+)", TEXT, re.MULTILINE)))
-)
-def test_every_target_that_is_named_exists(target: str) -> None:
-    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
-
-
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!http|#)([^)#]+)", TEXT))))
-def test_every_link_into_the_repository_leads_somewhere(link: str) -> None:
-    assert (ROOT / link).exists()

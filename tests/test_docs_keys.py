@@ -1,4 +1,4 @@
-"""What docs/keys.md says of each key."""
+"""docs/keys.md names every key type, and what it says about them is true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine decides, whom it tells, and whose answer a client gets."""
+"""What the engine decides, which observers it calls, and which rule's answer a client gets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DOWN = "redis://127.0.0.1:1"
 
 
 class Recorder(Observer):
-    """Remembers what it was told."""
+    """Remembers what it was called with."""
 
     def __init__(self, *, every_request: bool = False, follows_responses: bool = False) -> None:
         self.every_request = every_request
@@ -137,7 +137,7 @@ def test_a_defect_of_ours_is_logged_with_its_traceback_and_is_no_clients_error(
     judge = engine({"name": "a", "path": "/a", "limits": "1 per hour"})
     with caplog.at_level(logging.ERROR, "wsgi_throttle"):
         verdicts = [judge.decide(request()) for _ in range(3)]
-    # Counting in this process failed too, since it is the same code.
+    # The local storage fails as well, since it runs the same code.
     assert [(verdict.outcome, verdict.counted_by) for verdict in verdicts] == [
         ("granted", "nobody")
     ] * 3
@@ -175,7 +175,7 @@ def test_a_key_that_cannot_be_found_because_of_a_defect_is_no_clients_error(
 
 @pytest.fixture
 def pages(tmp_path: Path) -> dict[str, str]:
-    """The ``response`` of rules that answer with their own names."""
+    """The ``response`` of each rule: a text with the name of the rule."""
     found = {}
     for name in ("one", "two"):
         (tmp_path / f"{name}.txt").write_text(f"{name} says no")
@@ -196,7 +196,7 @@ def test_the_rule_that_refuses_for_longest_answers_and_not_the_first_reading_of_
     ]
     user = Client(Throttle(ok, {"storage": "memory://", "rules": rules}))
     assert user.get("/b").status_code == 200
-    # It is read as itself, which /x/** has room for, and as /b, which is used up.
+    # It can be read as itself, where /x/** has room left, and as /b, whose limit is used up.
     assert answer(user, "/x/../b") == "two says no"
 
 
@@ -300,7 +300,7 @@ def test_what_an_observer_raises_reaches_no_client(
 
 
 def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
-    """Answers as its path says."""
+    """An application that answers, raises or breaks off as the path says."""
     path = environ["PATH_INFO"]
     if path == "/raises":
         raise RuntimeError("the application failed")

@@ -29,9 +29,9 @@ class Case(NamedTuple):
     path: str
     form: str = ""
     status: int = 200
-    """What the application answers, once the request has passed."""
+    """The status of the application's answer to a request within the limit."""
     elsewhere: str = "/"
-    """A path that this rule does not count."""
+    """A path that the rule does not match."""
 
     @property
     def limit(self) -> str:
@@ -69,7 +69,7 @@ def test_the_cases_are_the_limits_of_the_file() -> None:
 
 
 def only_the_longest(rules: dict[str, Any]) -> dict[str, Any]:
-    """The same rules with one limit each, so that those behind a shorter one are reached too."""
+    """The same rules with one limit each, so that a test can also reach the longer limits."""
     longest = {case.rule: case.limit for case in sorted(CASES, key=lambda case: case.window_s)}
     rules["default_limits"] = longest["default"]
     for rule in rules["rules"]:
@@ -79,7 +79,7 @@ def only_the_longest(rules: dict[str, Any]) -> dict[str, Any]:
 
 
 class Site:
-    """The demo application behind gunicorn, and what of the requests has reached it."""
+    """The demo application behind gunicorn, and the list of the requests that have reached it."""
 
     def __init__(self, server: Server, folder: Path) -> None:
         self.server = server
@@ -95,7 +95,7 @@ class Site:
         return self.server.get(case.path, source=client, headers=headers)
 
     def log_in(self, user: str, client: str) -> str:
-        """The session cookie of a user."""
+        """Log in as this user, and return the session cookie."""
         response = self.server.post("/login", f"user_id={user}&password=demo", source=client)
         assert response.status == 302
         return response.headers["Set-Cookie"].partition(";")[0]
@@ -103,7 +103,7 @@ class Site:
 
 @contextmanager
 def serving(rules: str, storage_uri: str, folder: Path) -> Iterator[Site]:
-    # A machine under load is not to look like an outage.
+    # A long timeout, so that a busy machine does not look like an outage.
     (folder / "throttle.yaml").write_text(f"{rules}\nstorage_timeout: 20 s\n")
     env = {"REDIS_URL": storage_uri}
     with gunicorn("served:application", workers=4, cwd=folder, env=env) as server:
@@ -112,14 +112,14 @@ def serving(rules: str, storage_uri: str, folder: Path) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def site(storage_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The example, to the letter."""
+    """The example without any change."""
     with serving(EXAMPLE.read_text(), storage_uri, tmp_path_factory.mktemp("site")) as site:
         yield site
 
 
 @pytest.fixture(scope="module")
 def patient_site(storage_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The example with one limit a rule, its longest: those behind a shorter one within reach."""
+    """The example with only the longest limit of each rule."""
     rules = yaml.safe_load(EXAMPLE.read_text())
     longest = {case.rule: case.limit for case in sorted(CASES, key=lambda case: case.window_s)}
     rules["default_limits"] = longest["default"]
@@ -132,11 +132,12 @@ def patient_site(storage_uri: str, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 FIRST = list({case.rule: case for case in sorted(CASES, key=lambda case: -case.window_s)}.values())
-"""Of each rule the limit with the shortest window, which is the first to refuse."""
+"""The limit of each rule that has the shortest window, and so refuses first."""
 
 
 def exhaust(site: Site, case: Case, client: str) -> None:
-    """The first N pass, the next is refused, and only it."""
+    """Check that the first N requests pass and the next one is refused, without reaching the
+    site."""
     started = time.monotonic()
     for number in range(1, case.quota + 1):
         response = site.ask(case, client)
@@ -147,7 +148,8 @@ def exhaust(site: Site, case: Case, client: str) -> None:
     refused = site.ask(case, client)
     elapsed_s = time.monotonic() - started
     assert refused.status == 429
-    # The first of them is free again a window after it was counted, which was since ``started``.
+    # The first request leaves the window one window after it was counted, which was after
+    # `started`.
     assert case.window_s - elapsed_s <= int(refused.headers["Retry-After"]) <= case.window_s
     assert refused.headers["X-RateLimit-Limit"] == str(case.quota)
     assert refused.headers["X-RateLimit-Remaining"] == "0"
@@ -156,7 +158,8 @@ def exhaust(site: Site, case: Case, client: str) -> None:
 
 
 def unaffected(site: Site, case: Case, client: str, stranger: str) -> None:
-    """Another path of the refused client, and the same path for another client."""
+    """Check that another path of the refused client passes, and the same path for another
+    client."""
     assert site.server.get(case.elsewhere, source=client).status == 200
     assert site.ask(case, stranger).status == case.status
     assert site.ask(case, client).status == 429
@@ -199,7 +202,8 @@ def test_a_users_limit_follows_the_user(
         assert response.status == status
     assert site.ask(case, home, Cookie=cookie).status == 429
     assert site.ask(case, cafe, Cookie=cookie).status == 429
-    # Another user at the same address has their own, and so has nobody in particular.
+    # Another user at the same address has a counter of their own, and so has a client without
+    # log-in.
     assert site.ask(case, home, Cookie=site.log_in(new_user(), cafe)).status == status
     assert site.ask(case, home).status == case.status
 
@@ -209,7 +213,7 @@ def test_exempt_paths_are_neither_counted_nor_marked(
     site: Site, path: str, new_client: Callable[[], str]
 ) -> None:
     client = new_client()
-    for _ in range(60):  # more than the defaults of an hour
+    for _ in range(60):  # more than the default limits allow in an hour
         response = site.server.get(path, source=client)
         assert response.status == 200
         assert not [name for name in response.headers if "ratelimit" in name.lower()]

@@ -1,4 +1,4 @@
-"""A whole site under load whose storage, workers or rules are hurt: no client sees an error.
+"""A whole site under load while its storage, workers or rules fail: no client sees an error.
 
 Each test prints its figures: `pytest -rP tests/test_faults.py` shows them.
 """
@@ -31,7 +31,7 @@ from wsgi_throttle import Throttle
 pytestmark = pytest.mark.slow
 
 FAULT_S = 0.7
-"""Longer than a storage that failed is left alone at first, so that it is found still failing."""
+"""Longer than the first delay of a probe, so that the storage is also probed while it fails."""
 
 
 # --- Redis ---------------------------------------------------------------------------------------
@@ -41,7 +41,7 @@ Outage: TypeAlias = Callable[[Redis], AbstractContextManager[None]]
 
 @pytest.fixture(scope="module", params=programs())
 def redis_program(request: pytest.FixtureRequest) -> str:
-    """Each server that there is."""
+    """Each server that is installed."""
     return programs()[request.param]
 
 
@@ -100,7 +100,7 @@ def busy(server: Redis) -> Iterator[None]:
 
 
 class Stranger:
-    """Listens where Redis should, and gives one answer to whatever it is told."""
+    """Listens on the port of Redis, and gives the same answer to every command."""
 
     def __init__(self, port: int, answer: bytes) -> None:
         self._answer = answer
@@ -173,7 +173,8 @@ def test_redis_is(outage: Outage, on_redis: Site) -> None:
     figures = on_redis.saw(load, fault_over_at=over_at)
     assert load.errors == []
     assert figures.unavailable
-    # Each worker counted alone, and Redis did so before and, if it came back empty, after.
+    # Each client may use the quota once in each worker, once in Redis before the fault, and once
+    # after it if Redis came back empty.
     assert max(on_redis.admitted(load).values()) <= TIGHT * (WORKERS + 2)
     on_redis.check_counters(load)
 
@@ -237,7 +238,7 @@ def test_redis_is_started_after_the_workers(
 
 
 class LossyWire:
-    """Between a client and Redis: what is asked arrives, and while ``lossy`` no answer does."""
+    """Between a client and Redis. Passes on all commands, and replies unless ``lossy`` is set."""
 
     def __init__(self, port: int) -> None:
         self.lossy = threading.Event()
@@ -274,7 +275,7 @@ class LossyWire:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._threads[0].join()
-        for end in self._ends:  # which a test that failed has left open
+        for end in self._ends:  # those that a failed test has left open
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
@@ -283,7 +284,7 @@ class LossyWire:
 
 @pytest.fixture
 def wires() -> Iterator[ExitStack]:
-    """Closed after the test, whatever becomes of it."""
+    """Closes what a test enters here, even if the test fails."""
     with ExitStack() as stack:
         yield stack
 
@@ -299,7 +300,7 @@ def test_a_request_whose_answer_is_lost_is_charged_once(
         Response("ok"),
         {
             "storage": f"redis://127.0.0.1:{wire.port}",
-            "storage_timeout": "1 s",  # for all but the lost ones a busy machine is in time
+            "storage_timeout": "1 s",  # so long that only the lost replies miss it
             "on_storage_error": "allow",
             "rules": [rule],
         },
@@ -314,9 +315,10 @@ def test_a_request_whose_answer_is_lost_is_charged_once(
     def charged() -> int:
         (key,) = server.client.keys()
         assert 0 < server.client.pttl(key) <= 3_600_100
-        return numbers_in(server.client.get(key))[
-            -1
-        ]  # a window's last number is what it has counted
+        *_, count = numbers_in(
+            server.client.get(key)
+        )  # the last integer of both strategies' states
+        return count
 
     counted = sum(was_counted() for _ in range(5))
     assert charged() == counted == 5
@@ -353,11 +355,11 @@ def test_the_folder_of_the_shared_storage_is_deleted(on_shared: Site) -> None:
         for _ in range(deleted):
             shutil.rmtree(counters)
             load.until((counters / "format").exists, "a new file")
-            load.go_on(1.2)  # every worker looks once a second
+            load.go_on(1.2)  # every worker checks once a second
     figures = on_shared.saw(load)
     assert load.errors == []
     assert figures.unavailable == 0
-    # In the second until all have noticed, some still count in the old file.
+    # Until all have noticed, within a second, some still count in the old file.
     assert max(on_shared.admitted(load).values()) <= TIGHT * (deleted + 1)
 
 

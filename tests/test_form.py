@@ -1,4 +1,4 @@
-"""The value of a form's field, and the body that the application gets all the same."""
+"""Keys by the value of a form's field, and that the application still gets the whole body."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ URLENCODED = "application/x-www-form-urlencoded"
 
 
 class Input:
-    """A body as a server that follows PEP 3333 to the letter gives it: reading beyond its end is a
-    bug, and it comes in pieces."""
+    """A body that comes in pieces, and that fails when it is read beyond its end, since PEP 3333
+    does not allow that."""
 
     def __init__(
         self, body: bytes, piece: int = 7, *, ends: bool = False, failure: Exception | None = None

@@ -1,4 +1,4 @@
-"""A limit for each account, by the form that it is logged in to with, over HTTP."""
+"""A limit for each account, by a field of the log-in form, over HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_BYTES = 65536  # the default
 
 
 class Page(NamedTuple):
-    """A form with a rule of its own, so that no test meets the counters of another."""
+    """A new path with a rule of its own, so that no test uses the counters of another."""
 
     server: Server
     case: str
@@ -29,7 +29,7 @@ class Page(NamedTuple):
         to: str = "login",
         **headers: str,
     ) -> Response:
-        """Pieces are sent chunked, each a chunk."""
+        """Post a body. If it is a list, each item is sent as a chunk."""
         return self.server.request(
             "POST",
             f"/{to}/{self.case}",

@@ -1,4 +1,4 @@
-"""Any WSGI application is served as before, by PEP 3333 to the letter."""
+"""An application behind the middleware is served as without it, exactly as PEP 3333 says."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CHECKED_BY: dict[str, Callable[[WSGI], WSGI]] = {
 
 
 class Answer:
-    """A server's side of one request: what was started, written and sent so far."""
+    """The server's side of one request: the status, and what was written and sent so far."""
 
     def __init__(self, app: WSGI, path: str, method: str = "GET", **environ: Any) -> None:
         self.started: list[tuple[str, Headers]] = []
@@ -78,7 +78,7 @@ def app(request: pytest.FixtureRequest) -> WSGI:
 
 @pytest.fixture(params=CHECKED_BY)
 def limited(request: pytest.FixtureRequest, app: WSGI) -> Iterator[WSGI]:
-    """The application behind the middleware, with a checker on each side of that."""
+    """The application behind the middleware, with a WSGI checker on each side of the middleware."""
     check = CHECKED_BY[request.param]
     throttle = Throttle(check(app), LIMITED)
     yield check(throttle)
@@ -162,7 +162,7 @@ def test_the_applications_own_404_is_untouched(limited: WSGI) -> None:
 
 
 def test_head_of_a_refused_page_has_headers_and_no_body(app: WSGI) -> None:
-    # Werkzeug's lint would have the Content-Length of HEAD be 0, which RFC 9110 8.6 would not.
+    # Werkzeug's lint wants a Content-Length of 0 for HEAD, which contradicts RFC 9110 section 8.6.
     limited = validator(Throttle(validator(app), LIMITED))
     for _ in range(2):
         Answer(limited, "/page").read()
@@ -209,7 +209,7 @@ def test_odd_but_allowed(app: WSGI, status: str, body: bytes, check: WSGI) -> No
 
 
 def test_write_is_the_servers_own() -> None:
-    # Not under the checkers: they warn of write() itself.
+    # Without the checkers, since they warn about every use of write().
     answer = Answer(Throttle(write, LIMITED), "/page")
     assert answer.written == [b"writ"]
     assert answer.read() == b"written"
@@ -231,7 +231,7 @@ def test_an_exempt_path_gets_the_very_iterable_of_the_application() -> None:
         start_response("200 OK", [])
         return made
 
-    # So that a server's own wsgi.file_wrapper is recognised by the server.
+    # A server recognises its own wsgi.file_wrapper only if the middleware returns that very object.
     assert Answer(Throttle(application, LIMITED), "/free").iterable is made
     assert Answer(Throttle(application, LIMITED), "/page").iterable is made
 

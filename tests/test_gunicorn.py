@@ -1,4 +1,4 @@
-"""One count for all workers, threads and greenlets of every kind of gunicorn worker."""
+"""All workers, threads and greenlets of gunicorn count together, whatever kind of worker it is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORKERS = {
     "4 gevent workers, preloaded": ["--worker-class=gevent", "--preload"],
 }
 
-# What is asked is how exact the count is: a machine under load is not to look like an outage.
+# The counts are to be exact, so a busy machine must not look like an outage.
 RULES = """
 storage: "{}"
 storage_timeout: 20 s
@@ -48,14 +48,14 @@ def test_5_of_200_parallel_requests_are_admitted(
 
 
 def test_greenlets_of_a_preloaded_worker_go_on_while_redis_is_away(tmp_path: Path) -> None:
-    # Nothing listens on port 1. A greenlet that holds a lock while another one runs ends them all.
+    # Nothing listens on port 1. If a greenlet held a lock while another one runs, all would hang.
     (tmp_path / "throttle.yaml").write_text(RULES.format("redis://127.0.0.1:1"))
     options = ["--worker-class=gevent", "--preload"]
     with (
         gunicorn("served:application", *options, workers=1, cwd=tmp_path) as server,
         ThreadPoolExecutor(20) as clients,
     ):
-        # Long enough for the storage to be asked again, more than once.
+        # Long enough for the storage to be tried again, more than once.
         end = time.monotonic() + 2
         statuses = Counter[int]()
         while time.monotonic() < end:

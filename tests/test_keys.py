@@ -56,7 +56,7 @@ def charged(
 
 
 def proxied(forwarded: str) -> dict[str, Any]:
-    """A request through nginx, which appends the peer that it saw."""
+    """The environ of a request through nginx, which appends the address that it was sent from."""
     sent = f"{forwarded}, {ATTACKER}" if forwarded else ATTACKER
     return {"REMOTE_ADDR": "10.0.0.1", "HTTP_X_FORWARDED_FOR": sent}
 
@@ -73,7 +73,7 @@ def posted(form: str) -> dict[str, Any]:
 MINE = signed("mallory")
 
 ATTACKS: list[Any] = [
-    # Another's address
+    # Somebody else's address
     pytest.param("ip", {"HTTP_X_FORWARDED_FOR": "192.0.2.1"}, BY_IP, id="spoofed to the server"),
     pytest.param("ip", {"HTTP_X_REAL_IP": "192.0.2.1"}, BY_IP, id="spoofed by another header"),
     pytest.param("ip", proxied("192.0.2.1"), BY_IP, id="spoofed through the proxy"),
@@ -92,7 +92,7 @@ ATTACKS: list[Any] = [
     pytest.param(
         "ip", {"REMOTE_ADDR": "2001:DB8:0:1::BEEF"}, "ip:2001:db8:0:1::/64", id="across /64s"
     ),
-    # Another's session, or none
+    # Somebody else's session, or none
     pytest.param("session-user", {"HTTP_COOKIE": MINE}, "session-user:mallory", id="own session"),
     pytest.param("session-user", {}, BY_IP, id="no session"),
     pytest.param("session-user", {"HTTP_COOKIE": MINE[:-2]}, BY_IP, id="a truncated cookie"),
@@ -156,7 +156,7 @@ ATTACKS: list[Any] = [
         "session-user:ip:192.0.2.1%2Cx%7D",
         id="a user who is called like a key",
     ),
-    # What only says something about itself
+    # Values that tell no more than they say
     pytest.param(
         "header:X-API-Key", {"HTTP_X_API_KEY": "abc"}, "header:X-API-Key:abc", id="header"
     ),
@@ -207,7 +207,7 @@ ATTACKS: list[Any] = [
         "python:identity_hooks:tenant:a%2Cb",
         id="a function that believes a header",
     ),
-    # Another's account, guessed at from many addresses
+    # Somebody else's account, tried from many addresses
     pytest.param(
         "form:email",
         posted("email=+Ann%40X.example"),
@@ -283,7 +283,7 @@ ATTACKS: list[Any] = [
 
 
 @pytest.mark.parametrize(("spec", "environ", "expected"), ATTACKS)
-def test_an_attack_is_charged_to(
+def test_an_attack_is_charged_to_the_expected_key(
     spec: str | list[str], environ: dict[str, Any], expected: Key
 ) -> None:
     assert charged(spec, environ) == expected
@@ -329,7 +329,7 @@ def test_a_path_without_the_variable_is_charged_to_the_address() -> None:
 
 
 class TestCredentials:
-    """What logs somebody in is not written into keys, which stand in logs and storages."""
+    """A key never holds what somebody could log in with, since keys appear in logs and storages."""
 
     @pytest.mark.parametrize(
         ("spec", "environ"),
@@ -370,7 +370,7 @@ class TestKeyText:
         assert len(text) <= MAX_VALUE_LENGTH
 
     @given(st.sets(st.text(min_size=1, max_size=30), min_size=2, max_size=20))
-    def test_no_two_values_are_one(self, values: set[str]) -> None:
+    def test_different_values_have_different_texts(self, values: set[str]) -> None:
         assert len({escaped(value) for value in values}) == len(values)
 
     def test_a_digest_cannot_be_sent(self) -> None:
@@ -519,7 +519,7 @@ def test_a_preflight_is_counted_by_what_it_carries(
     assert preflight_key(spec) == (tuple(expected), is_shared)
 
 
-def test_nobody_is_said_to_control_a_key_that_there_is_not() -> None:
+def test_an_unknown_type_of_key_is_an_error() -> None:
     with pytest.raises(ValueError, match='"headers:X" is not a key: use one of ip, '):
         is_client_controlled("headers:X")
 

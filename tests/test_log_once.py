@@ -1,4 +1,4 @@
-"""Messages that are logged once, or once in a period, and what is counted meanwhile."""
+"""Messages that are logged once, or once a period, with the number of those that were left out."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_topics_do_not_fill_the_memory(clock: ManualClock) -> None:
     assert [log_once.due(number) for number in range(10)] == [0] * 10
     assert [log_once.due(number) for number in range(10)] == [None] * 10
     assert log_once.due("one more") == 0
-    # All were forgotten, so each may be logged before its time.
+    # All topics were forgotten, so each may be logged again at once.
     assert [log_once.due(number) for number in range(9)] == [0] * 9
 
 

@@ -1,4 +1,4 @@
-"""A limit by user follows whoever logged in to a real site, over HTTP and 4 gunicorn workers."""
+"""A limit by user, on real sites with log-ins, over HTTP and 4 gunicorn workers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RECIPE = "{kind: python:throttle_user:user}"
 
 
 class Site:
-    """A site, and who has not been to it."""
+    """A site, and names of users that nobody has used on it."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -42,7 +42,7 @@ class Site:
         return next(self._users)
 
     def log_in(self, user: str, source: str) -> str:
-        """What the user's browser sends from now on as its Cookie header."""
+        """Log in, and return the Cookie header that a browser would send afterwards."""
         answer = self.server.post("/login", f"user={user}&password=demo", source=source)
         assert answer.status == 200, self.server.log
         return answer.headers["Set-Cookie"].partition(";")[0]
@@ -55,7 +55,7 @@ class Site:
 
 
 def recipe() -> str:
-    """The function of docs/keys.md, which asks Django for the user of a session in its database."""
+    """The source in docs/keys.md of the function that asks Django for the user of a session."""
     text = (ROOT / "docs" / "keys.md").read_text()
     (code,) = re.findall(
         r"^```python\n(# throttle_user\.py\n.*?)^```$", text, re.MULTILINE | re.DOTALL
@@ -152,7 +152,7 @@ def test_the_logs_show_neither_the_key_nor_a_cookie(
 ) -> None:
     address = new_client()
     cookie = site.log_in(site.new_user(), address)
-    for number in range(50):  # more than enough for a word on cookies that never verify
+    for number in range(50):  # more than enough for the warning that no cookie can be verified
         site.export(address, f"{cookie}-{number}")
     site.statuses(address, cookie)
     assert SECRET not in site.server.log

@@ -1,4 +1,4 @@
-"""What the Makefile tells in one line, and at once, where a machine is not as it should be."""
+"""The Makefile says in one line, and at once, what a machine lacks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ TOLD = {"MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "PYTHON", "VENV", "ADDRESS"}
 
 
 def make(target: str, **settings: object) -> subprocess.CompletedProcess[str]:
-    """Run a target. It is given an empty environment to install into, and never gets so far."""
+    """Run a target that ends before it installs anything.
+
+    :param settings: variables of the Makefile.
+    """
     command = ["make", "--no-print-directory", target]
     command += [f"{name}={value}" for name, value in settings.items()]
-    # What a `make test` around this test was told is not for the make that is tested.
+    # Variables of a `make test` that runs this test must not reach the make that is tested.
     env = {name: value for name, value in os.environ.items() if name not in TOLD}
     return subprocess.run(
         command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False
@@ -25,7 +28,7 @@ def make(target: str, **settings: object) -> subprocess.CompletedProcess[str]:
 
 
 def script(folder: Path, *lines: str) -> Path:
-    """A program that stands where Python should."""
+    """A shell script that is given to make in place of a Python."""
     program = folder / "python"
     program.write_text("\n".join(["#!/bin/sh", *lines, ""]))
     program.chmod(0o755)
@@ -34,7 +37,8 @@ def script(folder: Path, *lines: str) -> Path:
 
 def test_help_lists_every_target_and_setting() -> None:
     told = make("help").stdout
-    for word in ("demo", "test", "lint", "bench", "soak", "mutate", "PYTHON=", "VENV=", "ADDRESS="):
+    targets = ("demo", "test", "lint", "docs", "bench", "soak", "mutate")
+    for word in (*targets, "PYTHON=", "VENV=", "ADDRESS="):
         assert word in told
 
 
@@ -64,7 +68,7 @@ def test_a_folder_that_is_no_environment_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_busy_port_is_told_in_a_line(tmp_path: Path) -> None:
-    # An environment that looks whole, so that nothing is installed.
+    # This looks like a complete virtual environment, so that make installs nothing.
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
     (tmp_path / "pyvenv.cfg").write_text(Path(sys.prefix, "pyvenv.cfg").read_text())

@@ -1,21 +1,21 @@
-"""The matching tree against Werkzeug's own: which rule wins, what its variables get, how fast."""
+"""Compares the matching tree with Werkzeug's: which rule wins, the values of its variables; how
+fast."""
 
 from __future__ import annotations
 
 import random
 import re
-import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
-from types import FrameType
 from typing import NamedTuple
 
 import pytest
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter, Map, Rule
 
+from support.bytecodes import bytecodes
 from wsgi_throttle.rules.converters import CONVERTERS
 from wsgi_throttle.rules.match import Matcher, Route
 from wsgi_throttle.rules.parts import compile_part
@@ -47,7 +47,7 @@ VALUES = {
     ),
     "path": ("a", "a/a", "a\n/b", "a//b", "/a", "a/", "/", "", "a-1/b-1", "a/a-a/1.5", "-"),
 }
-"""Converter, as written in a rule -> texts, most of which it fits."""
+"""Converter, as a rule writes it -> texts, most of which it accepts."""
 
 SPELLINGS = {"": "string", "default": "string", "string(minlength=1)": "string"}
 """Converters that mean the same to Werkzeug, in several spellings -> one of them."""
@@ -101,7 +101,8 @@ BOUNDED = ["any(b,aa,a,'a-')", "any('a-','-',a,ü,'1')", "any('-','1','-1-','1-1
 
 
 def random_segment(rng: random.Random) -> list[tuple[str, str]]:
-    """Texts and variables by turns, of which at most two are of any length."""
+    """A segment of texts and variables by turns. At most two variables accept texts of any
+    length."""
     length = rng.choice((1, 1, 1, 2, 2, 3, 3, 3, 4, 5, 7, 9))
     at_variable = rng.random() < (0.4 if length == 1 else 0.6)
     unbounded = 0
@@ -137,13 +138,13 @@ def is_allowed(segments: list[list[tuple[str, str]]]) -> bool:
 
 
 def random_table(rng: random.Random) -> list[Entry]:
-    """Rules made of a few segments, so that many of them fit one path."""
+    """Random rules of a few segments, so that many of them match the same path."""
     pool = [random_segment(rng) for _ in range(rng.randint(2, 6))]
     table: list[Entry] = []
     size = rng.randint(1, 10)
     while len(table) < size:
         segments = [rng.choice(pool) for _ in range(rng.choice((1, 1, 2, 2, 3)))]
-        if rng.random() < 0.2:  # a sibling that nearly ties
+        if rng.random() < 0.2:  # a rule of nearly equal weight beside it
             segments[-1] = random_segment(rng)
         if not is_allowed(segments):
             pool.append(random_segment(rng))
@@ -156,7 +157,7 @@ def random_table(rng: random.Random) -> list[Entry]:
 
 
 def random_value(rng: random.Random, converter: str) -> str:
-    """A text that may be one for the converter, or may look like what stands beside it."""
+    """A text that the converter may accept, or that looks like the text beside it."""
     kind = rng.random()
     if kind < 0.7 or converter not in UNBOUNDED:
         return rng.choice(VALUES[converter])
@@ -166,7 +167,7 @@ def random_value(rng: random.Random, converter: str) -> str:
 
 
 def random_path(rng: random.Random, table: list[Entry]) -> str:
-    """A path that one of the rules fits, or nearly."""
+    """A path that one of the rules matches, or nearly matches."""
     entry = rng.choice(table)
     parts = [
         "".join(random_value(rng, one) if kind == "variable" else one for kind, one in segment)
@@ -185,8 +186,8 @@ def random_path(rng: random.Random, table: list[Entry]) -> str:
 
 
 def oracle(table: list[Entry]) -> Map:
-    """Werkzeug's own tree. Of equal rules it has only those methods that no earlier one has, since
-    from 3.2 on it refuses others."""
+    """Werkzeug's own tree of these rules. A rule that equals an earlier one has only the methods
+    that the earlier one has not, since Werkzeug 3.2 refuses others."""
     tree = Map(converters=AS_TEXT, strict_slashes=False, merge_slashes=False)
     taken: dict[str, set[str]] = {}
     for index, entry in enumerate(table):
@@ -281,31 +282,12 @@ FITTING = {
     "uuid": UUID,
     "path": "a",
 }
-"""Converter -> the shortest text that it fits."""
+"""Converter -> the shortest text that it accepts."""
 PAIRS_OF_CONVERTERS = [pair for pair in product(FITTING, repeat=2) if pair != ("path", "path")]
 
 
-def steps(call: Callable[[], object]) -> int:
-    """How many bytecodes are executed."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, _: object) -> object:
-        nonlocal count
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        count += event == "opcode"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)  # type: ignore[arg-type]
-    try:
-        call()
-    finally:
-        sys.settrace(before)
-    return count
-
-
 def long_paths(first: str, separator: str, second: str) -> Iterator[str]:
-    """Hits, near misses and misses of ``<first>separator<second>yyy``."""
+    """Texts that ``<first>separator<second>yyy`` accepts, nearly accepts, and does not accept."""
     begin, end = FITTING[first], FITTING[second]
     for filling in (separator, f"1{separator}", "a/"):
         long = (filling * LENGTH)[:LENGTH]
@@ -320,7 +302,7 @@ def test_a_long_path_takes_no_more_steps_than_a_short_one(separator: str) -> Non
         rules = [f"/<{first}:p>{separator}<{second}:q>" + "y" * k for k in range(1, SIBLINGS + 1)]
         found = Matcher((Route.parse(rule), (), None, index) for index, rule in enumerate(rules))
         for path in long_paths(first, separator, second):
-            taken = steps(partial(found.match, "GET", path))
+            taken = bytecodes(partial(found.match, "GET", path))
             # fewer than one for 16 characters
             assert taken / SIBLINGS < LENGTH / 16, (rules[0], path[:80])
 
@@ -336,7 +318,7 @@ def test_a_path_is_split_no_deeper_than_the_rules() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 5 * LENGTH  # 16 times as much if it were split at every slash
+    assert peak < 5 * LENGTH  # a split at every slash would take 16 times as much
 
 
 def test_no_regular_expression_can_match_a_text_in_two_ways(

@@ -1,4 +1,4 @@
-"""What memory:// promises beyond the contract of every storage: it is bounded."""
+"""What memory:// promises beyond the contract of every storage: its memory is bounded."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_limit_that_nobody_used_for_a_while_is_counted_like_any(clock: ManualC
     assert storage.size == 6
 
 
-def test_nor_is_what_was_forgotten_at_once_written_to(clock: ManualClock) -> None:
+def test_a_client_that_close_forgot_is_counted_afresh(clock: ManualClock) -> None:
     storage = MemoryStorage(clock=clock)
     mine = charge("a")
     take(storage, mine)
@@ -71,17 +71,17 @@ def test_nor_is_what_was_forgotten_at_once_written_to(clock: ManualClock) -> Non
     assert storage.size == 0
 
 
-def test_a_flood_does_not_free_blocked_clients(clock: ManualClock) -> None:
+def test_a_flood_does_not_free_clients_over_their_limit(clock: ManualClock) -> None:
     storage = MemoryStorage(max_clients=100, clock=clock)
     for client in range(20):
-        take(storage, charge(f"blocked-{client}"))
-        take(storage, charge(f"blocked-{client}"))
+        take(storage, charge(f"over-{client}"))
+        take(storage, charge(f"over-{client}"))
     for client in range(10_000):
         take(storage, charge(client))
-    assert not any(take(storage, charge(f"blocked-{client}")).granted for client in range(20))
+    assert not any(take(storage, charge(f"over-{client}")).granted for client in range(20))
 
 
-def test_a_blocked_client_whose_time_is_over_is_forgotten_like_any(clock: ManualClock) -> None:
+def test_a_client_whose_wait_is_over_is_forgotten_like_any(clock: ManualClock) -> None:
     storage = MemoryStorage(max_clients=3, clock=clock)
     take(storage, charge("a"))
     take(storage, charge("a"))
@@ -91,7 +91,7 @@ def test_a_blocked_client_whose_time_is_over_is_forgotten_like_any(clock: Manual
     assert storage.size == 3
 
 
-def test_a_flood_of_blocked_clients_is_bounded_too(clock: ManualClock) -> None:
+def test_a_flood_of_clients_over_their_limit_is_bounded_too(clock: ManualClock) -> None:
     storage = MemoryStorage(max_clients=50, clock=clock)
     for client in range(500):
         take(storage, charge(client))
@@ -160,8 +160,8 @@ def test_looking_keeps_nothing(clock: ManualClock) -> None:
 
 
 def test_one_rule_does_not_keep_alive_what_another_has_counted(clock: ManualClock) -> None:
-    """One bucket of two rules, of which the one with the short window charged it last, is kept for
-    the other's sake; those behind it are not."""
+    """A bucket of two rules is kept until the long window is over, although the rule with the short
+    window charged it last. The records that come after it in the same table expire as usual."""
     storage = MemoryStorage(clock=clock)
     take(storage, charge("both"))
     take(storage, charge("both", SECOND))
@@ -175,7 +175,7 @@ def test_one_rule_does_not_keep_alive_what_another_has_counted(clock: ManualCloc
 
 
 def test_limits_that_are_edited_all_the_time_leave_nothing_behind(clock: ManualClock) -> None:
-    """Nor do they where one client never goes away."""
+    """Not even if one client is charged by all of them."""
     storage = MemoryStorage(clock=clock)
     for window_ms in range(1_000, 1_100):
         limit = Limit("fixed-window", 5, window_ms, 5)

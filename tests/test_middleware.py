@@ -1,4 +1,4 @@
-"""The whole journey of a request, through the callable itself."""
+"""Whole requests, through the middleware as a WSGI callable."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LIMITED = {"name": "r", "path": "/limited", "limits": "2 per hour"}
 
 
 class App:
-    """An application that counts its calls and says what it found in the environ."""
+    """An application that counts its calls and keeps what it found in the environ."""
 
     def __init__(self, headers: list[tuple[str, str]] | None = None) -> None:
         self.calls = 0
@@ -208,7 +208,7 @@ SECRET = {"session": {"kind": "flask", "secret_key": "s"}}
 
 
 def statuses(user: Client, count: int, path: str = "/a", **options: Any) -> list[int]:
-    """Of so many OPTIONS requests."""
+    """The statuses of so many OPTIONS requests."""
     return [user.options(path, **options).status_code for _ in range(count)]
 
 

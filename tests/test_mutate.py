@@ -1,4 +1,5 @@
-"""What tests/mutate.py takes for no change is in the code that it changes."""
+"""Every line that tests/mutate.py lists as making no difference can be made by a change of the
+code."""
 
 from __future__ import annotations
 

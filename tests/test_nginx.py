@@ -55,7 +55,7 @@ class Site(NamedTuple):
     gunicorn: Server
 
     def statuses(self, client: str, *, times: int = 1, **headers: str) -> list[int]:
-        """What a client is answered through nginx."""
+        """The statuses of so many answers that a client gets through nginx."""
         return [self.nginx.get("/", source=client, headers=headers).status for _ in range(times)]
 
 
@@ -65,7 +65,7 @@ def nginx(upstream: str, folder: Path) -> Iterator[Server]:
     listener = socket.create_server(("127.0.0.1", 0))
     host, port = listener.getsockname()
     config = folder / "nginx.conf"
-    # Started by root, its worker would be somebody whom the tests' folders are closed to.
+    # As root, nginx would run its worker as a user who may not enter the tests' folders.
     user = "user root;" if os.geteuid() == 0 else ""
     config.write_text(
         CONFIG.format(user=user, folder=folder, host=host, port=port, upstream=upstream)
@@ -75,8 +75,8 @@ def nginx(upstream: str, folder: Path) -> Iterator[Server]:
         running(
             [str(NGINX), "-p", str(folder), "-c", str(config)],
             ready=lambda log: (host, port) if "start worker process " in log else None,
-            # How nginx hands its sockets to the next version of itself, so that nobody takes the
-            # port meanwhile.
+            # nginx inherits its socket in the way of its own upgrades, so that nobody else takes
+            # the port meanwhile.
             env={"NGINX": f"{listener.fileno()};"},
             pass_fds=(listener.fileno(),),
         ) as server,
@@ -86,7 +86,7 @@ def nginx(upstream: str, folder: Path) -> Iterator[Server]:
 
 @contextmanager
 def serving(folder: Path, client_ip: str, *, unix: bool = False) -> Iterator[Site]:
-    """The demo application with 4 workers behind nginx."""
+    """The demo application, with 4 gunicorn workers, behind nginx."""
     rules = RULES.format(storage=shared_folder(folder), client_ip=client_ip)
     (folder / "throttle.yaml").write_text(rules)
     unix_socket = folder / "gunicorn.sock" if unix else None
@@ -100,7 +100,8 @@ def serving(folder: Path, client_ip: str, *, unix: bool = False) -> Iterator[Sit
 def site(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    """nginx is trusted: on TCP because the file says so, on a unix socket by itself."""
+    """nginx is trusted: on TCP since the rule file lists it, on a unix socket without being
+    listed."""
     folder = tmp_path_factory.mktemp(request.param)
     unix = request.param == "unix"
     client_ip = "" if unix else "client_ip: {trusted_proxies: [127.0.0.1]}"

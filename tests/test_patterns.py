@@ -1,4 +1,4 @@
-"""Path patterns: what they accept, which wins, and that no spelling dodges them."""
+"""Path patterns: what they match, which one wins, and that no spelling of a path dodges them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from wsgi_throttle.rules.readings import MAX_READINGS, readings
 
 
 def winner(rules: list[str], request: str) -> str | None:
-    """Which of the rules, each ``[METHOD,METHOD] /path``, takes the request ``METHOD /path``."""
+    """Which of the rules wins a request.
+
+    :param rules: each is ``[METHOD,METHOD] /path``.
+    :param request: ``METHOD /path``.
+    """
     entries = []
     for index, rule in enumerate(rules):
         methods, _, path = rule.rpartition(" ")

@@ -1,4 +1,4 @@
-"""redis://, on real servers: what is kept, for how long, and by how many commands."""
+"""redis:// on real servers: what is stored there, for how long, and with how many commands."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def hourly(quota: int, strategy: str = "sliding-window", window_ms: int = HOUR_M
 
 
 def charges_of(*limits: Limit, bucket: str = "", enforce: bool = True) -> list[Charge]:
-    """One charge of each limit, on a bucket that no other test has."""
+    """A charge for each limit, on a bucket that no other test uses."""
     bucket = bucket or f"test_redis:{next(_buckets)}:{{ip:192.0.2.1}}"
     return [Charge(bucket, limit, 1, enforce, "rule") for limit in limits]
 
@@ -51,13 +51,13 @@ def key_of(charge: Charge) -> str:
 
 @pytest.fixture(scope="module", params=programs())
 def redis_program(request: pytest.FixtureRequest) -> str:
-    """Each server that there is."""
+    """Each server that is installed."""
     return programs()[request.param]
 
 
 @pytest.fixture(scope="module")
 def server(redis_program: str, redis_folder: Path) -> Iterator[Server]:
-    """A server of this module's own."""
+    """A server that only this module uses."""
     server = Server(redis_program, redis_folder)
     server.start()
     yield server
@@ -65,7 +65,7 @@ def server(redis_program: str, redis_folder: Path) -> Iterator[Server]:
 
 
 def storage_of(server: Server, query: str = "", timeout_s: float = PATIENCE_S) -> RedisStorage:
-    """With the patience of a test; what a timeout does is in test_breaker.py."""
+    """With a long timeout, for busy machines; test_breaker.py tests what a timeout does."""
     return RedisStorage.from_uri(server.uri + query, timeout_s=timeout_s)
 
 
@@ -223,9 +223,8 @@ def test_a_connection_in_use_at_close_is_closed_after_use(
     take(storage, charges)
 
     def is_lent() -> bool:
-        # Nobody but the storage may keep the connections: those in use are closed with the last
-        # reference to them.
-        connections = storage._connections
+        # Keep no reference to the pool: a connection in use is closed with the last one.
+        connections = storage._pool
         return connections is not None and not connections._idle
 
     with ThreadPoolExecutor(1) as pool:
@@ -295,24 +294,24 @@ def test_a_restarted_server_is_found_again(new_redis: Callable[..., Server]) -> 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle parent", "parent amid a take"])
 def test_a_forked_child_and_its_parent_read_their_own_replies(busy: bool, server: Server) -> None:
     storage = storage_of(server)
-    parents, childs = charges_of(hourly(1000)), charges_of(hourly(500))
+    of_parent, of_child = charges_of(hourly(1000)), charges_of(hourly(500))
 
     def counts_down(charges: list[Charge], first: int) -> bool:
         seen = [take(storage, charges).outcomes[0].remaining for _ in range(200)]
         return seen == list(range(first, first - 200, -1))
 
-    assert counts_down(parents, 999)
+    assert counts_down(of_parent, 999)
     with ThreadPoolExecutor(1) as pool:
         if busy:
-            meanwhile = pool.submit(counts_down, parents, 799)
+            meanwhile = pool.submit(counts_down, of_parent, 799)
         child = os.fork()
         if not child:
-            os._exit(0 if counts_down(childs, 499) else 1)
+            os._exit(0 if counts_down(of_child, 499) else 1)
         if not busy:
-            meanwhile = pool.submit(counts_down, parents, 799)
+            meanwhile = pool.submit(counts_down, of_parent, 799)
         assert meanwhile.result(PATIENCE_S)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert counts_down(parents, 599)
+    assert counts_down(of_parent, 599)
     storage.close()
 
 
@@ -465,7 +464,7 @@ def test_opening_connects_to_nothing_and_tells_no_secret(uri: str) -> None:
 def test_a_redis_py_that_keeps_its_sockets_elsewhere_is_noticed_at_the_start(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsgi_throttle.storage.redis.address.SOCKET", "_kept_elsewhere")
+    monkeypatch.setattr("wsgi_throttle.storage.redis.address.SOCKET_ATTRIBUTE", "_kept_elsewhere")
     with pytest.raises(StorageURIError, match=r"redis-py .* cannot be used.*install"):
         open_storage(uri)
 
@@ -492,7 +491,7 @@ def test_a_redis_py_that_keeps_its_sockets_elsewhere_is_noticed_at_the_start(
         ("redis+sentinel://host/service?sentinels=2", "sentinels"),
     ],
 )
-def test_what_is_wrong_with_a_uri_is_said_at_start(uri: str, message: str) -> None:
+def test_a_mistake_in_a_uri_is_told_when_it_is_opened(uri: str, message: str) -> None:
     with pytest.raises(StorageURIError, match=message) as caught:
         open_storage(uri)
     assert "s3cret" not in str(caught.value)

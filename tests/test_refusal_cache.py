@@ -1,4 +1,4 @@
-"""A refused client is remembered: what it is told, for how long, and who is asked for anew."""
+"""Refusals that are remembered: what they answer, for how long, and when the storage is asked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUICK = Limit("token-bucket", 1, 100, 1)
 
 
 class Clock(ManualClock):
-    """Starts between two milliseconds, where rounding is seen."""
+    """Starts between two milliseconds, so that a wrong rounding shows."""
 
     def __init__(self) -> None:
         super().__init__(now_ms=1_000_000.9)
@@ -33,7 +33,7 @@ class Clock(ManualClock):
 
 
 class Counting(MemoryStorage):
-    """How often it was asked, and slow to answer where a test says so."""
+    """Counts how often it is asked, and is slow or fails if a test says so."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock=clock)
@@ -81,7 +81,7 @@ def storage(clock: Clock, asked: Counting) -> RefusalCache:
     return RefusalCache(asked, clock=clock)
 
 
-def test_the_storage_is_asked_once_a_second_for_a_blocked_client(
+def test_the_storage_is_asked_once_a_second_for_a_client_over_its_limit(
     clock: Clock, asked: Counting, storage: RefusalCache
 ) -> None:
     take(storage, [charge()])
@@ -91,7 +91,7 @@ def test_the_storage_is_asked_once_a_second_for_a_blocked_client(
     assert asked.asked == 1 + 5
 
 
-def test_a_wait_under_a_second_is_waited_for_and_no_longer(
+def test_a_refusal_with_a_wait_under_a_second_ends_with_the_wait(
     clock: Clock, asked: Counting, storage: RefusalCache
 ) -> None:
     assert take(storage, [charge(QUICK)]).granted
@@ -103,7 +103,7 @@ def test_a_wait_under_a_second_is_waited_for_and_no_longer(
     assert take(storage, [charge(QUICK)]).granted
 
 
-def test_one_answer_serves_for_all_tries_of_a_hundredth_of_a_second(
+def test_the_same_decision_answers_all_requests_within_10_ms(
     clock: Clock, storage: RefusalCache
 ) -> None:
     terms, buckets = Terms.of([charge()])
@@ -121,7 +121,7 @@ def test_one_answer_serves_for_all_tries_of_a_hundredth_of_a_second(
         assert true_wait_ms <= one.outcomes[0].wait_ms < true_wait_ms + refusal_cache.REPLY_NS / MS
 
 
-def test_an_answer_is_not_told_of_other_charges(storage: RefusalCache) -> None:
+def test_an_answer_is_not_given_to_other_charges(storage: RefusalCache) -> None:
     mine, more = [charge()], [charge(), charge(HOUR)]
     (mine_terms, buckets), (more_terms, _) = Terms.of(mine), Terms.of(more)
     ask, ask_for_more = storage.prepare(mine_terms), storage.prepare(more_terms)
@@ -135,7 +135,7 @@ def test_an_answer_is_not_told_of_other_charges(storage: RefusalCache) -> None:
 
 
 @pytest.mark.parametrize("passed_ms", [0, 0.3, 0.999, 1, 1.7, 500, 999.9])
-def test_what_is_told_has_the_time_that_passed_taken_off_and_is_never_too_short(
+def test_waits_are_less_by_the_time_that_has_passed_and_never_too_short(
     clock: Clock, storage: RefusalCache, passed_ms: float
 ) -> None:
     take(storage, [charge()])
@@ -145,24 +145,25 @@ def test_what_is_told_has_the_time_that_passed_taken_off_and_is_never_too_short(
     assert again == Outcome(first.wait_ms - int(passed_ms), 0, first.reset_ms - int(passed_ms))
 
 
-def test_a_slow_answer_blocks_nobody_for_longer_and_tells_no_shorter_wait(
+def test_a_slow_answer_makes_no_refusal_longer_and_no_wait_too_short(
     clock: Clock, asked: Counting, storage: RefusalCache
 ) -> None:
     take(storage, [charge(QUICK)])
     asked.before_ms, asked.after_ms = 20, 30
     assert take(storage, [charge(QUICK)]).outcomes[0].wait_ms == 80
     asked.before_ms = asked.after_ms = 0
-    # The storage's clock says 50 ms more, and it knows nothing of the way back: told is 80.
+    # 80 ms are left by the storage's clock when it answers. The reply takes another 30 ms, of which
+    # the cache takes nothing off the wait.
     assert take(storage, [charge(QUICK)]).outcomes[0].wait_ms == 80
     clock.pass_ms(29)
     assert not take(storage, [charge(QUICK)]).granted
     assert asked.asked == 2
-    clock.pass_ms(1)  # 80 ms after the storage was asked
+    clock.pass_ms(1)  # now it is 80 ms since the storage was asked
     take(storage, [charge(QUICK)])
     assert asked.asked == 3
 
 
-def test_the_others_of_a_request_are_told_as_they_were_found(
+def test_the_other_limits_of_a_refused_request_are_answered_as_the_storage_found_them(
     clock: Clock, asked: Counting, storage: RefusalCache
 ) -> None:
     shadow = charge(Limit("fixed-window", 9, 60_000, 9), enforce=False)
@@ -179,7 +180,7 @@ def test_the_others_of_a_request_are_told_as_they_were_found(
     assert [outcome.wait_ms for outcome in again.outcomes] == [0, 59_750, 0]
 
 
-def test_another_request_with_the_blocked_charge_is_refused_too(
+def test_another_request_with_the_refused_charge_is_refused_too(
     asked: Counting, storage: RefusalCache
 ) -> None:
     take(storage, [charge()])
@@ -204,7 +205,7 @@ def test_another_request_with_the_blocked_charge_is_refused_too(
     ],
     ids=["another client", "another limit", "a look", "a shadow charge", "a shadow beside another"],
 )
-def test_what_was_not_refused_is_asked_for(
+def test_the_storage_is_asked_for_charges_that_were_not_refused(
     asked: Counting, storage: RefusalCache, other: list[Charge]
 ) -> None:
     take(storage, [charge()])
@@ -214,7 +215,7 @@ def test_what_was_not_refused_is_asked_for(
     assert asked.asked == seen + 1
 
 
-def test_a_refused_cost_does_not_block_a_smaller_one(
+def test_a_refused_cost_does_not_refuse_a_smaller_one(
     asked: Counting, storage: RefusalCache
 ) -> None:
     take(storage, [charge(HOUR, cost=3)])
@@ -232,7 +233,7 @@ def test_a_shadow_charge_that_did_not_fit_is_not_remembered(
         assert asked.asked == expected
 
 
-def test_a_limit_of_0_is_remembered_and_never_told_to_end(
+def test_a_limit_of_0_is_remembered_and_its_wait_never_ends(
     clock: Clock, asked: Counting, storage: RefusalCache
 ) -> None:
     nothing = Limit("sliding-window", 0, 60_000, 0)
@@ -242,7 +243,7 @@ def test_a_limit_of_0_is_remembered_and_never_told_to_end(
     assert asked.asked == 1
 
 
-def test_what_fits_first_of_two_refusals_is_told_to_fit(
+def test_of_two_refused_charges_the_one_that_would_fit_now_has_no_wait(
     clock: Clock, asked: Counting, storage: RefusalCache
 ) -> None:
     both = [charge(QUICK), charge()]
@@ -281,7 +282,7 @@ def test_a_failure_of_the_storage_is_not_remembered(asked: Counting, storage: Re
 def test_memory_is_bounded_and_the_newest_are_kept(
     asked: Counting, storage: RefusalCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refusal_cache, "MOST", 10)
+    monkeypatch.setattr(refusal_cache, "MAX_REFUSALS", 10)
     clients = [charge(bucket=f"t:{{ip:{number}}}") for number in range(50)]
     for client in clients:
         take(storage, [client])
@@ -294,7 +295,7 @@ def test_memory_is_bounded_and_the_newest_are_kept(
     assert asked.asked == seen + 1
 
 
-def test_those_whose_time_is_over_are_forgotten(clock: Clock, storage: RefusalCache) -> None:
+def test_refusals_that_are_over_are_dropped(clock: Clock, storage: RefusalCache) -> None:
     for number in range(50):
         client = charge(QUICK, bucket=f"t:{{ip:{number}}}")
         take(storage, [client])

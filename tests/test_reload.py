@@ -101,7 +101,7 @@ CHANGED = {
     "namespace": "other",
     "reload": "false",
 }
-"""Another value than the default for each option of the top level; rules change in every test."""
+"""For each option of the top level a value that is not the default. Other tests change rules."""
 
 
 @pytest.mark.parametrize("name", [option.name for option in TOP_LEVEL if option.name != "rules"])
@@ -188,7 +188,7 @@ def test_a_version_counts_once_two_polls_have_seen_it_alike(tmp_path: Path) -> N
     for growing in ("ab", "abc", "abcd"):
         path.write_text(growing)
         poll()
-    poll(later_ns=0)  # as of another thread at the same time
+    poll(later_ns=0)  # like the look of another thread at the same time
     assert not called.wait(0.02)
     poll()
     assert called.wait(10)
@@ -206,7 +206,7 @@ def test_two_threads_that_poll_at_once_are_one_poll(tmp_path: Path) -> None:
     path.write_text("half of")
     clock.now_ns = watcher.next_poll_ns
     watcher.poll()
-    # The other thread has seen that it was time, and comes to poll a moment later.
+    # The other thread saw that a poll was due, but polls a moment later.
     watcher.next_poll_ns = clock.now_ns
     watcher.poll()
     assert not called.wait(0.02)

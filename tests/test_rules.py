@@ -1,4 +1,4 @@
-"""The rule table: what a request is charged, as seen in the plan for its method and path."""
+"""The rule table: what a request is charged, as the plan for its method and path says."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def charges(plan: Plan, environ: dict[str, Any]) -> list[Charge]:
 
 
 def charged(rules: RuleTable, request: str, **environ: Any) -> list[str]:
-    """What ``METHOD /path`` is charged, as logs call it: ``name`` or ``name (shadow)``."""
+    """The charges of ``METHOD /path``, each as ``name`` (that of logs) or ``name (shadow)``."""
     method, _, path = request.partition(" ")
     plan = rules.match(method, path)
     found = charges(plan, {"REMOTE_ADDR": "192.0.2.1", "REQUEST_METHOD": method, **environ})
@@ -400,7 +400,7 @@ def test_so_do_those_of_a_rule_that_counts_by_its_path() -> None:
 
 
 def test_each_key_of_a_request_is_asked_for_once_wherever_another_has_several_values() -> None:
-    """A key may be a function of the application's own, and costly."""
+    """Finding a key may be expensive, since it may be a function of the application."""
     keys = ["python:tests.test_rules:counted", "query:id", "python:tests.test_rules:counted"]
     limits = [
         {"limit": f"{number} per minute", "key": key, "scope": f"s{number}"}
@@ -458,7 +458,7 @@ def test_the_storage_prepares_each_combination_of_counters_once() -> None:
 def test_path_variables_reach_the_plan_in_their_canonical_text() -> None:
     rules = table(rule("/users/<int:id>/<name>", key="path:id"), rule("/pages/<int:id>"))
     assert rules.match("GET", "/users/005/Ann").by_rule[0].path_args == {"id": "5", "name": "Ann"}
-    # What is not counted by its variables has one plan for all of them.
+    # If no limit counts by the path's variables, all their values have the same plan.
     assert rules.match("GET", "/pages/1") is rules.match("GET", "/pages/2")
 
 

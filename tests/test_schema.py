@@ -24,7 +24,7 @@ VALIDATOR = Draft7Validator(SCHEMA)
 
 
 class Yaml12(yaml.SafeLoader):
-    """YAML 1.2, as editors read it: ``off``, ``no`` and dates are words."""
+    """Reads YAML 1.2, as editors do: ``off``, ``no`` and dates are words."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}
 
@@ -120,24 +120,24 @@ rules:
 }
 
 BEYOND_A_SCHEMA = {
-    # what two values say together
+    # values that are wrong together
     *("a variable of no path", "a variable of no path for one limit"),
     *("a variable for default limits", "a variable for application limits"),
     *("a variable at the top and not in a rule", "a path twice", "the same limit twice"),
     *("default without defaults", "default twice", "a cost above the limit"),
     *("a burst without a bucket", "a burst of a limit of zero", "two rules of one name"),
     *("a key type twice", "session-user without a session", "a session without a key"),
-    # what is there, or not
+    # an option that is missing, or one too many
     *("a session's function that is not there", "a list that is not there"),
     *("a body that is not there", "a skip that is not there", "an unset variable"),
-    # what has a grammar of its own
+    # texts with a grammar of their own
     *("hops beside proxies", "a network with host bits", "an unknown storage option"),
     "a condition on what is no header",
     "any origin, and another",
-    # what YAML itself lets pass
+    # what YAML itself allows
     "a key twice",
 }
-"""The mistakes that the loader alone finds."""
+"""Mistakes that only the loader finds, and the schema does not."""
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_mistake_is_found_unless_it_is_beyond_a_schema() -> None:
     for name, (text, _) in BROKEN.items():
         try:
             value = parsed(text)
-        except (yaml.YAMLError, TypeError):  # a list as a key
+        except (yaml.YAMLError, TypeError):  # TypeError: a list as a key
             continue
         if not errors(value):
             accepted.add(name)
@@ -180,7 +180,7 @@ def test_a_mistake_is_refused(text: str) -> None:
 
 
 def with_variables(value: Any) -> Iterator[tuple[str, Any]]:
-    """The value with a variable in place of each scalar in turn, and what it stands for."""
+    """Copies of the value, each with a variable in place of one scalar, and the scalar."""
     if isinstance(value, dict):
         for key, item in value.items():
             for path, changed in with_variables(item):
@@ -201,7 +201,7 @@ def test_every_value_may_come_from_the_environment(text: str) -> None:
 
 
 def mappings(schema: Any) -> Iterator[dict[str, Any]]:
-    """Every mapping in the schema, itself included."""
+    """Every mapping in the schema, the schema itself included."""
     if isinstance(schema, dict):
         yield schema
         schema = list(schema.values())
@@ -224,7 +224,7 @@ def test_every_option_of_every_table_is_in_it_with_its_description(
 
 
 def test_nothing_stands_beside_a_reference() -> None:
-    """Draft-07 ignores it there."""
+    """Draft-07 ignores whatever stands beside ``$ref``."""
     assert all(set(one) == {"$ref"} for one in mappings(SCHEMA) if "$ref" in one)
 
 
@@ -237,7 +237,7 @@ def test_it_is_a_schema_that_the_command_prints(capsys: pytest.CaptureFixture[st
 
 
 def test_the_loader_accepts_what_the_examples_of_this_test_say(tmp_path: Path) -> None:
-    """So that none of them is accepted here for being nonsense."""
+    """So that no example is left out of the other tests by being no mistake at all."""
     from wsgi_throttle.config import load
 
     for name in ("office.txt", "a.html", "a.txt", "c.txt"):

@@ -32,7 +32,7 @@ class Group(NamedTuple):
 
     @property
     def uri(self) -> str:
-        # The first one is not there, as may happen to a Sentinel.
+        # The first address has no Sentinel: it may be down.
         return f"redis+sentinel://127.0.0.1:1,127.0.0.1:{self.sentinel.port}/{SERVICE}"
 
     def names_the_replica(self) -> bool:
@@ -42,7 +42,7 @@ class Group(NamedTuple):
 
 @pytest.fixture(scope="module", params=programs())
 def redis_program(request: pytest.FixtureRequest) -> str:
-    """Each server that there is."""
+    """Each server that is installed."""
     return programs()[request.param]
 
 
@@ -88,13 +88,13 @@ def test_it_counts_on_the_master_and_follows_a_failover(group: Group) -> None:
 
 def test_it_leaves_a_master_that_was_demoted(group: Group) -> None:
     storage = open_storage(group.uri, timeout_s=5)
-    with ThreadPoolExecutor(8) as pool:  # so that there are several connections to leave
+    with ThreadPoolExecutor(8) as pool:  # so that there are several connections to the old master
         list(pool.map(lambda _: take(storage, CHARGES), range(100)))
     eventually(lambda: group.replica.client.dbsize() == 1)
     sentinel = group.sentinel.client
     eventually(lambda: sentinel.execute_command("SENTINEL", "FAILOVER", SERVICE), patience_s=30)
     eventually(group.names_the_replica, patience_s=30)
-    # As Sentinel itself does, but up to ten seconds later.
+    # Sentinel does this too, but up to ten seconds later.
     group.master.client.replicaof("127.0.0.1", str(group.replica.port))
 
     refusals = []

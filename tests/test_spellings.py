@@ -1,6 +1,6 @@
-"""Whatever spelling of a path reaches a view, the rule of that view was charged.
+"""Whatever spelling of a path reaches a view, the rule of that view is charged.
 
-Every router is the judge of its own paths: it is given the path, and tells which view ran.
+Each path is given to a real router. The view that runs says which rule should have been charged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EXAMPLES = [
     *("/login", "/report/", "/users/5/edit", "/items/5", "/files/a/raw"),
     "/orders/6ba7b810-9dad-11d1-80b4-00c04fd430c8",
 ]
-"""One of each view, in the order of PATHS."""
+"""A path for each view, in the order of PATHS."""
 
 PIECES = [
     *("/", "//", "/.", "/./", "/..", "/../", "/x/../", ".", "..", "\\", ";x", "%2F", "%0A"),
@@ -31,14 +31,17 @@ PIECES = [
     *("+", "-", "_", "0", "00", "{", "}", "urn:uuid:"),
     *(text.encode().decode("latin-1") for text in "\ufeff\ufffdü\u0665\U0001f600"),
 ]
-"""What routers read differently, as PATH_INFO has it."""
+"""Pieces of a path that routers read differently, as they stand in PATH_INFO."""
 
 ALL = 65_000
 
 
 def spellings(count: int) -> Iterator[str]:
-    """So many, always the same ones: each byte at each place of a path first, or an even share of
-    these, then some of PIECES at several places."""
+    """So many spellings, the same in each run.
+
+    First come paths with one byte inserted, each byte at each position (or an even choice of
+    these), then paths with several of PIECES inserted.
+    """
     random = Random(0)
     single = [
         path[:place] + chr(byte) + path[place:]
@@ -52,7 +55,7 @@ def spellings(count: int) -> Iterator[str]:
     for _ in range(count - singles - len(EXAMPLES)):
         path = random.choice(EXAMPLES)
         for _ in range(random.randint(1, 4)):
-            # Most often at the end, and beside a slash.
+            # Mostly at the end and beside slashes.
             places = [len(path)] * 4 + [place for place in range(len(path)) if path[place] == "/"]
             place = random.choice([*places, random.randint(0, len(path))])
             path = path[:place] + random.choice(PIECES) + path[place:]
@@ -95,7 +98,7 @@ def check(site: str, count: int) -> None:
         if hasattr(answer, "close"):
             answer.close()
         reached.update((name, path) for name in ran)
-        decision = environ.get(DECISION)  # none where no rule matched
+        decision = environ.get(DECISION)  # None if no rule matched
         charged = {charge.policy for charge in decision.charges} if decision else set()
         missed += [(name, path) for name in ran if name not in charged]
     assert not missed, f"{len(missed)} of {len(reached)} were not charged: {missed[:20]}"
@@ -105,7 +108,7 @@ def check(site: str, count: int) -> None:
 
 @pytest.fixture(autouse=True)
 def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """What frameworks say of the paths that they do not know."""
+    """Keep the frameworks from logging the paths that they do not know."""
     for name in ("django.request", "falcon", "bottle"):
         caplog.set_level(logging.CRITICAL, name)
 

@@ -1,6 +1,6 @@
-"""What every storage promises, by the contract that the tests of others' storages use too.
+"""What every storage promises, tested by the contract that is public for storages of others too.
 
-Our own have one class each. A new storage earns its place by a class here.
+Each of our storages has a class here, and a new one is tested by adding a class.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What each strategy guarantees, against clients that choose their instants.
+"""What each strategy guarantees, tried with clients that choose the worst moments.
 
-Time is a number here. A client is a list of (instant, cost) that were admitted, which is all that a
-guarantee speaks of.
+Time is a number here. Of a client only its admitted requests matter, since the guarantees are about
+those: a list of (instant, cost).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def judge(charges: list[Charge], states: list[State], now: int) -> tuple[Decisio
 
 
 class Client:
-    """One client of one limit, and what it was granted."""
+    """A client of one limit, with the requests that it was granted."""
 
     def __init__(self, limit: Limit, now: int = START) -> None:
         self.limit = limit
@@ -68,7 +68,7 @@ class Client:
 
 
 def most_in_any_window(admitted: Iterable[tuple[int, int]], window_ms: int) -> int:
-    """The largest sum of costs within any half open window."""
+    """The largest sum of costs in any window, its end not included."""
     inside: deque[tuple[int, int]] = deque()
     total = most = 0
     for at, cost in admitted:
@@ -97,7 +97,7 @@ moves = st.lists(
 
 
 def play(client: Client, moves: Iterable[tuple[str, int, str]]) -> Iterator[None]:
-    """Ask again and again, at instants and with costs that probe the edges."""
+    """Send requests again and again, at instants and with costs at the edges of what is allowed."""
     window_ms = client.limit.window_ms
     grain_ms = -(-window_ms // GRAINS)
     wait_ms = 0
@@ -137,7 +137,8 @@ def test_sliding_window_never_admits_more_than_its_quota_in_any_window(
 @pytest.mark.parametrize("window_ms", WINDOWS_MS)
 @pytest.mark.parametrize("quota", QUOTAS)
 def test_no_pair_of_bursts_beats_the_sliding_window(quota: int, window_ms: int) -> None:
-    """Part of the quota at one instant, the rest at another, then all that there is at a third."""
+    """Use a part of the quota at one instant, the rest at a second, and all that is left at a
+    third."""
     grain_ms = -(-window_ms // GRAINS)
     pauses = {0, 1, grain_ms - 1, grain_ms, grain_ms + 1, window_ms // 2}
     pauses |= {window_ms - grain_ms, window_ms - 1, window_ms, window_ms + 1}
@@ -160,7 +161,7 @@ def test_a_client_that_asks_every_millisecond_gets_its_share(quota: int, window_
         client.ask()
         client.now += 1
         assert len(client.state) <= MOST_INTEGERS
-    owed = min(quota, window_ms)  # it asks for no more than one each millisecond
+    owed = min(quota, window_ms)  # the client asks once a millisecond at most
     assert len(client.admitted) * (GRAINS + 1) >= windows * owed * GRAINS
     assert most_in_any_window(client.admitted, window_ms) <= quota
 
@@ -345,7 +346,7 @@ def test_the_largest_number_is_known_beforehand(limit: Limit, largest: int) -> N
 @every_strategy
 @settings(max_examples=100)
 @given(quota=quotas, window_ms=windows, moves=moves, back_ms=st.integers(1, YEAR_MS))
-def test_a_clock_that_steps_back_gives_nothing_and_blocks_for_a_window_at_most(
+def test_a_clock_that_steps_back_gives_nothing_and_refuses_for_a_window_at_most(
     name: str, quota: int, window_ms: int, moves: list[tuple[str, int, str]], back_ms: int
 ) -> None:
     assume(quota * window_ms < LARGEST)

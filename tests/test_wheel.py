@@ -1,4 +1,4 @@
-"""What is installed is what was tested: the wheel, in an environment that holds nothing else."""
+"""The wheel holds what it should, and works in an environment that holds nothing else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(*command: object, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from the source distribution: what that lacks, the wheel lacks."""
+    """The wheel, built from the source distribution, so that a file that is missing there shows."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*NOT_SOURCE))
@@ -59,7 +59,7 @@ def test_the_wheel_runs_in_an_empty_environment(wheel: Path, tmp_path: Path) -> 
     command = environment / "bin" / "wsgi-throttle"
     table = run(command, "check", ROOT / "config.example.yaml", cwd=tmp_path)
     assert "login" in table
-    # All modules, so that none needs what only the tests install.
+    # Import all modules, since none may need a package that only the tests install.
     code = (
         "import importlib, pkgutil, wsgi_throttle\n"
         "for module in pkgutil.walk_packages(wsgi_throttle.__path__, 'wsgi_throttle.'):\n"

@@ -48,6 +48,8 @@ class Strategy(NamedTuple):
     """Idle time after which any state may be deleted (its TTL)."""
     largest: Callable[[Limit], int]
     """Upper bound of every intermediate product, to be kept below LARGEST; timestamps excluded."""
+    has_burst: bool = False
+    """Whether a limit may have a burst of its own, apart from its quota."""
 
 
 # --- fixed-window: (opened_ms, used) -------------------------------------------------------------
@@ -208,7 +210,7 @@ def _window_largest(limit: Limit) -> int:
 STRATEGIES: dict[str, Strategy] = {
     "sliding-window": Strategy(_sliding, _window_ms, _window_largest),
     "fixed-window": Strategy(_fixed, _window_ms, _window_largest),
-    "token-bucket": Strategy(_token, _token_lifetime_ms, _token_largest),
+    "token-bucket": Strategy(_token, _token_lifetime_ms, _token_largest, has_burst=True),
 }
 
 ALIASES = {"moving-window": "sliding-window", "sliding-window-counter": "sliding-window"}

@@ -1,4 +1,4 @@
-"""An ordinary Flask application. It knows nothing of the limits that stand before it."""
+"""An ordinary Flask application. Nothing in it knows of the limits in front of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from flask import Flask, abort, jsonify, redirect, render_template, request, ses
 from werkzeug.wrappers import Response
 
 app = Flask(__name__)
-# The default is public, and so good for a demonstration only; config.example.yaml has the same one.
+# The default is no secret, so it must not be used for more than the demo. The rule file,
+# config.example.yaml, has the same default.
 app.secret_key = os.environ.get("SECRET_KEY") or "for the demo only"
 
 
@@ -44,7 +45,7 @@ def register() -> tuple[Response, int]:
 
 @app.post("/forgot-password")
 def forgot_password() -> tuple[Response, int]:
-    # The same answer whether the address is known or not.
+    # The answer does not tell whether the address is known.
     return jsonify(message="If we know that address, a link is on its way."), 202
 
 
@@ -70,7 +71,7 @@ def export() -> Response:
 
 
 @app.post("/admin/delete-user/<int:id>")
-def delete_user(id: int) -> Response:  # noqa: A002 -- the name in the pattern
+def delete_user(id: int) -> Response:  # noqa: A002 - the name that the URL uses
     return jsonify(deleted=id)
 
 

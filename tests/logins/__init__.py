@@ -1,6 +1,6 @@
-"""Sites that people log in to, one a framework, each behind the throttle.yaml of the working
+"""Sites that people log in to, one for each framework, behind the throttle.yaml of the working
 directory.
 
-POST /login with user and password "demo" begins a session, POST /logout ends it, and /export
-answers with the user, or 401 without one.
+POST /login with a user and the password "demo" begins a session, and POST /logout ends it. /export
+answers with the name of the user, or with 401.
 """

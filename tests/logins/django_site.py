@@ -1,6 +1,7 @@
-"""Django with its own users, and sessions as SESSION_ENGINE of the environment says.
+"""Django with its own users. The environment variable SESSION_ENGINE names the kind of its
+sessions.
 
-``python -m logins.django_site NAME...`` makes the database, in the working directory, with these
+``python -m logins.django_site NAME...`` makes the database in the working directory, with these
 users.
 """
 

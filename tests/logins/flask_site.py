@@ -1,4 +1,4 @@
-"""Flask with nothing but its own session."""
+"""Flask with its own session and no extension."""
 
 from __future__ import annotations
 

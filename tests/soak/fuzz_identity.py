@@ -1,11 +1,14 @@
-"""Random requests against everything that reads what a client sends.
+"""Sends random requests to everything that parses what a client sends.
 
     python tests/soak/fuzz_identity.py [seconds] [seed]
 
-Each input is pieced together from what the parsers look for. Checked of each: nothing raises, a key
-is printable and bounded, an address comes from the header or is the proxy's, a cookie is read as
-Werkzeug reads it and nobody becomes a user by it, a body is handed on unchanged, and nothing takes
-a second of the processor.
+Inputs are made of pieces that the parsers look for. Of each input it is checked that
+
+- nothing raises, and nothing takes a second of the processor,
+- a key is printable and of bounded length,
+- an address is one of the header, or the proxy's,
+- a cookie is read as Werkzeug reads it, and makes nobody a user,
+- the application gets the body unchanged.
 """
 
 from __future__ import annotations
@@ -165,10 +168,12 @@ class Fuzz:
 
 
 def run(seconds: float, seed: int = 1) -> int:
-    """Fuzz for so long, and return the number of inputs. A failure has a note of what to repeat."""
+    """Fuzz for so long, and return the number of inputs. A failure says how to repeat it."""
     fuzz = Fuzz()
     kinds = [fuzz.x_forwarded_for, fuzz.forwarded, fuzz.cookie, fuzz.query, fuzz.form]
-    clock = time.thread_time  # of the processor, so that a busy machine is no slow parser
+    clock = (
+        time.thread_time
+    )  # time of the processor, so that a busy machine does not look like a slow parser
     end = time.perf_counter() + seconds
     inputs, slowest, where = 0, 0.0, ""
     while time.perf_counter() < end:

@@ -1,4 +1,4 @@
-"""Random requests for as long as FUZZ_SECONDS says, 600 where it says nothing."""
+"""Random requests for FUZZ_SECONDS of the environment, by default 600."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The faults of test_faults.py for longer, more often, and with a Sentinel."""
+"""The faults of test_faults.py for longer and more often, and with a Sentinel."""
 
 from __future__ import annotations
 

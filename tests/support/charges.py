@@ -1,4 +1,4 @@
-"""Charging a storage by lists of charges, as tests write them."""
+"""Lets tests charge a storage by plain lists of charges."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ __all__ = ["decision_on", "take"]
 
 
 def decision_on(granted: bool, charges: Iterable[Charge], outcomes: Iterable[Outcome]) -> Decision:
-    """As a storage that found these outcomes would make it."""
+    """The decision of a storage that found these outcomes, one for each charge."""
     terms, buckets = Terms.of(charges)
     return Decision(granted, terms, buckets, [(*outcome,) for outcome in outcomes])

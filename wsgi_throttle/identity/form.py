@@ -1,4 +1,4 @@
-"""Fields of an urlencoded form or query. The application can still read the whole body."""
+"""Reads fields of a query or an urlencoded form, whose body the application can still read."""
 
 from __future__ import annotations
 
@@ -9,48 +9,51 @@ from unicodedata import normalize
 from urllib.parse import parse_qsl, quote
 
 MAX_FIELDS = 1000
-"""Fields of a form or query; one with more is unreadable. Django has the same limit."""
+"""A form or query with more fields counts as unreadable. Django has the same bound."""
 
 MAX_VALUES = 4
-"""Distinct values of one field, each of which is charged; a field with more is unreadable."""
+"""Each distinct value of a field is charged. A field with more values counts as unreadable."""
 
 MAX_LENGTH = 256
-"""Characters of a value; a longer one is unreadable. An e-mail address has 254 at most (RFC 5321).
-It also bounds the normalisation, whose time grows with the square of a run of combining marks."""
+"""A value with more characters counts as unreadable. An e-mail address has at most 254 (RFC 5321).
+The bound also keeps normalisation fast: its time grows with the square of the number of combining
+marks in a row."""
 
 _BODY = "wsgi_throttle.body"
-"""The environ variable with (the stream that replaced wsgi.input, the body)."""
+"""The environ variable that holds a pair: the stream that replaced wsgi.input, and the body."""
 
 _is_length = re.compile(r"[0-9]{1,18}").fullmatch
 _is_utf8 = re.compile(r"(?is)[^;]*;\s*charset\s*=\s*\"?utf-?8\"?\s*(;.*)?").fullmatch
 
 
 class UnreadableError(Exception):
-    """A form or query in which the application may find a value that we cannot find."""
+    """A form or query that we cannot read, though the application may find values in it."""
 
 
 def query_values(environ: dict[str, Any], name: str) -> list[str]:
-    """The distinct values of a query parameter, without surrounding spaces. Empty where the
-    parameter is absent or has no value.
+    """The distinct values of a query parameter, without spaces around them. Empty where the
+    parameter is missing or has no value.
 
     :raises UnreadableError: too many fields or values, or too long a value.
     """
     query = environ.get("QUERY_STRING") or ""
-    if not query.isascii():  # a byte that was sent as it is equals one that was sent as %C3
+    if not query.isascii():  # the bare byte C3 and the text %C3 have to give the same value
         query = quote(query.encode("latin-1", "replace"), safe=bytes(range(128)))
     return _values(query, name) if query else []
 
 
 def form_values(environ: dict[str, Any], name: str, max_bytes: int) -> list[str]:
-    """The distinct values of a form's field, normalised so that what most applications take for one
-    value is one: NFKC (Unicode Standard Annex 15), case folded, without surrounding spaces. Empty
-    where there is no body, or the field is absent or has no value.
+    """The distinct values of a field of the form. Empty where there is no body, or where the field
+    is missing or has no value.
 
-    ``wsgi.input`` is replaced by a stream that gives the application all that was read here.
+    Values that most applications take for the same are made the same: they are normalised to NFKC
+    (Unicode Standard Annex 15) and case folded, and spaces around them are removed.
 
-    :param max_bytes: the longest body that is read.
-    :raises UnreadableError: the body is no urlencoded form in UTF-8, is longer than that, ends too
-        early or in an error of the server, or has too many fields or values, or too long a value.
+    ``wsgi.input`` is replaced by a stream from which the application can read the whole body.
+
+    :param max_bytes: a longer body counts as unreadable.
+    :raises UnreadableError: the body is not an urlencoded form in UTF-8, is too long, ends early or
+        with an error of the server, or has too many fields or values, or too long a value.
     """
     content_type = environ.get("CONTENT_TYPE") or ""
     if not _has_body(environ):
@@ -96,8 +99,8 @@ def _has_body(environ: dict[str, Any]) -> bool:
 
 
 def _read_once(environ: dict[str, Any], max_bytes: int) -> bytes | None:
-    """The body, which the first key of a request reads and all others find in the environ, unless
-    somebody has put another stream there since."""
+    """The body, which is read once for all keys of a request and kept in the environ. It is read
+    again if wsgi.input has been replaced since."""
     read: tuple[object, bytes | None] | None = environ.get(_BODY)
     if read is None or read[0] is not environ["wsgi.input"]:
         body = _read(environ, max_bytes)
@@ -106,10 +109,10 @@ def _read_once(environ: dict[str, Any], max_bytes: int) -> bytes | None:
 
 
 def _read(environ: dict[str, Any], max_bytes: int) -> bytes | None:
-    """The whole body, or None where it is longer than that, ends too early, or has no known end.
+    """The whole body; None where it is too long, ends early or has no known end.
 
-    Never reads beyond the end of the body, where some servers would wait for ever (PEP 3333), and
-    reads nothing of a body whose Content-Length is too large.
+    It is never read beyond its end, because some servers would then wait forever (PEP 3333). A body
+    whose Content-Length is too large is not read at all.
     """
     stream = environ["wsgi.input"]
     if _is_chunked(environ):
@@ -127,7 +130,7 @@ def _read(environ: dict[str, Any], max_bytes: int) -> bytes | None:
     try:
         while len(body) < wanted and (piece := stream.read(wanted - len(body))):
             body += piece
-    except Exception as error:  # noqa: BLE001 - the application gets it when it reads
+    except Exception as error:  # noqa: BLE001 - raised again when the application reads
         failure = error
     if failure is not None or len(body) > max_bytes:
         environ["wsgi.input"] = io.BufferedReader(_Replay(body, stream, failure))
@@ -137,8 +140,8 @@ def _read(environ: dict[str, Any], max_bytes: int) -> bytes | None:
 
 
 class _Replay(io.RawIOBase):
-    """A stream that gives what was read of another one, and then the rest of that, or the exception
-    that reading it raised."""
+    """A stream that first gives what was already read from another stream, and then either the rest
+    of that stream or the exception that reading it raised."""
 
     def __init__(self, head: bytes, rest: Any, failure: Exception | None) -> None:
         self._head = head

@@ -1,5 +1,8 @@
-"""What the log advises about proxies: each setting that takes many clients for one, or that lets a
-client choose its address, can be recognised by the requests that come."""
+"""Advice in the log about proxies.
+
+Wrong settings make many clients count as one, or let a client choose its address. Most of them can
+be recognised by the requests that come in.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,10 @@ from .forwarding import FORWARDING_HEADERS, UNIX_PEERS
 from .text import environ_name, escaped
 
 WATCHED_REQUESTS = 1000
-"""So many requests of a local peer are looked at, until it is taken for an ordinary client."""
+"""How many requests of a local peer are examined before it is taken for an ordinary client."""
 
 MAX_WATCHED_PEERS = 8192
+"""How many local peers are examined at once; one more, and all of them start again."""
 
 _LOCAL_NETWORKS = """
     10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16
@@ -36,15 +40,16 @@ SERVER_SOFTWARE begins. uWSGI is another; it has none."""
 
 
 def is_local(address: Address | None) -> bool:
-    """Whether the address cannot come from the internet, as that of a proxy of one's own; None is
-    a client on a unix socket."""
+    """Whether the address is private, so that it may be one of the operator's own proxies and
+    cannot come from the internet. None, a peer on a unix socket, is local."""
     return address is None or _LOCAL.contains(address)
 
 
 class ProxyAdvice:
     """Logs what is probably wrong with ``client_ip``, and what to write instead.
 
-    Each advice is logged once. What a client sent is escaped or not shown. Any thread may use it.
+    Each piece of advice is logged once in a process. What a client sent is escaped or left out. Any
+    thread may use it.
 
     :param header: the forwarding header of the settings.
     :param hops: how many proxies are trusted whatever their addresses, in the settings; None where
@@ -59,12 +64,12 @@ class ProxyAdvice:
         self._log_once = LogOnce()
 
     def settings(self, warnings: Iterable[str]) -> None:
-        """Log what is wrong with the settings whatever requests come."""
+        """Log what is wrong with the settings themselves."""
         for warning in warnings:
             self._log_once(warning, logging.WARNING, "client_ip: %s", warning)
 
     def unix_socket_is_trusted(self) -> None:
-        """A request came over a unix socket, and its forwarding header is believed."""
+        """Call this when a request comes over a unix socket that is trusted."""
         self._log_once(
             "unix socket",
             logging.INFO,
@@ -97,15 +102,16 @@ class ProxyAdvice:
         )
 
     def local_client(self, address: Address, hop: int) -> None:
-        """The client that the header names is local, and the header names another one behind it.
+        """Call this when the client that a header names is local, and the header has another node
+        to the left of it, for which it may be a proxy.
 
-        :param hop: which node from the right it is, from 1.
+        :param hop: the number of the client's node, counted from 1 at the right.
         """
         self._log_once(
             "local client",
             logging.WARNING,
-            "%s names %s, which is local and not trusted, as the client of hop %d: if it is a "
-            "proxy of yours, all behind it count as one client until you %s",
+            "%s names %s, which is local and not trusted, as the client (number %d from the "
+            "right): if it is a proxy of yours, all clients behind it count as one until you %s",
             self._header,
             address,
             hop,
@@ -136,16 +142,16 @@ class ProxyAdvice:
         *,
         are_others_known: bool,
     ) -> bool:
-        """A request came from a peer that is not trusted. It may be a proxy nevertheless: it sends
-        a forwarding header, or all requests come from it.
+        """Call this for a request from a peer that is not trusted. The peer is probably a proxy if
+        it sends a forwarding header, or if all requests come from it.
 
-        What to write is told of local peers alone. Where ProxyFix has put a visitor's address into
-        REMOTE_ADDR there is nothing to tell.
+        The message names local peers only. There is none where Werkzeug's ProxyFix has put the
+        visitor's address into REMOTE_ADDR.
 
-        :param address: the peer's; None for one on a unix socket or of an unknown kind.
-        :param are_others_known: requests came from peers that need not be asked about any more.
-        :return: whether this peer need not be asked about again. One on the internet is done with
-            its first request; a local one is watched, since its first may be a health check.
+        :param address: the peer's; None on a unix socket, and for text that is not an address.
+        :param are_others_known: whether other peers have sent requests and need no more calls.
+        :return: whether this peer needs no more calls. For a peer on the internet one call is
+            enough. A local peer is watched for longer, as its first requests may be health checks.
         """
         if _PROXY_FIX in environ:
             return True
@@ -163,7 +169,7 @@ class ProxyAdvice:
                 "untrusted proxy",
                 logging.WARNING,
                 "%s sends %s and is not a trusted proxy, so the header is ignored and %s is the "
-                "client: if it is a proxy of yours, all behind it count as one client until you "
+                "client: if it is a proxy of yours, all clients behind it count as one until you "
                 "write client_ip: {trusted_proxies: [%s], header: %s}",
                 name,
                 header,
@@ -180,9 +186,8 @@ class ProxyAdvice:
             self._log_once(
                 "only peer",
                 logging.WARNING,
-                "all of the first requests, %d, came from %s, a local address, without a "
-                "forwarding header: if it is a proxy of yours, all behind it count as one client; "
-                "%s",
+                "all of the first %d requests came from %s, which is local, without a forwarding "
+                "header: if it is a proxy of yours, all clients behind it count as one; %s",
                 requests,
                 address or "a unix socket",
                 self._waitress_remedy(peer) if _WAITRESS in environ else remedy,
@@ -215,7 +220,7 @@ class ProxyAdvice:
         )
 
     def missing_header(self, peer: str, environ: dict[str, Any]) -> None:
-        """A trusted proxy sent a request without the forwarding header."""
+        """Call this when a trusted proxy sends a request without the forwarding header."""
         other = self._forwarding_header(environ)
         nginx = (
             " (nginx: proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for)"
@@ -233,7 +238,7 @@ class ProxyAdvice:
         self._log_once(
             ("missing header", other),
             logging.WARNING,
-            "the trusted proxy at %s sent no %s, so that all behind it count as one client: %s",
+            "the trusted proxy at %s sent no %s, so that all clients behind it count as one: %s",
             escaped(peer) if peer not in UNIX_PEERS else "the unix socket",
             self._header,
             remedy,
@@ -252,5 +257,5 @@ class ProxyAdvice:
         )
 
     def _forwarding_header(self, environ: dict[str, Any]) -> str | None:
-        """The name of a forwarding header that the request has."""
+        """The name of a forwarding header that the request has; None if it has none."""
         return next((name for key, name in self._names.items() if key in environ), None)

@@ -1,4 +1,4 @@
-"""Where the counters live: one protocol, and a class for each URI scheme."""
+"""Where the counters are kept: the protocol of all storages, and a class for each URI scheme."""
 
 from __future__ import annotations
 
@@ -12,41 +12,43 @@ from .uri import split
 
 
 class Storage(Protocol):
-    """One engine. All methods may be called by any thread, and after a fork by the child too.
+    """What the engine needs of a storage. Any thread may call every method, and so may a forked
+    child.
 
-    What costs a request little or much stands here: :meth:`prepare` is asked once for all requests
-    of the same terms, the function that it returns for each of them. A storage that gives back what
-    a request did not use will have one more method, ``settle(receipts)``, beside ``prepare``: best
-    effort, never raising into a request.
+    :meth:`prepare` is called once for all requests that have the same terms; the function that it
+    returns is called for each request. So whatever can be computed beforehand belongs in
+    :meth:`prepare`.
     """
 
     @property
     def reach(self) -> str:
-        """Who counts together: ``process``, this one alone; ``host``, the processes of one
-        application on this host; ``network``, whoever can reach the server, other applications
-        included."""
+        """Who shares the counters: ``process``, nobody but the threads of this process; ``host``,
+        the processes of one application on this host; ``network``, everybody who can reach the
+        server, which includes other applications."""
 
     def prepare(self, terms: Terms) -> Take:
-        """The function that charges clients by these terms. Waits for nothing, and asks nobody.
+        """The function that charges clients by these terms. Does no I/O and waits for nothing.
 
-        The terms of one bucket stand side by side, and no two share both bucket and limit. There
-        may be none: then every request is granted.
+        :param terms: those of one bucket stand side by side, and no two have both the same bucket
+            and the same limit. Without any, every request is granted.
         """
 
     def reset(self, charges: Sequence[Charge]) -> None:
-        """Forget what these buckets have counted for these limits.
+        """Forget what these buckets have counted for these limits, so that the clients may use all
+        of their quotas again.
 
         :raises StorageError: the storage did not answer.
         """
 
     def ping(self) -> None:
-        """Ask whether the storage answers. Counts nothing.
+        """Return if the storage answers. Counts nothing.
 
-        :raises StorageError: it did not.
+        :raises StorageError: it does not.
         """
 
     def close(self) -> None:
-        """Give back files and connections. May be called twice; they are opened anew if need be."""
+        """Close files and connections. They are opened again if the storage is used again, so it
+        does no harm to call this twice or too early."""
 
 
 SCHEMES: dict[str, str] = {
@@ -57,28 +59,30 @@ SCHEMES: dict[str, str] = {
     "unix": "wsgi_throttle.storage.redis.storage:RedisStorage",
     "redis+sentinel": "wsgi_throttle.storage.redis.storage:RedisStorage",
 }
-"""URI scheme -> ``module:class``, imported when a configuration names it. The class has a
-``from_uri(uri, *, application_id, timeout_s)``."""
+"""URI scheme -> ``module:class``, imported when a configuration names the scheme. The class has a
+class method ``from_uri(uri, *, application_id, timeout_s)``."""
 
 
 def open_storage(uri: str, *, application_id: str = "", timeout_s: float = 0.1) -> Storage:
-    """The storage that a URI names. Connects to nothing: a server that is down is no error here.
+    """The storage that a URI names. Connects to nothing and opens nothing: a server that is down is
+    no error here.
 
-    :param application_id: what tells this application's counters from another's of the same host,
-        for storages that are not named in full by their URI (the path of the configuration).
-    :param timeout_s: the longest a request may wait for a server, each time it asks.
-    :raises StorageURIError: an unknown scheme or option, or a value that does not fit.
+    :param application_id: tells this application's counters from those of others on the same host,
+        where the URI does not (``shared://`` without a folder). Use the path of the configuration.
+    :param timeout_s: seconds that a request waits for a server at most, for a free connection and
+        again for the reply.
+    :raises StorageURIError: an unknown scheme or option, a value that is not allowed, or a storage
+        that does not work with this system or with the installed library.
     """
     scheme = split(uri).scheme
     if scheme not in SCHEMES or "://" not in uri:
-        # What stands before a :// is no secret; the rest may be.
-        is_scheme = uri.lower().startswith(f"{scheme}://")
-        wrong = (
-            f'"{scheme}" is not a storage scheme'
-            if is_scheme
-            else "no scheme stands before its ://"
-        )
-        wrong = wrong if "://" in uri else "it has no ://"
+        # The message quotes only the scheme: the rest of the URI may contain a password.
+        if "://" not in uri:
+            wrong = "it has no ://"
+        elif uri.lower().startswith(f"{scheme}://"):
+            wrong = f'"{scheme}" is not a storage scheme'
+        else:
+            wrong = "what stands before its :// is not a storage scheme"
         known = ", ".join(f"{name}://" for name in SCHEMES)
         raise StorageURIError(f"{wrong}: use one of {known}, as in redis://127.0.0.1:6379/0")
     module, _, name = SCHEMES[scheme].partition(":")

@@ -1,4 +1,7 @@
-"""A breaker around a storage, so that one that fails costs requests next to no time."""
+"""A circuit breaker around a storage, so that requests do not wait for one that has failed.
+
+The pattern is described in Michael Nygard, "Release It!". Here an open circuit is an outage.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ from . import Storage
 from .fork import ForkLock
 
 FIRST_DELAY_NS = SECOND // 2
-LONGEST_DELAY_NS = 30 * SECOND
+MAX_DELAY_NS = 30 * SECOND
+"""The longest time between two probes."""
 
-OUTAGES = (OSError, StorageError)
-"""What a storage raises where it cannot be reached or used. Each turns the errors of the library
-that it uses into one of these. Anything else is a mistake in this package, for which no storage is
-to be left alone."""
+FAILURES = (OSError, StorageError)
+"""What a storage raises when it cannot be reached or used; it turns the errors of its library into
+one of these. Any other exception is a bug in this package, and begins no outage."""
 
 T = TypeVar("T")
 
@@ -30,33 +33,37 @@ _log = logging.getLogger("wsgi_throttle")
 
 @dataclass
 class _Outage:
-    """From the first failure until a request has been counted again. Guarded by the lock."""
+    """From the first failure until a request is counted again. Changed only under the lock."""
 
     began_ns: int
     cause: str
-    """What it failed of when it was asked last."""
+    """The text of the last error."""
     delay_ns: int
-    ask_at_ns: int
-    """When the storage is asked again; later, if the thread that asks still waits for an answer."""
-    asking: bool = False
-    answers: bool = False
-    """The storage has answered: the next request tries it, while the others still stay away."""
+    """From the last failure to the next probe."""
+    probe_at_ns: int
+    """Time of the next probe. It begins later if the one before still waits for an answer."""
+    probing: bool = False
+    half_open: bool = False
+    """The storage has answered a probe. The next request tries it; all others are still kept away
+    until that has succeeded."""
 
 
 class CircuitBreaker:
-    """Around a storage, which is left alone once it has failed, until it answers again.
+    """A storage that wraps another one and does not call it while that has failed.
 
-    A failure begins an outage: every call raises :class:`.StorageError` at once, and what becomes
-    of the request is for the caller to say. After half a second, then after twice as long each time
-    up to 30 s, a short-lived daemon thread asks whether the storage answers, by
-    :meth:`.Storage.ping`. If it does then one request tries it, and if that succeeds the outage is
-    over. So a request waits for a storage that fails only where it is the first to notice.
+    A failure begins an outage, in which every call raises :class:`.StorageError` at once. The first
+    request after half a second starts a probe: a short-lived daemon thread that calls
+    :meth:`.Storage.ping`. As long as that fails, the delay before the next probe doubles, up to
+    30 s. Once a probe succeeds, one request tries the storage; if it is counted, the outage is
+    over. So a request waits for a failed storage only if it came before the failure was noticed, or
+    if it is the one that tries.
 
-    Beginning and end are each logged once on ``wsgi_throttle``. All methods may be called by any
-    thread; a forked child inherits the outage, and asks for itself.
+    Beginning and end of an outage are logged once each, on ``wsgi_throttle``. Any thread may call
+    every method. A forked child inherits the outage and makes probes of its own.
 
-    :param on_change: called with (whether the storage has failed, of what) after each beginning and
-        end of an outage.
+    :param storage: the storage to wrap.
+    :param on_change: called with (failed, cause) when an outage has begun and when it has ended, by
+        the thread whose request noticed; the cause is empty at the end.
     :param clock: may not step back.
     """
 
@@ -71,7 +78,7 @@ class CircuitBreaker:
         self._on_change = on_change
         self._clock = clock
         self._outage: _Outage | None = None
-        self._lock = ForkLock(after_in_child=self._forget_the_thread)
+        self._lock = ForkLock(after_in_child=self._forget_probe)
 
     def __repr__(self) -> str:
         return repr(self._storage)
@@ -83,27 +90,27 @@ class CircuitBreaker:
 
     @property
     def retry_after_s(self) -> int:
-        """Whole seconds, rounded up, at least 1, after which the storage may answer again."""
+        """Seconds until the next probe, rounded up; at least 1, and 1 if there is no outage."""
         outage = self._outage
-        left_ns = outage.ask_at_ns - self._clock() if outage else 0
+        left_ns = outage.probe_at_ns - self._clock() if outage else 0
         return max(1, -(-left_ns // SECOND))
 
     def prepare(self, terms: Terms) -> Take:
         """See :class:`.Storage`.
 
-        What it returns raises :class:`.StorageError` where the storage failed, or is left alone
-        because it had. An exception that is no outage passes through as it is.
+        The function that it returns raises :class:`.StorageError` when the storage fails, and
+        during an outage. Exceptions that are not in FAILURES pass through unchanged.
         """
-        ask = self._storage.prepare(terms)
+        inner_take = self._storage.prepare(terms)
 
         def take(
             buckets: tuple[str, ...], costs: Sequence[int] | None = None, look: bool = False
         ) -> Decision:
             if self._outage:
-                return self._call(partial(ask, buckets, costs, look))
+                return self._call(partial(inner_take, buckets, costs, look))
             try:
-                return ask(buckets, costs, look)
-            except OUTAGES as error:
+                return inner_take(buckets, costs, look)
+            except FAILURES as error:
                 raise self._failed(error, None) from error
 
         return take
@@ -111,12 +118,12 @@ class CircuitBreaker:
     def reset(self, charges: Sequence[Charge]) -> None:
         """See :class:`.Storage`.
 
-        :raises StorageError: the storage failed, or is left alone because it had.
+        :raises StorageError: the storage failed, or an outage goes on.
         """
         self._call(partial(self._storage.reset, charges))
 
     def ping(self) -> None:
-        """See :class:`.Storage`. Asks even where the storage is left alone, and ends no outage."""
+        """See :class:`.Storage`. Calls it during an outage too; neither begins nor ends one."""
         self._storage.ping()
 
     def close(self) -> None:
@@ -125,70 +132,72 @@ class CircuitBreaker:
 
     def _call(self, action: Callable[[], T]) -> T:
         outage = self._outage
-        if outage and not self._is_to_try(outage):
+        if outage and not self._claim_trial(outage):
             raise StorageError(f"{self._storage!r} is left alone: {outage.cause}")
         try:
             result = action()
-        except OUTAGES as error:
+        except FAILURES as error:
             raise self._failed(error, outage) from error
         if outage:
             self._recovered(outage)
         return result
 
-    def _is_to_try(self, outage: _Outage) -> bool:
-        """True for the one call that is to try a storage that answers again."""
+    def _claim_trial(self, outage: _Outage) -> bool:
+        """Return True to the one caller that is to try a storage that answers probes again. Start a
+        probe for the others if it is time."""
         with self._lock:
             now = self._clock()
-            if outage.answers:
-                outage.answers = False
-                outage.ask_at_ns = now + outage.delay_ns
+            if outage.half_open:
+                outage.half_open = False
+                outage.probe_at_ns = now + outage.delay_ns
                 return True
-            if now < outage.ask_at_ns or outage.asking:
+            if now < outage.probe_at_ns or outage.probing:
                 return False
-            outage.asking = True
-        self._ask(outage)
+            outage.probing = True
+        self._start_probe(outage)
         return False
 
-    def _ask(self, outage: _Outage) -> None:
-        """Start the thread that asks. Requires that the lock is not held: the start of a thread
-        lets gevent run other greenlets, which would wait for the lock and never give way."""
+    def _start_probe(self, outage: _Outage) -> None:
+        """Start the probe's thread. Requires that the lock is not held: under gevent, starting a
+        thread lets other greenlets run, and one that waits for the lock would stop all of them.
+        """
         thread = Thread(target=self._probe, args=(outage,), name="wsgi_throttle-probe", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:  # no more threads, or the interpreter shuts down
             with self._lock:
-                outage.asking = False
-                self._wait_longer(outage, error)
+                outage.probing = False
+                self._back_off(outage, error)
 
     def _probe(self, outage: _Outage) -> None:
         failure: Exception | None = None
         try:
             self._storage.ping()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it has not answered
+        except Exception as error:  # noqa: BLE001 - any exception means that it has not answered
             failure = error
         with self._lock:
-            outage.asking = False
+            outage.probing = False
             if failure:
-                self._wait_longer(outage, failure)
+                self._back_off(outage, failure)
             else:
-                outage.answers = True
+                outage.half_open = True
 
-    def _wait_longer(self, outage: _Outage, error: Exception) -> None:
-        """Requires that the lock is held."""
+    def _back_off(self, outage: _Outage, error: Exception) -> None:
+        """Double the delay before the next probe. Requires that the lock is held."""
         outage.cause = str(error)
-        outage.delay_ns = min(2 * outage.delay_ns, LONGEST_DELAY_NS)
-        outage.ask_at_ns = self._clock() + outage.delay_ns
+        outage.delay_ns = min(2 * outage.delay_ns, MAX_DELAY_NS)
+        outage.probe_at_ns = self._clock() + outage.delay_ns
 
-    def _failed(self, error: Exception, tried: _Outage | None) -> StorageError:
-        """Begin an outage, or go on with the one that this request has tried to end, and return
-        what its caller is to be told."""
-        told = StorageError(str(error))
+    def _failed(self, error: Exception, tried_outage: _Outage | None) -> StorageError:
+        """Begin an outage, or go on with ``tried_outage``, which this request tried to end. Return
+        the exception to raise."""
+        failure = StorageError(str(error))
         with self._lock:
-            if tried:
-                self._wait_longer(tried, error)
-                return told
+            if tried_outage:
+                self._back_off(tried_outage, error)
+                return failure
             if self._outage:  # another request was first to notice
-                return told
+                return failure
             now = self._clock()
             self._outage = _Outage(now, str(error), FIRST_DELAY_NS, now + FIRST_DELAY_NS)
         _log.warning(
@@ -199,11 +208,11 @@ class CircuitBreaker:
             extra={"storage": repr(self._storage)},
         )
         self._on_change(True, str(error))
-        return told
+        return failure
 
     def _recovered(self, outage: _Outage) -> None:
         with self._lock:
-            if self._outage is not outage:  # that one had ended, and another has begun
+            if self._outage is not outage:  # another thread ended it; there may be a new one
                 return
             self._outage = None
         seconds = (self._clock() - outage.began_ns) / SECOND
@@ -215,7 +224,7 @@ class CircuitBreaker:
         )
         self._on_change(False, "")
 
-    def _forget_the_thread(self) -> None:
-        # The parent's thread does not run here.
+    def _forget_probe(self) -> None:
+        # A child does not have the thread of its parent's probe.
         if self._outage:
-            self._outage.asking = False
+            self._outage.probing = False

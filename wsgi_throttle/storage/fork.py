@@ -1,4 +1,4 @@
-"""A lock that no other thread holds while the process forks."""
+"""A lock that protects its data from a fork in the middle of a change."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from types import TracebackType
 
 
 class ForkLock:
-    """A mutex that the forking thread takes before it forks, so that a child never inherits what it
-    guards half changed, nor the lock held by a thread that the child does not have.
+    """A mutex, to be used in a ``with`` statement, that is safe when the process forks.
 
-    :param after_in_child: called in the child while the lock is still held; a bound method, which
-        is referred to weakly.
-    :ivar lock: the mutex itself, which is quicker to take. It is that of a ForkLock for only as
-        long as the ForkLock is referred to.
+    Before :func:`os.fork` forks, a hook takes every ForkLock of the process; afterwards parent and
+    child release them. So a child inherits no data that is half changed, and no lock whose holder
+    is a thread that the child does not have. Any thread may use it; it is not reentrant.
+
+    :param after_in_child: a bound method, called in the child while the lock is still held. Only a
+        weak reference to its object is kept.
+    :ivar lock: the mutex itself, which is faster to take than the ForkLock. Keep the ForkLock as
+        well: once it is garbage, a fork no longer takes its mutex.
     """
 
     def __init__(self, after_in_child: Callable[[], None] | None = None) -> None:
@@ -45,7 +48,7 @@ class ForkLock:
 _locks: weakref.WeakSet[ForkLock] = weakref.WeakSet()
 _held: list[ForkLock] = []
 _registering = Lock()
-"""Held while the set changes, and through every fork, which walks over it."""
+"""Held while the set of locks changes, and during every fork, which iterates over it."""
 
 
 def _before() -> None:

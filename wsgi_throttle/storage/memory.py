@@ -1,4 +1,4 @@
-"""``memory://[?max_clients=100000]``: counters of this process alone."""
+"""``memory://[?max_clients=100000]``: counters that only this process sees."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ from ..strategies import STRATEGIES, Compiled, State, compile_terms, step_of, ta
 from .fork import ForkLock
 from .uri import options, split, whole_number
 
-LOOKS = 8
-"""How many of the oldest records a take looks at, at most, to make room for a new one."""
+MAX_EXAMINED = 8
+"""How many of the oldest records one take examines at most to make room for new ones."""
 
-_NONE: Mapping[Limit, State] = MappingProxyType({})
+_NO_STATES: Mapping[Limit, State] = MappingProxyType({})
 
-_new = tuple.__new__  # what a named tuple's own __new__ calls, at half the cost
+_new = tuple.__new__  # makes a named tuple at half the cost of its own __new__
 
 
 class _Group:
-    """Limits that are charged together on one bucket: one object for equal limits, for as long as
-    anything that was prepared, or any record, has it."""
+    """Limits that are charged together on one bucket. Equal limits share one object, which is
+    garbage once no prepared function and no record refers to it."""
 
     __slots__ = ("__weakref__", "limits", "table")
 
     def __init__(self, limits: tuple[Limit, ...], table: _Table) -> None:
         self.limits = limits
         self.table = table
-        """Where the records are that were charged by these limits last."""
+        """Has the records that were charged by these limits last."""
 
 
 class _Record:
-    """What a bucket has counted."""
+    """What one bucket has counted. Times are milliseconds by the storage's clock."""
 
     __slots__ = ("group", "others", "states")
 
     def __init__(self, group: _Group) -> None:
         self.group = group
         self.states: list[State] = [()] * len(group.limits)
-        """By the limits of the group."""
-        self.others = _NONE
-        """By the limits of other rules that count on the same bucket."""
+        """In the order of the group's limits."""
+        self.others = _NO_STATES
+        """States of other limits that count on the same bucket, as those of another rule."""
 
     def __iter__(self) -> Iterator[tuple[Limit, State]]:
         yield from zip(self.group.limits, self.states, strict=True)
         yield from self.others.items()
 
     def regroup(self, group: _Group, now: int) -> None:
-        """Make it one of these limits."""
+        """Change to this group: ``states`` gets the states of its limits, ``others`` the rest."""
         states = {limit: step_of(limit)(state, now, 0)[1] for limit, state in self}
         self.group = group
         self.states = [states.pop(limit, ()) for limit in group.limits]
-        self.others = {limit: state for limit, state in states.items() if state} or _NONE
+        self.others = {limit: state for limit, state in states.items() if state} or _NO_STATES
 
     def forget(self, limit: Limit) -> None:
-        """What was counted by this limit."""
+        """Delete the state of this limit."""
         if limit in self.others:
             self.others = {other: state for other, state in self.others.items() if other != limit}
         self.states = [
@@ -67,17 +67,17 @@ class _Record:
         ]
 
     def is_expired(self, now: int) -> bool:
-        """Whether nothing that it has counted counts any more."""
+        """Whether nothing that was counted here counts any more."""
         return not any(step_of(limit)(state, now, 0)[1] for limit, state in self)
 
-    def is_blocked(self, now: int) -> bool:
-        """Whether the client is over one of its limits, as who has a limit of 0 always is."""
+    def is_over_limit(self, now: int) -> bool:
+        """Whether the client is over one of its limits. With a quota of 0 it always is."""
         return any(step_of(limit)(state, now, 1)[0][0] for limit, state in self)
 
 
 class _Table(OrderedDict[str, _Record]):
-    """The records, by bucket, of all groups that live equally long. The one charged longest ago is
-    the first, which is about the order in which they expire."""
+    """Bucket -> record, for all groups whose states have the same lifetime. The record charged
+    longest ago is the first, so they stand about in the order in which they expire."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,30 +91,31 @@ class _Table(OrderedDict[str, _Record]):
         return group
 
     def drop_expired(self, now: int) -> None:
-        """Look at the two oldest and forget those that have expired."""
+        """Delete the two oldest records if they have expired."""
         for _ in range(2):
             if not self:
                 return
             bucket, record = next(iter(self.items()))
             if not record.is_expired(now):
-                if record.others:  # which may live longer than all that are behind it
+                if record.others:  # these may live longer than the records behind this one
                     self.move_to_end(bucket)
                 return
             del self[bucket]
 
-    def spare_blocked(self, now: int) -> bool:
-        """Whether the oldest is over its limit; if so it is now the youngest."""
+    def spare_if_over_limit(self, now: int) -> bool:
+        """Move the oldest record to the end if its client is over a limit. Return whether it is."""
         bucket, record = next(iter(self.items()))
-        if not record.is_blocked(now):
+        if not record.is_over_limit(now):
             return False
         self.move_to_end(bucket)
         return True
 
 
 class MemoryStorage:
-    """Exact under threads and bounded; a forked child goes on with its own copy of all counters.
+    """Counters in the memory of one process, exact under any number of threads. Any thread may call
+    every method. A forked child goes on with its own copy of the counters.
 
-    :param max_clients: how many buckets are kept at most. The last eighth of the room is for
+    :param max_clients: how many buckets are kept at most. The last eighth of them is reserved for
         clients that are over their limit.
     :param clock: may step back.
     """
@@ -123,17 +124,20 @@ class MemoryStorage:
 
     def __init__(self, *, max_clients: int = 100_000, clock: Clock = MONOTONIC) -> None:
         self._max_clients = max_clients
-        self._crowded = max_clients - max_clients // 8
+        self._evict_above = max_clients - max_clients // 8
         self._clock = clock
         self._lock = ForkLock()
         self._tables: OrderedDict[int, _Table] = OrderedDict()
-        """By the milliseconds that their records live."""
+        """Lifetime of the records in milliseconds -> table."""
 
     @classmethod
     def from_uri(
         cls, uri: str, *, application_id: str = "", timeout_s: float = 0.1
     ) -> MemoryStorage:
-        """:raises StorageURIError: a host or path, or a bad option."""
+        """The storage of a ``memory://`` URI. The other parameters are not used.
+
+        :raises StorageURIError: a host or path, or a bad option.
+        """
         parts = split(uri)
         if parts.netloc or parts.path or parts.fragment:
             raise StorageURIError("memory:// has neither host nor path")
@@ -169,7 +173,7 @@ class MemoryStorage:
         def take_one(
             buckets: tuple[str, ...], costs: Sequence[int] | None = None, look: bool = False
         ) -> Decision:
-            """The same for one bucket, as most requests have: much quicker where it is known."""
+            """The same for one bucket, as most requests have: much faster if it has a record."""
             if look or costs is not None:
                 return take_any(buckets, costs, look)
             bucket = buckets[0]
@@ -226,10 +230,9 @@ class MemoryStorage:
         buckets: Sequence[str],
         now: int,
     ) -> tuple[bool, list[Measured]]:
-        """Charge any number of buckets, none of which need be known. Requires that the lock is
-        held.
+        """Charge any number of buckets, with or without a record. Requires that the lock is held.
 
-        :param groups: of each bucket.
+        :param groups: for each bucket, the limits that it is charged by.
         :param compiled: the terms.
         """
         records = []
@@ -239,13 +242,13 @@ class MemoryStorage:
             bucket = buckets[index]
             record = group.table.get(bucket)
             if record is None or record.group is not group:
-                record = self._find(bucket, group, now) or _Record(group)
+                record = self._adopt(bucket, group, now) or _Record(group)
             records.append(record)
             states += record.states
             index += 1  # noqa: SIM113
         granted, measured, after = take(compiled, states, now)
         index = 0
-        grown = False
+        added = False
         for start, end in terms.groups:
             bucket, record = buckets[index], records[index]
             record.states = after[start:end]
@@ -254,15 +257,15 @@ class MemoryStorage:
                 table.move_to_end(bucket)
             elif any(record.states):
                 table[bucket] = record
-                grown = True
+                added = True
             index += 1  # noqa: SIM113
-        if grown:
+        if added:
             self._tidy(groups, now)
         return granted, measured
 
-    def _find(self, bucket: str, group: _Group, now: int) -> _Record | None:
-        """The record of a bucket that was of another group, now of this one. Requires that the lock
-        is held."""
+    def _adopt(self, bucket: str, group: _Group, now: int) -> _Record | None:
+        """Move the record of a bucket to this group from another; None if there is no record.
+        Requires that the lock is held."""
         for table in self._tables.values():
             record = table.pop(bucket, None)
             if record:
@@ -272,38 +275,38 @@ class MemoryStorage:
         return None
 
     def _group(self, limits: tuple[Limit, ...]) -> _Group:
-        """Requires that the lock is held."""
+        """The one object for these limits. Requires that the lock is held."""
         lifetime_ms = max(STRATEGIES[limit.strategy].lifetime_ms(limit) for limit in limits)
         return self._tables.setdefault(lifetime_ms, _Table()).group(limits)
 
     def _drop_unused_tables(self) -> None:
-        """Forget what only limits had that nobody uses any more, as those that were edited away.
+        """Drop empty tables whose limits nobody uses any more, as after an edit of the rules.
         Requires that the lock is held."""
         for lifetime_ms, table in list(self._tables.items()):
             if not (table or table.groups):
                 del self._tables[lifetime_ms]
 
     def _tidy(self, groups: Iterable[_Group], now: int) -> None:
-        """Forget what has expired, at more than the pace at which records come in, and what there
-        is no room for. Requires that the lock is held."""
+        """Delete expired records, faster than new ones come in, and those that there is no room
+        for. Requires that the lock is held."""
         for group in groups:
             group.table.drop_expired(now)
-        # A table in turn, since one that no rule counts in any more is never charged again.
+        # And one table in turn: those that no rule uses any more are among no request's groups.
         lifetime_ms, table = next(iter(self._tables.items()))
         table.drop_expired(now)
         self._tables.move_to_end(lifetime_ms)
         self._make_room(now)
 
     def _make_room(self, now: int) -> None:
-        """Forget the oldest, but for clients that are over their limit: they start again as the
-        youngest, so that a flood of others does not set them free. Only where all room is taken
-        such clients go too. Requires that the lock is held."""
+        """Delete the oldest records, but move those of clients over their limit to the end, so that
+        a flood of other clients does not set these free. Above max_clients they are deleted too.
+        Requires that the lock is held."""
         size = self._count()
-        for _ in range(LOOKS):
-            if size <= self._crowded:
+        for _ in range(MAX_EXAMINED):
+            if size <= self._evict_above:
                 return
             fullest = self._fullest()
-            if not fullest.spare_blocked(now):
+            if not fullest.spare_if_over_limit(now):
                 fullest.popitem(last=False)
                 size -= 1
         while size > self._max_clients:

@@ -1,6 +1,6 @@
-"""What a process remembers of clients that were refused, so as not to ask for each of their tries.
+"""A cache of refusals, so that a client that is refused again and again costs the storage little.
 
-A client that is over its limit and keeps asking would otherwise cost as much as one that is not.
+Without it, each request of a client that is over its limit would cost a round trip to the storage.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from ..decision import NEVER_MS, Charge, Decision, Measured, Take, Terms
 from . import Storage
 from .fork import ForkLock
 
-LONGEST_NS = 1_000_000_000
-"""After how long the storage is asked again at the latest, so that a reset, a failover or an edit
-takes effect."""
+MAX_AGE_NS = 1_000_000_000
+"""A refusal is kept for no longer than this, so that a reset by another process, a failover or an
+edit of the rules takes effect."""
 
 REPLY_NS = 10_000_000
-"""For how long one reply serves for all tries of a client."""
+"""For how long the same Decision answers all requests of a client. Its waits are not updated."""
 
-MOST = 10_000
-"""How many refusals are remembered. Without one the storage is asked, which is only slower."""
+MAX_REFUSALS = 10_000
+"""How many refusals are kept. For a client whose refusal was dropped the storage is asked, which is
+slower and nothing worse."""
 
 _Key: TypeAlias = tuple[str, str, int]  # bucket, limit.tag, cost
 
@@ -31,24 +32,29 @@ _Key: TypeAlias = tuple[str, str, int]  # bucket, limit.tag, cost
 @dataclass(slots=True)
 class _Refusal:
     until_ns: int
-    """Counted from before the storage was asked, so that nobody is refused for longer than its
-    answer said."""
+    """When it ends. The wait counts from before the storage was asked, so that nobody is refused
+    for longer than the storage said."""
     answered_ns: int
-    """Counted from here, so that nobody is told too short a wait."""
+    """When the storage had answered. Waits in replies are counted from here, so that none is too
+    short."""
     decision: Decision
-    """What the storage said."""
+    """The storage's answer."""
     reply: Decision
-    """What was said last in its place, and is again until the next time."""
+    """The last answer that was given in its place. It is given again until ``reply_until_ns``."""
     reply_until_ns: int
 
 
 class RefusalCache:
-    """Around a storage: answers by itself for charges which it saw refused less than their wait,
-    and less than a second, ago. A shadow charge is never answered for, and a look always asks.
+    """A storage that wraps another one and remembers what that has refused.
 
-    All methods may be called by any thread, and after a fork by the child too.
+    A request with a charge that was refused is refused again without asking, until the wait of that
+    charge is over, and for a second at most. Shadow charges are not remembered, since they refuse
+    nothing. A look always asks the wrapped storage.
 
-    :param storage: who is asked.
+    Any thread may call every method, and so may a forked child, which has its own copy from then
+    on.
+
+    :param storage: the storage to wrap.
     :param clock: may not step back.
     """
 
@@ -57,7 +63,7 @@ class RefusalCache:
         self._clock = clock
         self._lock = ForkLock()
         self._refusals: OrderedDict[_Key, _Refusal] = OrderedDict()
-        self._last_until_ns = 0  # of all of them
+        self._last_until_ns = 0  # when the last of them ends
 
     @property
     def reach(self) -> str:
@@ -65,9 +71,13 @@ class RefusalCache:
         return self._storage.reach
 
     def prepare(self, terms: Terms) -> Take:
-        """As the storage's. In a decision that was remembered, charges which the storage was not
-        asked about then are told as untouched, and waits may be REPLY_NS too long."""
-        ask = self._storage.prepare(terms)
+        """See :class:`.Storage`.
+
+        A remembered refusal is less exact than the storage's own answer. Waits may be REPLY_NS too
+        long; and charges that were not part of the refused request look as if nothing was used of
+        their limits.
+        """
+        inner_take = self._storage.prepare(terms)
         clock, refusals = self._clock, self._refusals
         enforced = [
             (index, terms[index].bucket, terms[index].limit.tag, terms[index].cost)
@@ -89,13 +99,13 @@ class RefusalCache:
                         reply = refusal.reply
                         if (
                             now_ns < refusal.reply_until_ns
-                            and reply[1] is terms
+                            and reply[1] is terms  # fields by index, which is faster than by name
                             and reply[2] == buckets
                             and reply[4] == costs
                         ):
                             return reply
                         return _reply(refusal, terms, buckets, costs, now_ns)
-            decision = ask(buckets, costs, look)
+            decision = inner_take(buckets, costs, look)
             if not decision.granted:
                 self._remember(decision, now_ns)
             return decision
@@ -119,7 +129,7 @@ class RefusalCache:
         self.clear()
 
     def clear(self) -> None:
-        """Forget all: the storage is asked for every charge again."""
+        """Forget all refusals, so that the storage is asked for every charge again."""
         with self._lock:
             self._refusals.clear()
 
@@ -132,12 +142,12 @@ class RefusalCache:
         answered_ns = self._clock()
         with self._lock:
             for (bucket, limit, cost, *_), outcome in decision.refusing:
-                until_ns = asked_ns + min(outcome.wait_ms * MS, LONGEST_NS)
+                until_ns = asked_ns + min(outcome.wait_ms * MS, MAX_AGE_NS)
                 key = (bucket, limit.tag, cost)
                 self._refusals[key] = _Refusal(until_ns, answered_ns, decision, decision, 0)
                 self._refusals.move_to_end(key)
                 self._last_until_ns = max(self._last_until_ns, until_ns)
-            while len(self._refusals) > MOST or self._oldest().until_ns <= asked_ns:
+            while len(self._refusals) > MAX_REFUSALS or self._oldest().until_ns <= asked_ns:
                 self._refusals.popitem(last=False)
 
     def _oldest(self) -> _Refusal:
@@ -151,7 +161,8 @@ def _reply(
     costs: Sequence[int] | None,
     now_ns: int,
 ) -> Decision:
-    """What the storage would say now of these terms, one of which it has refused."""
+    """The decision for these terms, one of which the storage has refused: its answer, less the time
+    that has passed since."""
     passed_ms = (now_ns - refusal.answered_ns) // MS
     measured: list[Measured] = []
     for wait_ms, remaining, reset_ms in _measured(refusal.decision, terms, buckets, costs):
@@ -168,8 +179,8 @@ def _reply(
 def _measured(
     decision: Decision, terms: Terms, buckets: tuple[str, ...], costs: Sequence[int] | None
 ) -> Sequence[Measured]:
-    """What was measured then, for each of these terms, some of which are among those of the
-    decision."""
+    """For each of these terms what the decision measured; if it has none for a term, the values of
+    an unused limit."""
     if (decision.terms, decision.buckets, decision.costs) == (terms, buckets, costs):
         return decision.measured
     known = {

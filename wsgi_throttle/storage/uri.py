@@ -16,8 +16,8 @@ _FACTORS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 def split(uri: str) -> SplitResult:
     """The parts of a URI.
 
-    :raises StorageURIError: it has none. The message shows nothing of it, as no message about a URI
-        shows what may be a part of a password.
+    :raises StorageURIError: it cannot be split. Like every message about a URI, this one quotes
+        nothing that may be a part of a password.
     """
     try:
         return urlsplit(uri)
@@ -29,10 +29,11 @@ def split(uri: str) -> SplitResult:
 
 
 def options(uri: str, known: Collection[str], others: Collection[str] = ()) -> dict[str, str]:
-    """The query of a URI, by name.
+    """The options in the query of a URI: name -> text.
 
-    :param others: options that somebody may expect, and which it has not.
-    :raises StorageURIError: an option that is not known, is given twice or has no value.
+    :param known: the names that this storage has.
+    :param others: names that it does not have, and that a message may quote.
+    :raises StorageURIError: an option that is unknown, is given twice or has no value.
     """
     found: dict[str, str] = {}
     for name, value in parse_qsl(split(uri).query, keep_blank_values=True):
@@ -52,23 +53,23 @@ def options(uri: str, known: Collection[str], others: Collection[str] = ()) -> d
     return found
 
 
-def whole_number(name: str, text: str, least: int) -> int:
-    """The value of an option that is a count.
+def whole_number(name: str, text: str, minimum: int) -> int:
+    """The value of an option that counts something.
 
-    :raises StorageURIError: not a decimal number, or below the least.
+    :raises StorageURIError: not a decimal number, or less than the minimum.
     """
-    if not re.fullmatch("[0-9]{1,12}", text) or int(text) < least:
-        raise StorageURIError(f"{name} does not fit: use a whole number from {least}")
+    if not re.fullmatch("[0-9]{1,12}", text) or int(text) < minimum:
+        raise StorageURIError(f"{name} does not fit: use a whole number from {minimum}")
     return int(text)
 
 
-def size_bytes(name: str, text: str, least: int) -> int:
-    """The value of an option that is a size: ``65536``, ``512kb``, ``64mb``, ``1gb``.
+def size_bytes(name: str, text: str, minimum: int) -> int:
+    """The value of an option that is a size, in bytes: ``65536``, ``512kb``, ``64mb``, ``1gb``.
 
-    :raises StorageURIError: not a size, or below the least.
+    :raises StorageURIError: not a size, or less than the minimum.
     """
     match = _SIZE.fullmatch(text)
     size = int(match[1]) * _FACTORS[match[2].lower().rstrip("b")] if match else 0
-    if size < least:
-        raise StorageURIError(f"{name} does not fit: use a size such as 64mb, from {least} bytes")
+    if size < minimum:
+        raise StorageURIError(f"{name} does not fit: use a size such as 64mb, from {minimum} bytes")
     return size

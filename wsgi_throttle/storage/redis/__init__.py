@@ -1,1 +1,2 @@
-"""``redis://`` and its kin: counters of many hosts, in a Redis or Valkey server."""
+"""``redis://``, ``rediss://``, ``unix://`` and ``redis+sentinel://``: counters of many hosts, in a
+Redis or Valkey server."""

@@ -1,4 +1,4 @@
-"""Where the Redis server is: URIs, Sentinel, and how redis-py connects."""
+"""Where the Redis server is: reads the URI, asks Sentinel, and connects by means of redis-py."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from ...errors import StorageURIError
 from ..uri import options, split, whole_number
 
 CONNECT_TIMEOUT_S = 1.0
-"""For each step of connecting, which no request waits for."""
+"""Timeout of each step of connecting. No request waits for that: a thread of its own connects."""
 
 MAX_CONNECTIONS = 32
-"""Of one process, unless the URI says ``max_connections``."""
+"""Of each process, unless the URI has ``max_connections``."""
 
 SENTINEL_PORT = 26379
 
-SOCKET = "_sock"
-"""Where redis-py keeps the socket of an open connection, for which it has no public name."""
+SOCKET_ATTRIBUTE = "_sock"
+"""The attribute in which redis-py keeps the socket of an open connection; none of its public names
+gives it."""
 
 _OPTIONS = {"db", "username", "password", "client_name", "max_connections"}
 _TLS_OPTIONS = {
@@ -57,41 +58,41 @@ _OTHER_OPTIONS = _ALL_OPTIONS | {
 """What redis-py has besides, or has for another scheme: a message may name these."""
 
 Connect: TypeAlias = Callable[[], AbstractConnection]
-"""Makes an open connection of redis-py, or raises."""
+"""Returns an open connection of redis-py, or raises what redis-py raises."""
 
 
 class Address(NamedTuple):
-    """What a URI says."""
+    """A URI of this storage, read."""
 
     connect: Connect
     name: str
-    """For messages; without secrets."""
+    """The server, for messages; without user and password."""
     max_connections: int
 
 
 def parse(uri: str) -> Address:
-    """Where a ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://`` URI leads. Connects
-    to nothing.
+    """Read a ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://`` URI. Connects to
+    nothing.
 
-    :raises StorageURIError: an unknown option, a value that does not fit, or a redis-py that keeps
-        its sockets elsewhere.
+    :raises StorageURIError: an unknown option, a value that is not allowed, or a version of
+        redis-py whose connections have no SOCKET_ATTRIBUTE.
     """
     scheme = split(uri).scheme
-    found = options(uri, _KNOWN_OPTIONS[scheme], _OTHER_OPTIONS)
-    whole_number("db", found.get("db", "0"), least=0)
-    most = found.get("max_connections", str(MAX_CONNECTIONS))
+    given = options(uri, _KNOWN_OPTIONS[scheme], _OTHER_OPTIONS)
+    whole_number("db", given.get("db", "0"), minimum=0)
+    max_connections = given.get("max_connections", str(MAX_CONNECTIONS))
     find = _via_sentinel if scheme == "redis+sentinel" else _direct
     try:
-        connect, name = find(uri, found)
-    except RedisError:  # whose text may hold a value that is a secret
-        raise StorageURIError(_unusable(found)) from None
-    return Address(connect, name, whole_number("max_connections", most, least=1))
+        connect, name = find(uri, given)
+    except RedisError:  # whose text may quote a secret
+        raise StorageURIError(_unusable(given)) from None
+    return Address(connect, name, whole_number("max_connections", max_connections, minimum=1))
 
 
-def _direct(uri: str, found: dict[str, str]) -> tuple[Connect, str]:
-    """How to connect to the server that a URI of redis-py names, and a name for it."""
+def _direct(uri: str, given: dict[str, str]) -> tuple[Connect, str]:
+    """How to connect to the server that the URI names, and its name for messages."""
     parts = split(uri)
-    new_connection = _new_connection_of(uri)
+    new_connection = _connection_factory(uri)
 
     def connect() -> AbstractConnection:
         connection = new_connection()
@@ -101,8 +102,9 @@ def _direct(uri: str, found: dict[str, str]) -> tuple[Connect, str]:
     return connect, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _via_sentinel(uri: str, found: dict[str, str]) -> tuple[Connect, str]:
-    """How to connect to the master of the moment, and a name for it."""
+def _via_sentinel(uri: str, given: dict[str, str]) -> tuple[Connect, str]:
+    """How to connect to the server that Sentinel says is the master, and a name for messages.
+    Sentinel is asked for each new connection, so that a failover is followed."""
     parts = split(uri)
     user, at, hosts = parts.netloc.rpartition("@")
     service, _, db = parts.path[1:].partition("/")
@@ -117,16 +119,16 @@ def _via_sentinel(uri: str, found: dict[str, str]) -> tuple[Connect, str]:
         address = split(f"//{host}")
         addresses.append((address.hostname or "localhost", _port(address) or SENTINEL_PORT))
 
-    tls = found.get("ssl", "false")
+    tls = given.get("ssl", "false")
     if tls not in ("true", "false"):
         raise StorageURIError("ssl does not fit: use true or false")
     scheme = "rediss" if tls == "true" else "redis"
-    query = urlencode({name: found[name] for name in found if name in _OPTIONS | _TLS_OPTIONS})
-    new_connection = _new_connection_of(f"{scheme}://{user}{at}/{db}?{query}")
+    query = urlencode({name: given[name] for name in given if name in _OPTIONS | _TLS_OPTIONS})
+    new_connection = _connection_factory(f"{scheme}://{user}{at}/{db}?{query}")
 
-    settings = {name: new_connection.keywords.get(name) for name in _TLS_OPTIONS if name in found}
+    settings = {name: new_connection.keywords.get(name) for name in _TLS_OPTIONS if name in given}
     settings |= _settings() | {"ssl": tls == "true"}
-    settings |= {name: found.get(f"sentinel_{name}") for name in ("username", "password")}
+    settings |= {name: given.get(f"sentinel_{name}") for name in ("username", "password")}
 
     def connect() -> AbstractConnection:
         sentinel = Sentinel(addresses, sentinel_kwargs=settings)
@@ -142,18 +144,22 @@ def _via_sentinel(uri: str, found: dict[str, str]) -> tuple[Connect, str]:
     return connect, f"redis+sentinel://{hosts}/{service}"
 
 
-def _new_connection_of(uri: str) -> partial[AbstractConnection]:
-    """What makes connections to this server, not open yet, with settings that are known to fit."""
+def _connection_factory(uri: str) -> partial[AbstractConnection]:
+    """Makes connections to this server that are not open yet.
+
+    :raises StorageURIError: redis-py does not accept the URI.
+    """
     parts = split(uri)
     _port(parts)
-    # No message shows a part of the URI that a password may have run into.
+    # A password that is not escaped may continue in any later part of the URI, so messages quote
+    # none.
     if parts.fragment:
-        raise StorageURIError("# ends a URI: write %23 in a password")
+        raise StorageURIError("a # ends the URI: write %23 for # in a password")
     if parts.scheme == "unix":
         if not parts.path:
             raise StorageURIError("a unix:// URI names a socket: unix:///run/redis/redis.sock")
     elif not re.fullmatch("/?[0-9]*", parts.path):
-        raise StorageURIError("after the host stands the number of a database, as in /0")
+        raise StorageURIError("after the host only the number of a database may follow, as in /0")
     try:
         pool = ConnectionPool.from_url(uri, **_settings())
     except ValueError:  # whose text may hold a value that is a secret
@@ -174,34 +180,34 @@ def _unusable(found: Collection[str]) -> str:
 
 
 def _check_socket(connection: AbstractConnection) -> None:
-    """Notice at the start, and not when the first request needs it, that this redis-py keeps its
-    sockets elsewhere: no request could be counted."""
-    if not hasattr(connection, SOCKET):
+    """Fail at the start, and not at each request, if this version of redis-py keeps its sockets in
+    another attribute."""
+    if not hasattr(connection, SOCKET_ATTRIBUTE):
         raise StorageURIError(
             f"redis-py {redis.__version__} cannot be used: its connections have no "
-            f"{SOCKET}; install a version of redis-py that is known to work, such as redis==5.2.1, "
-            "or a newer wsgi_throttle"
+            f"{SOCKET_ATTRIBUTE}; install a version of redis-py that is known to work, such as "
+            "redis==5.2.1, or a newer wsgi_throttle"
         )
 
 
 def _port(parts: SplitResult) -> int | None:
     try:
         return parts.port
-    except ValueError:  # whose text may hold a part of the password
+    except ValueError:  # its text may quote a part of the password
         raise StorageURIError(
             "the port is not a number (in a password, : / ? # @ are written %3A %2F %3F %23 %40)"
         ) from None
 
 
 def _settings() -> dict[str, Any]:
-    """What every connection of ours has, whatever the URI says."""
+    """Settings of every connection, which take precedence over the URI."""
     settings: dict[str, Any] = {
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": CONNECT_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
     }
-    # To introduce the library takes two round trips, and older servers do not know how.
+    # Do not send CLIENT SETINFO: that takes two round trips, and servers before 7.2 refuse it.
     if "driver_info" in inspect.signature(AbstractConnection.__init__).parameters:
         return settings | {"driver_info": None}
     return settings | {"lib_name": None, "lib_version": None}

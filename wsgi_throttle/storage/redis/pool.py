@@ -1,7 +1,8 @@
-"""Open connections to a Redis server, for callers that must never wait for one to be made.
+"""Open connections to a Redis server, and a pool that makes new ones in the background.
 
-redis-py connects (addresses, authentication, TLS); from then on its socket is used directly, since
-every reply is one line and all of its bytes together have one deadline.
+redis-py only connects (addresses, authentication, TLS). After that its socket is used directly:
+every reply is one line, and one deadline holds for all of its bytes together, where redis-py would
+start its timeout again with each piece.
 """
 
 from __future__ import annotations
@@ -13,35 +14,35 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ...errors import StorageError
-from .address import SOCKET
+from .address import SOCKET_ATTRIBUTE
 
 if TYPE_CHECKING:
     from redis.connection import AbstractConnection
 
-LONGEST_REPLY = 1 << 16
-"""Bytes of a reply; what goes on for longer is not one of ours."""
-PIECE = 1 << 12
-"""Bytes that are read at once at most, and room made for."""
+MAX_REPLY_BYTES = 1 << 16
+"""No reply to a command of this package is longer."""
+RECV_BYTES = 1 << 12
+"""Size of the buffer of one read."""
 
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Connection:
-    """One open connection, used by one thread at a time.
+    """One open connection. Only one thread may use it at a time.
 
-    :param connection: an open connection of redis-py, which is to have no other user.
+    :param connection: an open connection of redis-py, which nobody else uses.
     """
 
     __slots__ = ("_connection", "_socket")
 
     def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
-        sock: Any = getattr(connection, SOCKET)
+        sock: Any = getattr(connection, SOCKET_ATTRIBUTE)
         sock.settimeout(0)
         self._socket = sock
 
     def is_clean(self) -> bool:
-        """Whether the connection is open and nothing waits to be read, as it must be before use."""
+        """Whether the connection is open and has no unread bytes, as it must be before each use."""
         self._socket.settimeout(0)
         try:
             self._socket.recv(1)
@@ -52,16 +53,16 @@ class Connection:
         return False
 
     def ask(self, command: bytes, deadline: float) -> bytes:
-        """The server's reply to a command that is answered with one line, without its line end.
+        """Send a command whose reply is one line, and return that line without its line end.
 
-        What is no such line may come back as well: it is for the caller to look.
+        It is not checked that the bytes are one line of the protocol: the caller does that.
 
-        :param deadline: by the monotonic clock, for all of it.
-        :raises OSError: no whole reply by then, or the connection is lost.
-        :raises StorageError: it is too long to be one.
+        :param deadline: seconds by the monotonic clock, for sending and reading all of it.
+        :raises OSError: there is no whole reply by then, or the connection is lost.
+        :raises StorageError: the reply is too long.
         """
         sock = self._socket
-        # A command is taken at once unless the buffer is full, so that nothing waits here.
+        # The socket does not block yet: usually the kernel's buffer takes the command at once.
         try:
             sent = sock.send(command)
         except _WOULD_BLOCK:
@@ -72,16 +73,16 @@ class Connection:
         reply = b""
         while not reply.endswith(b"\r\n"):
             sock.settimeout(_left_s(deadline))
-            part = sock.recv(PIECE)
+            part = sock.recv(RECV_BYTES)
             if not part:
                 raise ConnectionResetError("the server closed the connection")
             reply += part
-            if len(reply) > LONGEST_REPLY:
-                raise StorageError(f"not a reply of Redis: {reply[:80]!r}")
+            if len(reply) > MAX_REPLY_BYTES:
+                raise StorageError(f"not a reply of Redis, since it is too long: {reply[:80]!r}")
         return reply[:-2]
 
     def close(self) -> None:
-        """Close the connection. Where it was inherited, the parent's stays open."""
+        """Close the connection. In a forked child that inherited it, the parent's stays open."""
         self._connection.disconnect()
 
 
@@ -95,13 +96,14 @@ def _left_s(deadline: float) -> float:
 class ConnectionPool:
     """The open connections of one process to one server, each lent to one caller at a time.
 
-    Callers wait for an open connection, never for the making of one: a short-lived daemon thread
-    makes them, one after the other, while somebody waits. A resolver or a server that hangs thus
-    holds that thread alone. Any thread may call every method; a forked child is to make its own.
+    Callers do not connect themselves. While some wait, a short-lived daemon thread opens one
+    connection after the other, so a name server or Redis server that hangs holds up that thread
+    only, and callers wait no longer than their timeout. Any thread may call every method; a forked
+    child must make a pool of its own.
 
-    :param connect: makes an open connection, or raises. Called by the daemon thread only.
-    :param max_size: how many may be open at once.
-    :param timeout_s: the longest that :meth:`borrow` may wait.
+    :param connect: returns an open connection, or raises. Called by the daemon thread only.
+    :param max_size: how many connections may be open at once.
+    :param timeout_s: the longest time that :meth:`borrow` may wait.
     """
 
     def __init__(
@@ -110,8 +112,9 @@ class ConnectionPool:
         self._connect = connect
         self._max_size = max_size
         self._timeout_s = timeout_s
-        # The last one used comes first, so that what a burst opened is left idle for the server
-        # to close. append() and pop() of a list are atomic: only who has to wait takes the lock.
+        # A stack: the connection used last is lent first, so that those which a burst opened stay
+        # idle until the server closes them. append() and pop() of a list are atomic, so that only
+        # callers that have to wait take the lock.
         self._idle: list[Connection] = []
         self._changed = Condition()
         # Guarded by _changed; _waiting may be read without it.
@@ -122,9 +125,9 @@ class ConnectionPool:
         self._failure: Exception | None = None
 
     def borrow(self) -> Connection:
-        """An open connection, which the caller gives back or discards.
+        """An open connection, which the caller must give back or discard.
 
-        :raises StorageError: none could be made, or there was none within the timeout.
+        :raises StorageError: connecting failed, or no connection was free within the timeout.
         """
         while True:
             try:
@@ -136,21 +139,21 @@ class ConnectionPool:
             self.discard(connection)
 
     def give_back(self, connection: Connection) -> None:
-        """For a connection whose last reply was read whole."""
+        """Return a borrowed connection whose last reply was read to its end."""
         self._idle.append(connection)
         if self._waiting:
             with self._changed:
                 self._changed.notify()
 
     def discard(self, connection: Connection) -> None:
-        """For a connection that is closed, or of which it is unknown what will be read next."""
+        """Close a borrowed connection: it is broken, or a reply may still arrive on it."""
         connection.close()
         with self._changed:
             self._open -= 1
             self._changed.notify()
 
     def discard_idle(self) -> None:
-        """Close those that nobody uses, since the server has failed or is not needed any more."""
+        """Close the connections that nobody has borrowed."""
         while self._idle:
             try:
                 self.discard(self._idle.pop())
@@ -173,28 +176,30 @@ class ConnectionPool:
                     left = deadline - monotonic()
                     if left <= 0:
                         raise StorageError(f"no open connection within {self._timeout_s} s")
-                    self._make_one()
+                    self._start_connecting()
                     self._changed.wait(left)
             finally:
                 self._waiting -= 1
 
-    def _make_one(self) -> None:
-        """Start the thread that connects, unless there is one. Requires that the lock is held."""
+    def _start_connecting(self) -> None:
+        """Start the thread that connects, unless it runs. Requires that the lock is held."""
         if self._connecting or self._open >= self._max_size:
             return
-        thread = Thread(target=self._make, name="wsgi_throttle-connect", daemon=True)
+        thread = Thread(
+            target=self._connect_while_wanted, name="wsgi_throttle-connect", daemon=True
+        )
         try:
             thread.start()
         except RuntimeError as error:  # no more threads, or the interpreter shuts down
             raise StorageError(f"cannot connect: {error}") from error
         self._connecting = True
 
-    def _make(self) -> None:
-        wanted = True
-        while wanted:
+    def _connect_while_wanted(self) -> None:
+        more_wanted = True
+        while more_wanted:
             try:
                 connection = self._connect()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the callers wait for word
+            except Exception as error:  # noqa: BLE001 - whatever it is, callers wait to be told
                 with self._changed:
                     self._connecting = False
                     self._failures += 1
@@ -204,6 +209,6 @@ class ConnectionPool:
             with self._changed:
                 self._open += 1
                 self._idle.append(connection)
-                wanted = len(self._idle) < self._waiting and self._open < self._max_size
-                self._connecting = wanted
+                more_wanted = len(self._idle) < self._waiting and self._open < self._max_size
+                self._connecting = more_wanted
                 self._changed.notify()

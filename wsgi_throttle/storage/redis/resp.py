@@ -1,4 +1,7 @@
-"""The commands that are sent to Redis and what its replies say, as bytes (RESP2, its protocol)."""
+"""The commands that are sent to Redis, and its replies to take.lua, in its protocol RESP2.
+
+See https://redis.io/docs/latest/develop/reference/protocol-spec/.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,12 @@ from ...strategies import STRATEGIES
 
 
 class Script:
-    """The two ways to run take.lua: by its digest, or by its text where the server forgot it."""
+    """The two ways to run a script: by its digest, and by its text if the server does not have it.
+
+    :ivar evalsha: the first words of the command that runs it by its digest.
+    :ivar evaluate: the first words of the command that runs it by its text.
+    :ivar load: the whole command that makes the server keep it.
+    """
 
     __slots__ = ("evalsha", "evaluate", "load")
 
@@ -21,30 +29,30 @@ class Script:
         self.evalsha = bulk(b"EVALSHA") + bulk(digest)
         self.evaluate = bulk(b"EVAL") + bulk(text)
         self.load = b"*3\r\n" + bulk(b"SCRIPT") + bulk(b"LOAD") + bulk(text)
-        """A whole command."""
 
 
 class TakeCommand:
-    """The command that charges clients by these terms. Immutable."""
+    """Makes the commands that charge clients by these terms. Immutable."""
 
-    __slots__ = ("_arguments", "_begin", "_keys", "_number", "_terms")
+    __slots__ = ("_arguments", "_array_header", "_key_count", "_keys", "_terms")
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
-        self._begin = b"*%d\r\n" % (3 + 2 * len(terms))
-        self._number = bulk(b"%d" % len(terms))
+        self._array_header = b"*%d\r\n" % (3 + 2 * len(terms))
+        self._key_count = bulk(b"%d" % len(terms))
         self._keys = [(term.bucket, term.limit.tag) for term in terms]
         self._arguments = _arguments(terms, [term.cost for term in terms])
 
-    def of(
+    def encode(
         self, script: bytes, buckets: Sequence[str], costs: Sequence[int] | None = None
     ) -> bytes:
-        """The whole command.
+        """The command for one request.
 
         :param script: ``evalsha`` or ``evaluate`` of a :class:`Script`.
-        :param costs: for each term, in place of its own.
+        :param buckets: the client's, as the terms number them.
+        :param costs: for each term, in place of its own cost.
         """
-        words = [self._begin, script, self._number]
+        words = [self._array_header, script, self._key_count]
         for bucket, tag in self._keys:
             key = f"{buckets[bucket]}:{tag}".encode()
             words.append(b"$%d\r\n%b\r\n" % (len(key), key))
@@ -53,12 +61,12 @@ class TakeCommand:
 
 
 def bulk(text: bytes) -> bytes:
-    """One word of a command."""
+    """A bulk string, RESP's form for each word of a command."""
     return b"$%d\r\n%b\r\n" % (len(text), text)
 
 
 def _arguments(terms: Iterable[Term], costs: Sequence[int]) -> bytes:
-    """What take.lua is to know of each charge."""
+    """The ARGV of take.lua: one packed charge for each term."""
     words = []
     for (_, limit, _, enforce, *_), cost in zip(terms, costs, strict=True):
         lifetime_ms = STRATEGIES[limit.strategy].lifetime_ms(limit)
@@ -67,20 +75,20 @@ def _arguments(terms: Iterable[Term], costs: Sequence[int]) -> bytes:
     return b"".join(words)
 
 
-def delete(charges: Sequence[Charge]) -> bytes:
-    """The command that forgets the states of these charges."""
+def delete_command(charges: Sequence[Charge]) -> bytes:
+    """The command that deletes the states of these charges."""
     words = [b"*%d\r\n" % (1 + len(charges)), bulk(b"DEL")]
     words += [bulk(f"{charge.bucket}:{charge.limit.tag}".encode()) for charge in charges]
     return b"".join(words)
 
 
-def decision(
+def parse_decision(
     line: bytes, terms: Terms, buckets: tuple[str, ...], costs: Sequence[int] | None = None
 ) -> Decision:
-    """What a reply of take.lua says.
+    """The decision in a reply of take.lua.
 
-    :param line: without its line end.
-    :raises StorageError: it is no reply to this command.
+    :param line: the reply without its line end.
+    :raises StorageError: it cannot be the reply to a command with these terms.
     """
     try:
         granted, *numbers = map(int, line[1:].split())

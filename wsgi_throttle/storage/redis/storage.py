@@ -1,4 +1,4 @@
-"""Counting in Redis, for many hosts: one script call a request, by the server's own clock."""
+"""Counters in Redis, for many hosts. A request calls one script, which uses the server's clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...errors import StorageError
 from ..fork import ForkLock
 from .address import MAX_CONNECTIONS, Connect, parse
 from .pool import Connection, ConnectionPool
-from .resp import Script, TakeCommand, bulk, decision, delete
+from .resp import Script, TakeCommand, bulk, delete_command, parse_decision
 
 SCRIPT = Path(__file__).with_name("take.lua").read_bytes()
 
@@ -20,15 +20,16 @@ _PING = b"*1\r\n" + bulk(b"PING")
 
 
 class RedisStorage:
-    """Counters in a Redis or Valkey server, 6.2 or newer, or in what Sentinel names as the master.
+    """Counters in a Redis or Valkey server, 6.2 or newer, or in the master that Sentinel names.
 
-    Each state has a key of its own, ``bucket:limit``, and is forgotten by the server once it can
-    no longer matter. Safe for any thread, and for a forked child, which connects anew.
+    Each state has a key of its own, ``bucket:tag of the limit``, with a TTL. Any thread may call
+    every method. A forked child opens connections of its own.
 
-    :param connect: makes an open connection of redis-py; called by a short-lived daemon thread.
+    :param connect: returns an open connection of redis-py; called by a short-lived daemon thread.
     :param timeout_s: the longest wait for an open connection, and again for the reply.
-    :param max_connections: how many may be open at once.
-    :param name: where the server is, for messages; without secrets.
+    :param max_connections: how many may be open at once, in each process.
+    :param name: the server, for messages; without user and password.
+    :param script: the Lua script that charges.
     """
 
     reach = "network"
@@ -47,20 +48,19 @@ class RedisStorage:
         self._max_connections = max_connections
         self._name = name
         self._script = Script(script)
-        self._connections: ConnectionPool | None = None
-        self._at_fork = ForkLock(after_in_child=self._forget_connections)  # guards nothing
+        self._pool: ConnectionPool | None = None
+        self._at_fork = ForkLock(after_in_child=self._forget_pool)  # only its hook
 
     @classmethod
     def from_uri(
         cls, uri: str, *, application_id: str = "", timeout_s: float = 0.1
     ) -> RedisStorage:
         """The storage of a ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://`` URI.
-
         Connects to nothing.
 
-        :param application_id: not used: the URI says in full where the counters are.
-        :raises StorageURIError: an unknown option, a value that does not fit, or a redis-py that
-            cannot be used.
+        :param application_id: not used: applications are told apart by their ``namespace``.
+        :raises StorageURIError: an unknown option, a value that is not allowed, or a version of
+            redis-py that cannot be used.
         """
         address = parse(uri)
         return cls(
@@ -74,8 +74,8 @@ class RedisStorage:
         return f"<RedisStorage {self._name}>"
 
     def prepare(self, terms: Terms) -> Take:
-        """See :class:`.Storage`. What it returns takes one round trip."""
-        command = TakeCommand(terms).of
+        """See :class:`.Storage`. Each call of the function that it returns is one round trip."""
+        command = TakeCommand(terms).encode
         evalsha, evaluate, ask = self._script.evalsha, self._script.evaluate, self._ask
 
         def take(
@@ -85,38 +85,39 @@ class RedisStorage:
                 costs = [0] * len(terms)
             asked = command(evalsha, buckets, costs)
             line = ask(asked, lambda: command(evaluate, buckets, costs))
-            return decision(line, terms, buckets, costs)
+            return parse_decision(line, terms, buckets, costs)
 
         return take
 
     def reset(self, charges: Sequence[Charge]) -> None:
         """See :class:`.Storage`."""
         if charges:
-            line = self._ask(delete(charges))
+            line = self._ask(delete_command(charges))
             if not re.fullmatch(b":[0-9]+", line):
                 raise StorageError(f"not an answer to DEL: {line[:80]!r}")
 
     def ping(self) -> None:
-        """See :class:`.Storage`: whether the server answers, and knows the script."""
+        """See :class:`.Storage`. Where it has to connect, it loads the script as well."""
         line = self._ask(_PING)
         if line != b"+PONG":
             raise StorageError(f"not an answer to PING: {line[:80]!r}")
 
     def close(self) -> None:
         """See :class:`.Storage`."""
-        connections, self._connections = self._connections, None
-        if connections:
-            connections.discard_idle()  # one in use is closed when it is given back to nobody
+        pool, self._pool = self._pool, None
+        if pool:
+            pool.discard_idle()  # those in use are closed once nothing refers to the pool
 
     def _ask(self, command: bytes, unknown_script: Callable[[], bytes] | None = None) -> bytes:
-        """Send the command, once, and return the line that answers it.
+        """Send the command and return the line of its reply. Does not try again after a failure,
+        since the request may have been counted.
 
-        :param unknown_script: what to send in its place where the server does not have the script,
-            and so has charged nothing.
-        :raises StorageError: the server could not be asked, did not answer in time, or refused.
+        :param unknown_script: makes the command to send instead if the server does not have the
+            script, and so has counted nothing.
+        :raises StorageError: there was no connection, no reply in time, or an error in the reply.
         """
-        connections = self._connections or self._first_connections()
-        connection = connections.borrow()
+        pool = self._pool or self._new_pool()
+        connection = pool.borrow()
         deadline = monotonic() + self._timeout_s
         try:
             line = connection.ask(command, deadline)
@@ -125,31 +126,33 @@ class RedisStorage:
             if line.startswith(b"-"):
                 raise StorageError(f"Redis answered {line[:200].decode(errors='replace')!r}")
         except BaseException as error:
-            connections.discard(connection)
+            pool.discard(connection)
             if not isinstance(error, (OSError, StorageError)):
                 raise
-            connections.discard_idle()
+            pool.discard_idle()
             if isinstance(error, StorageError):
                 raise
-            raise StorageError(f"no answer of Redis: {error}") from error
-        connections.give_back(connection)
+            raise StorageError(f"no answer from Redis: {error}") from error
+        pool.give_back(connection)
         return line
 
-    def _open(self) -> Connection:
-        """A connection to a server that answers and knows the script."""
+    def _open_connection(self) -> Connection:
+        """A connection to a server that answers and now has the script."""
         connection = self._connect()
         connection.send_packed_command([self._script.load], check_health=False)
         connection.read_response()
         return Connection(connection)
 
-    def _first_connections(self) -> ConnectionPool:
-        # Made by the first request and not before: between the fork of a preloaded application and
-        # its first request gevent replaces what locks are made of. Where two threads are first, one
-        # of the two sets goes by itself.
-        made = ConnectionPool(self._open, max_size=self._max_connections, timeout_s=self._timeout_s)
-        self._connections = made
+    def _new_pool(self) -> ConnectionPool:
+        # Made by the first request and not earlier: gevent may replace threading's locks after a
+        # preloaded application has been forked and before its first request. If two threads make
+        # one at once, the pool that is not kept is closed when its request is over.
+        made = ConnectionPool(
+            self._open_connection, max_size=self._max_connections, timeout_s=self._timeout_s
+        )
+        self._pool = made
         return made
 
-    def _forget_connections(self) -> None:
-        # The inherited ones are the parent's. Dropped, they are closed here and stay open there.
-        self._connections = None
+    def _forget_pool(self) -> None:
+        # The connections are the parent's. Dropping the pool closes this process's copies only.
+        self._pool = None

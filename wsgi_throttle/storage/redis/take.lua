@@ -1,16 +1,18 @@
--- One request's charges, all or nothing, by this server's own clock.
+-- Charges one request: all of its enforced charges are counted, or none. Uses this server's clock.
 --
---   KEYS[i]  where the state of charge i lives
---   ARGV[i]  charge i, packed: enforce, cost, quota, window, burst, lifetime (ms), strategy
+--   KEYS[i]  the key of the state of charge i
+--   ARGV[i]  charge i, packed: enforce, cost, quota, window, burst, lifetime, strategy
 --   reply    one status line of integers: granted, then wait, remaining and reset of each charge
 --
--- The arithmetic and the loop are those of strategies.py, function by function, where the reasons
--- stand; tests/test_agreement.py holds the two against each other. A strategy is a function of
--- (state, limit, now, cost) that returns wait, remaining, reset and the state afterwards.
+-- All times are milliseconds. Arithmetic and loop are those of strategies.py, function by function:
+-- the reasons are given there, and tests/test_agreement.py checks that both give the same results.
+-- A strategy is a function of (state, limit, now, cost) that returns wait, remaining, reset and the
+-- new state.
 --
--- A state is the same row of integers, packed as big-endian doubles, and '' where there is none.
--- Sliding windows grow long, so that only the ends of a log are ever parsed. Below 2^51 a quotient
--- of doubles is never rounded onto a whole number that it is not, so that floor and ceil are exact.
+-- A state has the same integers as in strategies.py, packed as big-endian doubles; '' is no state.
+-- The log of a sliding window may be long, so only entries at its two ends are unpacked.
+-- Integers stay below 2^51: there the quotient of two doubles never rounds up or down to a whole
+-- number, so floor and ceil of it are exact.
 
 local read, write = struct.unpack, struct.pack
 local ceil, floor, min = math.ceil, math.floor, math.min
@@ -18,11 +20,11 @@ local format, sub = string.format, string.sub
 
 local NEVER_MS = 2 ^ 50
 local GRAINS = 60
-local GRACE_MS = 100  -- a TTL counts from the start of the script, which TIME may be later than
+local GRACE_MS = 100  -- Redis counts a TTL from the start of the script, and TIME may be later
 local CHARGE = '>Bddddds'
 local NUMBER, PAIR, TRIPLE = '>d', '>dd', '>ddd'
-local SUM = 8     -- bytes of the sum of all counts, which ends a log
-local ENTRY = 16  -- bytes of an entry of a log: (count, at)
+local SUM = 8     -- bytes of the sum of all counts, the last field of a log
+local ENTRY = 16  -- bytes of one entry of a log: (count, at)
 local TAIL = ENTRY + SUM
 
 local function fixed(state, limit, now, cost)
@@ -173,7 +175,7 @@ end
 local reply = {granted and '1' or '0'}
 for i = 1, #KEYS do
   local wait, remaining, reset, state, lifetime, step, limit = unpack(results[i])
-  if not granted then
+  if not granted then  -- count nothing, and measure what is left without this request
     local _
     _, remaining, reset, state = step(saved[i] or '', limit, now, 0)
   end

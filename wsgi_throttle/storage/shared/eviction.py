@@ -1,4 +1,4 @@
-"""Which records of shared:// are forgotten where the file gets full."""
+"""Which records of shared:// are deleted when the file gets full."""
 
 from __future__ import annotations
 
@@ -8,51 +8,53 @@ import lmdb
 
 from .record import EXPIRED, rank
 
-CROWDED = (0.85, 0.90, 0.95)
+THRESHOLDS = (0.85, 0.90, 0.95)
 """Evict one record for each that grows above 85 % of the pages, two above 90 %, three above 95 %: a
 full LMDB file cannot even delete."""
-LOOKS = 8
-"""Of how many records the worst is evicted."""
+CANDIDATES = 8
+"""How many records are compared for each eviction: the one with the smallest rank is deleted."""
 
 
 class Eviction:
-    """Makes room in the file of one storage. Requires that the lock of all places is held.
+    """Makes room in the file of one storage. Every call requires that ``places.lock`` is held.
 
-    :ivar evicted: how many clients were forgotten before their time, until somebody sets it to 0.
+    :ivar evicted: how many records were deleted before they expired. Whoever has reported the
+        number sets it back to 0.
     """
 
     def __init__(self) -> None:
         self.evicted = 0
-        self._growth_until_look = 0
-        self._victims = 0
+        self._growths_until_check = 0
+        self._evictions_per_growth = 0
 
     def make_room(self, txn: lmdb.Transaction, key: bytes, size_bytes: int, now: int) -> None:
-        """Before a record grows: evict others if the file is crowded. That is looked up again
-        before many processes together can have filled what was left.
+        """Evict records if the file is nearly full. To be called before a record is made or grows.
 
-        :param key: the record's, which is spared.
+        How full the file is, is asked again after as many calls as a 64th of the free pages, so
+        that even many processes cannot fill it in between.
+
+        :param key: of the record that grows, which is not evicted.
         :param size_bytes: of the file.
         :param now: milliseconds by the storage's clock.
         """
-        self._growth_until_look -= 1
-        if self._growth_until_look <= 0:
+        self._growths_until_check -= 1
+        if self._growths_until_check <= 0:
             found = txn.stat()
             used = found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]
             pages = size_bytes // found["psize"]
-            self._growth_until_look = (pages - used) // 64
-            self._victims = sum(used > pages * part for part in CROWDED)
-        for _ in range(self._victims):
+            self._growths_until_check = (pages - used) // 64
+            self._evictions_per_growth = sum(used > pages * part for part in THRESHOLDS)
+        for _ in range(self._evictions_per_growth):
             self._evict_worst(txn, key, now)
 
     def _evict_worst(self, txn: lmdb.Transaction, key: bytes, now: int) -> None:
-        """Of the records that follow the key, which are any since keys are hashes."""
+        """Delete the worst of the records that follow this key. After the last one come the first
+        of the file. Keys are hashes, so these are a random sample."""
         with txn.cursor() as cursor:
-            _ = cursor.set_range(key) or cursor.first()
-            ranks = [
-                (rank(bytes(record), now), other)
-                for other, record in islice(cursor, LOOKS)
-                if other != key
-            ]
+            sample = list(islice(cursor, CANDIDATES)) if cursor.set_range(key) else []
+            if len(sample) < CANDIDATES and cursor.first():
+                sample += islice(cursor, CANDIDATES - len(sample))
+            ranks = [(rank(bytes(record), now), other) for other, record in sample if other != key]
         if ranks:
             (kind, _), worst = min(ranks)
             txn.delete(worst)

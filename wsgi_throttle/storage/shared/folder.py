@@ -1,7 +1,8 @@
 """The folder of shared://: where it is, whether it may be trusted, and how it is opened.
 
-It holds ``data.mdb`` and ``lock.mdb`` (LMDB's own), ``format``, which is written last and says what
-the two are, and ``open.lock``, which is held while any of this is looked at or made.
+It has four files. ``data.mdb`` and ``lock.mdb`` are LMDB's own. ``format`` is written last and says
+of which version, size and boot these two are. ``open.lock`` is locked by the process that inspects
+or creates the others.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ except ImportError as missing:
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the folder in it is private and checked
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
-_LOCK_BYTES = 8192  # what LMDB makes of max_readers=126
-_FILES = ("format", "data.mdb", "lock.mdb")  # "format" first: without it the others are nothing
+_LOCK_BYTES = 8192  # the size that LMDB gives lock.mdb with max_readers=126
+_FILES = ("format", "data.mdb", "lock.mdb")
+"""In the order in which they are removed: without "format" nobody opens the other two."""
 
 DAMAGE = (
     lmdb.BadDbiError,
@@ -49,21 +51,23 @@ DAMAGE = (
     lmdb.PanicError,
     lmdb.VersionMismatchError,
 )
-"""What LMDB raises where the file is at fault, and not memory, permissions or the disk."""
+"""What LMDB raises when the file is damaged or full, so that a new file helps. It does not help
+against other errors: no memory, no permission, a full disk."""
 
 
 class Opened(NamedTuple):
-    """An environment of this process and the file that it is of."""
+    """A file that this process has open."""
 
     env: lmdb.Environment
     data: Path
     inode: tuple[int, int]
+    """(device, inode) of the data file."""
     size_bytes: int
     fault: str
-    """Why what was there before was set aside; empty where it was not."""
+    """Why the file that was there before was set aside; empty if none was."""
 
     def is_current(self) -> bool:
-        """Whether the file is still what stands at its path."""
+        """Whether the file at this path is still the one that is open."""
         try:
             return _inode(self.data) == self.inode
         except OSError:
@@ -71,8 +75,11 @@ class Opened(NamedTuple):
 
 
 def derived_folder(application_id: str, size_bytes: int) -> Path:
-    """The folder of an application that named none: in shared memory if that has room at all (and
-    not: at the moment, since all processes must decide alike), else in the temporary folder."""
+    """The folder of an application whose URI names none: in shared memory if that is large enough,
+    else in the temporary folder.
+
+    How much is free at the moment does not count: all processes must choose the same folder.
+    """
     base = SHARED_MEMORY
     try:
         room = os.statvfs(base)
@@ -86,16 +93,17 @@ def derived_folder(application_id: str, size_bytes: int) -> Path:
 
 
 def open_folder(folder: Path, size_bytes: int, *, any_size: bool = False) -> Opened:
-    """Open what the folder holds, or set it aside and start anew where it is not ours to read.
+    """Open the file in this folder. One that is damaged, of another version or boot, or of another
+    size is set aside (renamed to ``*.aside``), and a new one is created.
 
-    The caller makes sure that this process does not have it open.
+    The caller makes sure that this process does not have the file open.
 
-    :param any_size: take a sound file as it is, although another size is asked for.
-    :raises StorageError: the folder cannot be made, is another user's or open to others, or the
-        disk is full.
+    :param any_size: open a sound file of another size as well.
+    :raises StorageError: the folder cannot be made, belongs to another user or may be written by
+        others, or the disk is full.
     """
     try:
-        _make(folder)
+        _ensure_private(folder)
         with _exclusively(folder):
             return _open(folder, size_bytes, any_size)
     except (OSError, lmdb.Error) as error:
@@ -103,9 +111,10 @@ def open_folder(folder: Path, size_bytes: int, *, any_size: bool = False) -> Ope
 
 
 def set_aside(folder: Path) -> None:
-    """Set aside what the folder holds. Who has it open notices by the inode.
+    """Rename the files of this folder. Other processes that have them open notice that the inode is
+    another.
 
-    :raises StorageError: it cannot be renamed.
+    :raises StorageError: they cannot be renamed.
     """
     try:
         with _exclusively(folder):
@@ -114,7 +123,8 @@ def set_aside(folder: Path) -> None:
         raise StorageError(f"{folder} cannot be used: {error}") from error
 
 
-def _make(folder: Path) -> None:
+def _ensure_private(folder: Path) -> None:
+    """Make the folder if it is missing, and refuse one that other users could have filled."""
     with suppress(FileExistsError):
         folder.mkdir(0o700)
     found = folder.lstat()
@@ -131,6 +141,7 @@ def _make(folder: Path) -> None:
 
 @contextmanager
 def _exclusively(folder: Path) -> Iterator[None]:
+    """Hold the lock of all processes that inspect or create the files."""
     lock = os.open(folder / "open.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -140,7 +151,7 @@ def _exclusively(folder: Path) -> Iterator[None]:
 
 
 def _open(folder: Path, size_bytes: int, any_size: bool) -> Opened:
-    found_bytes, fault = _look(folder)
+    found_bytes, fault = _inspect(folder)
     if found_bytes and found_bytes != size_bytes and not any_size:
         fault = f"it has {found_bytes} bytes and {size_bytes} are asked for"
     elif found_bytes:
@@ -155,14 +166,15 @@ def _open(folder: Path, size_bytes: int, any_size: bool) -> Opened:
     except OSError as error:
         if not fault or error.errno != errno.ENOSPC:
             raise
-    for name in _FILES:  # what was set aside may be what takes the room
+    for name in _FILES:  # the files that were set aside may be what fills the disk
         with suppress(FileNotFoundError):
             (folder / f"{name}.aside").unlink()
     return _create(folder, size_bytes, fault)
 
 
-def _look(folder: Path) -> tuple[int, str]:
-    """The size of the sound file that is there, or 0; and what is wrong with one that is not."""
+def _inspect(folder: Path) -> tuple[int, str]:
+    """(size in bytes, fault). The size is 0 where there is no file or it cannot be used; the fault
+    says why not, and is empty where there is no file."""
     if not any(os.path.lexists(folder / name) for name in _FILES):
         return 0, ""
     for name in _FILES:
@@ -182,10 +194,11 @@ def _look(folder: Path) -> tuple[int, str]:
 
 
 def _format(size_bytes: int) -> bytes:
-    """What stands in ``format``. Stamps are CLOCK_MONOTONIC, which starts anew with each boot."""
+    """The content of ``format``. It names the boot, since timestamps are CLOCK_MONOTONIC, which
+    starts again with each boot."""
     try:
         boot = Path(BOOT_ID).read_text().strip()
-    except OSError:  # not Linux; stamps later than now are clamped, and that must do
+    except OSError:  # not Linux: strategies take timestamps of the future for now, which must do
         boot = "unknown"
     return f"wsgi_throttle shared layout {LAYOUT}\nsize {size_bytes}\nboot {boot}\n".encode()
 
@@ -199,7 +212,8 @@ def _set_aside(folder: Path) -> None:
 def _create(folder: Path, size_bytes: int, fault: str) -> Opened:
     opened = None
     try:
-        # Memory that is mapped and cannot be had is SIGBUS, so all of it is asked for first.
+        # Writing to mapped memory that the disk has no room for is a SIGBUS, which kills the
+        # process. So all of the room is allocated before.
         _allocate(folder / "lock.mdb", _LOCK_BYTES, os.O_CREAT | os.O_EXCL)
         opened = _opened(folder, size_bytes, fault)
         _allocate(opened.data, size_bytes)

@@ -1,4 +1,4 @@
-"""The folders that this process has open for shared://, and when they are opened anew."""
+"""The folders that this process has open for shared://, and when they are opened again."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ...clock import SECOND
 from ..fork import ForkLock
 from .folder import Opened, open_folder, set_aside
 
-LOOK_EVERY_NS = SECOND
-"""How soon a file that was deleted or replaced under us is noticed."""
+CHECK_EVERY_NS = SECOND
+"""How often it is checked whether another process has deleted or replaced the file."""
 
 
 class Place:
-    """A folder and, once it was used, what this process has open of it. All that is here requires
-    that the lock is held."""
+    """A folder, and the file in it that this process has open once it was used. Everything here
+    requires that ``places.lock`` is held."""
 
     def __init__(self, folder: Path, size_bytes: int) -> None:
         self.folder = folder
@@ -27,44 +27,46 @@ class Place:
         self.users: WeakSet[object] = WeakSet()
         """The storages that count here."""
         self._opened: Opened | None = None
-        self._look_at_ns = 0
-        self._is_known = False
+        self._check_at_ns = 0
+        self._was_opened = False
 
     def environment(self, now_ns: int) -> lmdb.Environment:
-        """
-        :param now_ns: by the monotonic clock.
+        """The file, opened where it is not open yet or is no longer the one at its path.
+
+        :param now_ns: nanoseconds by the storage's clock.
         :raises StorageError: the folder cannot be used.
         """
         opened = self._opened
-        if opened and now_ns < self._look_at_ns:
+        if opened and now_ns < self._check_at_ns:
             return opened.env
         if opened and not opened.is_current():
-            places.notes.append(
+            places.warnings.append(
                 ("shared storage: %s was deleted or replaced; counting anew", self.folder)
             )
             self.close()
             opened = None
         if not opened:
             # A storage replaces a file of another size once, when it first opens it.
-            opened = open_folder(self.folder, self.size_bytes, any_size=self._is_known)
+            opened = open_folder(self.folder, self.size_bytes, any_size=self._was_opened)
             self._opened = opened
-            self._is_known = True
+            self._was_opened = True
             self.size_bytes = opened.size_bytes
             if opened.fault:
-                self._note_set_aside(opened.fault)
-        self._look_at_ns = now_ns + LOOK_EVERY_NS
+                self._warn_set_aside(opened.fault)
+        self._check_at_ns = now_ns + CHECK_EVERY_NS
         return opened.env
 
     def replace(self, why: str) -> None:
-        """Set the file aside, unless another process was first.
+        """Close a damaged file, and set it aside unless another process already has.
 
+        :param why: for the log.
         :raises StorageError: it cannot be renamed.
         """
         current = self._opened and self._opened.is_current()
         self.close()
         if current:
             set_aside(self.folder)
-            self._note_set_aside(why)
+            self._warn_set_aside(why)
 
     def close(self) -> None:
         """Close what is open. It is opened again at the next use."""
@@ -72,25 +74,29 @@ class Place:
             self._opened.env.close()
             self._opened = None
 
-    def _note_set_aside(self, why: str) -> None:
-        places.notes.append(("shared storage: what was in %s is set aside: %s", self.folder, why))
+    def _warn_set_aside(self, why: str) -> None:
+        places.warnings.append(
+            ("shared storage: what was in %s is set aside: %s", self.folder, why)
+        )
 
 
 class Places:
-    """The folders that this process uses, by real path: LMDB must not open one twice."""
+    """All folders that this process uses. They are kept by real path, since a process must not have
+    the same LMDB file open twice."""
 
     def __init__(self) -> None:
         self._fork_lock = ForkLock(after_in_child=self._close_all)
         self.lock = self._fork_lock.lock
-        """Held around every transaction: across a fork, and so that no thread waits for the
-        interpreter while other processes wait for it."""
-        self.notes: deque[tuple[object, ...]] = deque(maxlen=100)
-        """Warnings to be logged once the lock is free: messages with their arguments."""
+        """Held around every transaction. So no fork happens inside one; and threads of this process
+        wait here for each other, not at LMDB's lock, whose holder would make all processes wait
+        while it waits for the GIL."""
+        self.warnings: deque[tuple[object, ...]] = deque(maxlen=100)
+        """To be logged once the lock is free: messages with their arguments."""
         self._by_path: dict[str, Place] = {}
 
     def join(self, storage: object, folder: Path, size_bytes: int) -> Place:
-        """The place of this folder, for a storage that is going to use it. Requires that the lock
-        is held."""
+        """The place of this folder, which a storage is going to use until it leaves. Requires that
+        the lock is held."""
         place = self._by_path.setdefault(os.path.realpath(folder), Place(folder, size_bytes))
         place.users.add(storage)
         return place
@@ -108,4 +114,4 @@ class Places:
 
 
 places = Places()
-"""Those of this process."""
+"""The one object of this process."""

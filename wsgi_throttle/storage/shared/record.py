@@ -1,10 +1,12 @@
 """One record of shared://: what a bucket has counted for each of its limits, as bytes.
 
-A record is made of parts: first the limits that were charged together last, then each other limit
-by itself, the one that lives longest first. A part is the number of its limits (one byte), the
-shapes of their states, a header (HEADER), and all integers of all states. A shape is a limit's
-mark, how many integers there are and how wide they are: one width for those at even places, one for
-those at odd places, since stamps and counts take turns in every state.
+A record is a row of parts. The first part has the limits that were last charged together; every
+other limit of the bucket has a part of its own, the one that lives longest first.
+
+A part has a prefix (one byte with the number of its limits, then one shape for each), a header
+(HEADER), and all integers of all states, one after the other. A shape is a hash of the limit, how
+many integers its state has, and how wide they are: one width for those at even indexes and one for
+those at odd indexes, since counts and timestamps take turns in every state.
 """
 
 from __future__ import annotations
@@ -21,60 +23,66 @@ from ...errors import StorageError
 from ...strategies import STRATEGIES, State
 
 LAYOUT = 3
-"""The version of all this. Raised with every change, so that no file is ever misread."""
+"""The version of the format, raised with every change to it: a file of another version is not
+read, but set aside."""
 
 HEADER = Struct("<?I")
-"""Whether the client is over a limit, and the second in which this part and all that follow it
-have expired."""
+"""Whether the client is over a limit, and the second by the storage's clock at which this part and
+all parts after it have expired."""
 
-EXPIRED, IDLE, OVER = -1, 0, 1
-"""The classes of records, in the order in which they are forgotten."""
+EXPIRED, WITHIN_LIMIT, OVER_LIMIT = -1, 0, 1
+"""The classes of records in the order in which they are evicted. The last two are the values of the
+header's first field."""
 
 _SHAPE = Struct("<6sBB")
 _SHAPE_BYTES = _SHAPE.size
-_WIDTHS = "BHIQ"
-_MOST_LIMITS = 255  # so that their number is a byte
-_LONGEST_MS = 100 * 365 * 86_400_000  # so that its seconds fit
+_WIDTHS = "BHIQ"  # what struct calls integers of 1, 2, 4 and 8 bytes
+_MAX_LIMITS = 255  # so that their number fits into one byte
+_MAX_LIFETIME_MS = 100 * 365 * 86_400_000  # so that the seconds fit into 4 bytes
 
 
 class Packing:
-    """How the states of limits that are charged together are packed. Not for two threads at once.
+    """Turns the states of limits that are charged together into a record, and back. Only one thread
+    may use it at a time.
 
-    :raises StorageError: more limits than fit into a part.
+    :raises StorageError: more than 255 limits.
     """
 
     __slots__ = (
-        *("__weakref__", "_by_lengths", "_by_shapes", "_lifetime_s", "_marks", "_shapes_size"),
-        "_widths",
+        *("__weakref__", "_by_lengths", "_by_shapes", "_lifetime_s", "_limit_hashes"),
+        *("_prefix_bytes", "_widths"),
     )
 
     def __init__(self, limits: Sequence[Limit]) -> None:
-        if len(limits) > _MOST_LIMITS:
-            raise StorageError(f"shared:// holds no more than {_MOST_LIMITS} limits of one bucket")
-        self._marks = [blake2b(limit.tag.encode(), digest_size=6).digest() for limit in limits]
+        if len(limits) > _MAX_LIMITS:
+            raise StorageError(f"shared:// holds no more than {_MAX_LIMITS} limits of one bucket")
+        self._limit_hashes = [
+            blake2b(limit.tag.encode(), digest_size=6).digest() for limit in limits
+        ]
         lifetime_ms = max(STRATEGIES[limit.strategy].lifetime_ms(limit) for limit in limits)
-        # Counted from the end of the second in which it begins.
-        self._lifetime_s = -(-min(lifetime_ms, _LONGEST_MS) // 1000) + 1
+        # One second more, since only whole seconds are stored.
+        self._lifetime_s = -(-min(lifetime_ms, _MAX_LIFETIME_MS) // 1000) + 1
         self._widths = [(0, 0)] * len(limits)
-        self._shapes_size = 1 + _SHAPE_BYTES * len(limits)
-        # The layouts of records that begin with these limits, as they were met and as they are
-        # written; the latter by the lengths of all states.
+        self._prefix_bytes = 1 + _SHAPE_BYTES * len(limits)
+        # Layouts whose first part has these limits: to read, by the record's prefix; to write, by
+        # the lengths of all states.
         self._by_shapes: Bounded[bytes, _Layout] = Bounded(4096)
         self._by_lengths: Bounded[tuple[int, ...], _Layout] = Bounded(4096)
 
     def unpack(self, record: bytes, now: int) -> tuple[tuple[State, ...], bytes]:
-        """The states of these limits, and the parts that hold others and have not expired.
+        """The states of these limits, and the parts of other limits, empty if they have expired.
 
-        :param record: as :meth:`pack` made it, or empty.
+        :param record: what :meth:`pack` returned, or empty.
+        :param now: milliseconds by the storage's clock.
         """
         if not record:
-            return ((),) * len(self._marks), b""
-        layout = self._by_shapes.get(record[: self._shapes_size])
+            return ((),) * len(self._limit_hashes), b""
+        layout = self._by_shapes.get(record[: self._prefix_bytes])
         if layout is None:
             layout = _layouts[record[: 1 + _SHAPE_BYTES * record[0]]]
-            if layout.marks != self._marks:
-                return self._sort_out(record, now)
-            self._by_shapes.keep(layout.begin, layout)
+            if layout.limit_hashes != self._limit_hashes:
+                return self._unpack_all_parts(record, now)
+            self._by_shapes.keep(layout.prefix, layout)
         unpack_from, split = layout.unpack_from, layout.split
         states = split(unpack_from(record))
         if len(record) == layout.size:
@@ -82,10 +90,12 @@ class Packing:
         others = record[layout.size :]
         return states, b"" if rank(others, now)[0] == EXPIRED else others
 
-    def pack(self, states: Sequence[State], others: bytes, over: bool, now: int) -> bytes:
-        """The record of these states and of the parts that hold others; empty if there are none.
+    def pack(self, states: Sequence[State], others: bytes, over_limit: bool, now: int) -> bytes:
+        """The record of these states; empty if there is nothing to keep.
 
-        :param over: whether the client is over one of its limits.
+        :param others: the parts of other limits, which are appended.
+        :param over_limit: whether the client is over one of its limits.
+        :param now: milliseconds by the storage's clock.
         """
         expires_s = now // 1000 + self._lifetime_s
         if others:
@@ -96,26 +106,27 @@ class Packing:
             if not any(lengths):
                 return others
             layout = self._learn(states)
-        pack, integers = layout.pack, sum(states, ())  # for a few states quicker than chain()
+        pack, integers = layout.pack, sum(states, ())  # for a few states faster than chain()
         try:
-            packed = pack(layout.begin, over, expires_s, *integers)
-        except error:
+            packed = pack(layout.prefix, over_limit, expires_s, *integers)
+        except error:  # an integer is wider than the layout has room for
             layout = self._learn(states)
-            packed = layout.pack(layout.begin, over, expires_s, *integers)
+            packed = layout.pack(layout.prefix, over_limit, expires_s, *integers)
         return packed + others if others else packed
 
-    def _sort_out(self, record: bytes, now: int) -> tuple[tuple[State, ...], bytes]:
-        """The same for a record that begins with other limits."""
+    def _unpack_all_parts(self, record: bytes, now: int) -> tuple[tuple[State, ...], bytes]:
+        """As :meth:`unpack`, for a record whose first part has other limits: search all parts for
+        these, and give each of the others a part of its own."""
         found: dict[bytes, tuple[int, bytes, State]] = {}
         while record:
             layout = _layouts[record[: 1 + _SHAPE_BYTES * record[0]]]
-            _, expires_s = HEADER.unpack_from(record, len(layout.begin))
+            _, expires_s = HEADER.unpack_from(record, len(layout.prefix))
             states = layout.split(layout.unpack_from(record))
-            for mark, shape, state in zip(layout.marks, layout.shapes, states, strict=True):
+            for key, shape, state in zip(layout.limit_hashes, layout.shapes, states, strict=True):
                 if state and expires_s * 1000 > now:
-                    found[mark] = expires_s, shape, state
+                    found[key] = expires_s, shape, state
             record = record[layout.size :]
-        wanted = tuple(found.pop(mark)[2] if mark in found else () for mark in self._marks)
+        wanted = tuple(found.pop(key)[2] if key in found else () for key in self._limit_hashes)
         others = b""
         for expires_s, shape, state in sorted(found.values()):
             alone = b"\1" + shape
@@ -123,47 +134,56 @@ class Packing:
         return wanted, others
 
     def _learn(self, states: Sequence[State]) -> _Layout:
-        """The layout for states of new lengths, or with integers too wide for what was learned.
-        Never narrower than any before, so that no two clients unlearn each other's."""
+        """Make and keep the layout for states of these lengths and widths. Widths only ever grow:
+        otherwise a client with small integers and one with large ones would each replace the
+        other's layout at every request."""
         self._widths = [
             (max(even, _width(state[::2])), max(odd, _width(state[1::2])))
             for (even, odd), state in zip(self._widths, states, strict=True)
         ]
         shapes = [
-            _SHAPE.pack(mark, len(state), even * len(_WIDTHS) + odd)
-            for mark, state, (even, odd) in zip(self._marks, states, self._widths, strict=True)
+            _SHAPE.pack(limit_hash, len(state), even * len(_WIDTHS) + odd)
+            for limit_hash, state, (even, odd) in zip(
+                self._limit_hashes, states, self._widths, strict=True
+            )
         ]
         layout = _layouts[bytes([len(shapes)]) + b"".join(shapes)]
         return self._by_lengths.keep(tuple(map(len, states)), layout)
 
 
 def rank(record: bytes, now: int) -> tuple[int, int]:
-    """What is forgotten first, where room is needed, has the least: what has expired, then what
-    expires soonest, and last the clients that are over a limit."""
-    over, expires_s = HEADER.unpack_from(record, 1 + _SHAPE_BYTES * record[0])
-    return (over if expires_s * 1000 > now else EXPIRED, expires_s)
+    """Sort key of eviction: the record with the smallest rank goes first. Its class (expired before
+    within its limits before over one), then the second in which it expires.
+
+    :param now: milliseconds by the storage's clock.
+    """
+    over_limit, expires_s = HEADER.unpack_from(record, 1 + _SHAPE_BYTES * record[0])
+    return (over_limit if expires_s * 1000 > now else EXPIRED, expires_s)
 
 
 class _Codec:
-    """How the integers of a part are packed. One object for all parts of the same shapes but for
-    the marks, so that what many rules need stays small enough for the processor's caches."""
+    """How the integers of a part are packed. Parts that differ in nothing but the hashes of their
+    limits use the same object: what many rules need then still fits into the processor's cache.
+
+    :param codes: for each state, what struct calls its integers, such as ``BIBIB``.
+    """
 
     __slots__ = ("pack", "size", "split", "unpack_from")
 
-    def __init__(self, begin_bytes: int, codes: Sequence[str]) -> None:
+    def __init__(self, prefix_bytes: int, codes: Sequence[str]) -> None:
         all_codes = "".join(codes)
-        packed = Struct(f"<{begin_bytes}s{HEADER.format[1:]}{all_codes}")
+        packed = Struct(f"<{prefix_bytes}s{HEADER.format[1:]}{all_codes}")
         self.size = packed.size
         self.pack = packed.pack
-        """Of how it begins, both fields of the header, and all integers."""
-        self.unpack_from = Struct(f"<{begin_bytes + HEADER.size}x{all_codes}").unpack_from
-        """All integers of a record that begins so."""
+        """(prefix, both fields of the header, all integers) -> the part."""
+        self.unpack_from = Struct(f"<{prefix_bytes + HEADER.size}x{all_codes}").unpack_from
+        """Record -> all integers of its first part."""
         ends = list(accumulate(map(len, codes)))
         ranges = [slice(end - len(own), end) for end, own in zip(ends, codes, strict=True)]
         self.split: Callable[[State], tuple[State, ...]] = (
             itemgetter(*ranges) if len(ranges) > 1 else lambda integers: (integers,)
         )
-        """All integers, by their states."""
+        """All integers -> the states."""
 
 
 class _Codecs(Bounded[tuple[int, tuple[str, ...]], _Codec]):
@@ -177,21 +197,21 @@ _codecs = _Codecs(1024)
 
 
 class _Layout:
-    """Where everything is in a part that begins with these shapes and their number."""
+    """Where everything is in a part that has this prefix."""
 
-    __slots__ = ("begin", "marks", "pack", "shapes", "size", "split", "unpack_from")
+    __slots__ = ("limit_hashes", "pack", "prefix", "shapes", "size", "split", "unpack_from")
 
-    def __init__(self, begin: bytes) -> None:
-        self.begin = begin
-        self.marks: list[bytes] = []
+    def __init__(self, prefix: bytes) -> None:
+        self.prefix = prefix
+        self.limit_hashes: list[bytes] = []
         self.shapes: list[bytes] = []
         codes = []
-        for mark, length, widths in _SHAPE.iter_unpack(begin[1:]):
+        for limit_hash, length, widths in _SHAPE.iter_unpack(prefix[1:]):
             even, odd = divmod(widths, len(_WIDTHS))
             codes.append(((_WIDTHS[even] + _WIDTHS[odd]) * length)[:length])
-            self.marks.append(mark)
-            self.shapes.append(_SHAPE.pack(mark, length, widths))
-        codec = _codecs[len(begin), tuple(codes)]
+            self.limit_hashes.append(limit_hash)
+            self.shapes.append(_SHAPE.pack(limit_hash, length, widths))
+        codec = _codecs[len(prefix), tuple(codes)]
         self.size, self.pack = codec.size, codec.pack
         self.unpack_from, self.split = codec.unpack_from, codec.split
 
@@ -199,13 +219,14 @@ class _Layout:
 class _Layouts(Bounded[bytes, _Layout]):
     __slots__ = ()
 
-    def __missing__(self, shapes: bytes) -> _Layout:
-        return self.keep(shapes, _Layout(shapes))
+    def __missing__(self, prefix: bytes) -> _Layout:
+        return self.keep(prefix, _Layout(prefix))
 
 
 _layouts = _Layouts(1024)
 
 
 def _width(integers: State) -> int:
+    """The index in _WIDTHS of the smallest width that holds them all."""
     bits = max(integers, default=0).bit_length()
     return 0 if bits <= 8 else 1 if bits <= 16 else 2 if bits <= 32 else 3

@@ -1,7 +1,7 @@
 """``shared://[/folder][?size=32mb]``: counters of all processes of one host, in an LMDB file.
 
-Without a folder the file is in /dev/shm, in a folder that is named after this user and the
-configuration. The file has one record a bucket (record.py) under a hash of its name.
+A URI without a folder means one in /dev/shm, named after this user and the configuration file. For
+each bucket the file has one record (record.py); its key is a hash of the bucket.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from .record import Packing
 
 DEFAULT_BYTES = 32 << 20
 """Half of the /dev/shm that a Docker container has by default."""
-LEAST_BYTES = 1 << 20
+MIN_BYTES = 1 << 20
 
-MAX_KEYS = 4096
-"""Of how many buckets the keys are kept."""
+MAX_CACHED_KEYS = 4096
+"""For how many buckets the key is kept, so that it need not be computed again."""
 
 WARN_EVERY_S = 60.0
 
@@ -44,26 +44,27 @@ _PAGE = 4096
 _logger = logging.getLogger("wsgi_throttle")
 _T = TypeVar("_T")
 
-_Found: TypeAlias = tuple[Packing, bytes, int, bytes]
-"""Of a record: how it is packed, its key, its size, and the parts of it that hold states which are
-not charged."""
+_LoadedRecord: TypeAlias = tuple[Packing, bytes, int, bytes]
+"""How a record is packed, its key, its size in bytes, and its parts of limits that are not charged
+now."""
 
-_Charge: TypeAlias = Callable[
+_ChargeFunction: TypeAlias = Callable[
     [Sequence[Compiled], Sequence[str], lmdb.Environment], tuple[bool, list[Measured]]
 ]
-"""(compiled terms, buckets, environment): charge, and return whether that was granted and what was
-measured."""
+"""(compiled terms, buckets, environment): charge, and return whether the request is granted and
+what was measured."""
 
-_new = tuple.__new__  # what a named tuple's own __new__ calls, at half the cost
+_new = tuple.__new__  # makes a named tuple at half the cost of its own __new__
 
 
 class SharedStorage:
-    """Exact over threads and processes. Nothing is opened before the first use, so that a master
-    that is another user leaves nothing behind, and a forked child opens its own.
+    """Counters of all processes of one user on one host, exact under any number of threads and
+    processes. Any thread may call every method. The file is opened at the first use: a forked child
+    opens its own, and a master process that runs as another user leaves no files behind.
 
-    :param folder: where; None derives it from the application.
-    :param application_id: tells applications of this user apart that name no folder.
-    :param size_bytes: of the file, all of which is taken from the disk or memory at once.
+    :param folder: where the file is; None derives it from the application.
+    :param application_id: tells apart the applications of this user that name no folder.
+    :param size_bytes: of the file. All of it is taken from disk or memory at once.
     :param clock: the same for all processes; may step back.
     """
 
@@ -77,15 +78,15 @@ class SharedStorage:
         size_bytes: int = DEFAULT_BYTES,
         clock: Clock = MONOTONIC,
     ) -> None:
-        self._given = folder
+        self._given_folder = folder
         self._application_id = application_id
         self._size_bytes = -(-size_bytes // _PAGE) * _PAGE
         self._clock = clock
         self._place: Place | None = None
         self._packings: WeakValueDictionary[tuple[str, ...], Packing] = WeakValueDictionary()
-        """By the tags of their limits: one object for all terms that are being used."""
-        self._keys: Bounded[str, bytes] = Bounded(MAX_KEYS)
-        """The keys that buckets have in the file."""
+        """By the tags of their limits, for as long as prepared terms use them."""
+        self._keys: Bounded[str, bytes] = Bounded(MAX_CACHED_KEYS)
+        """Bucket -> its key in the file."""
         self._eviction = Eviction()
         self._log_once = LogOnce(WARN_EVERY_S)
 
@@ -93,12 +94,15 @@ class SharedStorage:
     def from_uri(
         cls, uri: str, *, application_id: str = "", timeout_s: float = 0.1
     ) -> SharedStorage:
-        """:raises StorageURIError: a host, a folder that does not exist, or a bad option."""
+        """The storage of a ``shared://`` URI. Opens nothing; ``timeout_s`` is not used.
+
+        :raises StorageURIError: a host, a folder that does not exist, or a bad option.
+        """
         parts = split(uri)
         if parts.netloc or parts.fragment:
             raise StorageURIError("shared:// has no host: name a folder as in shared:///run/app")
         found = options(uri, {"size"})
-        size = size_bytes("size", found["size"], LEAST_BYTES) if "size" in found else DEFAULT_BYTES
+        size = size_bytes("size", found["size"], MIN_BYTES) if "size" in found else DEFAULT_BYTES
         path = unquote(parts.path)
         folder = Path(path) if path.strip("/") else None
         if folder and (folder.is_symlink() or not folder.is_dir()):
@@ -111,11 +115,11 @@ class SharedStorage:
     def prepare(self, terms: Terms) -> Take:
         """See :class:`.Storage`.
 
-        :raises StorageError: more limits of one bucket than a record holds.
+        :raises StorageError: more than 255 limits on one bucket.
         """
-        charge = self._charge(terms)
+        charge = self._charge_function(terms)
         compiled = compile_terms(terms)
-        lock, notes, eviction = places.lock, places.notes, self._eviction
+        lock, warnings, eviction = places.lock, places.warnings, self._eviction
 
         def take(
             buckets: tuple[str, ...], costs: Sequence[int] | None = None, look: bool = False
@@ -127,13 +131,13 @@ class SharedStorage:
                 charged = with_costs(compiled, costs)
             lock.acquire()  # `with` costs twice as much
             try:
-                place = self._place or self._at()
+                place = self._place or self._joined_place()
                 granted, measured = charge(charged, buckets, place.environment(self._clock()))
             except lmdb.Error as error:
-                granted, measured = self._again(partial(charge, charged, buckets), error)
+                granted, measured = self._retry(partial(charge, charged, buckets), error)
             finally:
                 lock.release()
-                if notes or eviction.evicted:
+                if warnings or eviction.evicted:
                     self._log()
             return _new(Decision, (granted, terms, buckets, measured, costs))
 
@@ -174,28 +178,28 @@ class SharedStorage:
 
     @property
     def folder(self) -> Path:
-        """Where the file is, or will be."""
+        """Where the file is, or will be once it is used."""
         with places.lock:
-            return self._at().folder
+            return self._joined_place().folder
 
     def _run(self, work: Callable[[lmdb.Environment], _T]) -> _T:
-        """Do work that no request waits for."""
+        """Call a function with the open file. Charges do the same with less overhead."""
         with places.lock:
             try:
-                return work(self._at().environment(self._clock()))
+                return work(self._joined_place().environment(self._clock()))
             except lmdb.Error as error:
-                return self._again(work, error)
+                return self._retry(work, error)
 
-    def _again(self, work: Callable[[lmdb.Environment], _T], error: lmdb.Error) -> _T:
-        """Do work again that met this error, in a new file if need be. Requires that the lock is
-        held.
+    def _retry(self, work: Callable[[lmdb.Environment], _T], error: lmdb.Error) -> _T:
+        """Do work once more after an error of LMDB, in a new file if this one is damaged or still
+        full. Requires that ``places.lock`` is held.
 
-        :raises StorageError: nor can it be done there.
+        :raises StorageError: a new file does not help either.
         """
-        place = self._at()
+        place = self._joined_place()
         try:
             if isinstance(error, lmdb.MapFullError):
-                # A reader that was killed keeps the pages that were in use at its time.
+                # Pages that a killed reader was reading stay in use until its slot is freed.
                 environment = place.environment(self._clock())
                 environment.reader_check()
                 with suppress(*DAMAGE):
@@ -207,49 +211,49 @@ class SharedStorage:
             error = second
         raise StorageError(f"{place.folder}: {error}") from error
 
-    def _at(self) -> Place:
-        """Requires that the lock is held."""
+    def _joined_place(self) -> Place:
+        """This storage's place, joined at the first call. Requires that ``places.lock`` is held."""
         if self._place is None:
-            folder = self._given or derived_folder(self._application_id, self._size_bytes)
+            folder = self._given_folder or derived_folder(self._application_id, self._size_bytes)
             self._place = places.join(self, folder, self._size_bytes)
         return self._place
 
-    def _charge(self, terms: Terms) -> _Charge:
-        """The function that charges by these terms in one transaction. Requires, when it is called,
-        that the lock is held."""
+    def _charge_function(self, terms: Terms) -> _ChargeFunction:
+        """The function that charges by these terms in one transaction. Whoever calls it must hold
+        ``places.lock``."""
         packings = self._packings_of(terms)
-        only = packings[0] if len(packings) == 1 else None
+        single = packings[0] if len(packings) == 1 else None
         clock, keys = self._clock, self._keys
 
         def charge(
             charged: Sequence[Compiled], buckets: Sequence[str], environment: lmdb.Environment
         ) -> tuple[bool, list[Measured]]:
-            # A transaction that only reads would take a reader's slot, which a SIGKILL would leave.
-            txn = environment.begin(write=True)  # `with` costs half as much again as both
+            # Looks write too: a read transaction has a slot, which stays taken after a SIGKILL.
+            txn = environment.begin(write=True)  # `with` would cost half as much again
             try:
                 now = clock() // MS
-                if only:  # as most requests have, and much quicker than a list of one
+                if single:  # most requests have one bucket: much faster than a loop over one
                     bucket = buckets[0]
                     key = keys.get(bucket) or keys.keep(bucket, _key(bucket))
                     record: Any = txn.get(key, b"")
-                    states, others = only.unpack(record, now)
+                    states, others = single.unpack(record, now)
                     granted, measured, after = take(charged, states, now)
                     if tuple(after) != states:
-                        over = not all(map(_remaining, measured))
-                        changed = only.pack(after, others, over, now)
+                        over_limit = not all(map(_remaining, measured))
+                        changed = single.pack(after, others, over_limit, now)
                         self._write(txn, key, changed, len(record), now)
                 else:
-                    granted, measured = several(txn, now, charged, buckets)
+                    granted, measured = charge_several(txn, now, charged, buckets)
             except BaseException:
                 txn.abort()
                 raise
             txn.commit()
             return granted, measured
 
-        def several(
+        def charge_several(
             txn: lmdb.Transaction, now: int, charged: Sequence[Compiled], buckets: Sequence[str]
         ) -> tuple[bool, list[Measured]]:
-            records: list[_Found] = []
+            records: list[_LoadedRecord] = []
             states: list[State] = []
             for index, packing in enumerate(packings):
                 bucket = buckets[index]
@@ -262,15 +266,15 @@ class SharedStorage:
             for index, (start, end) in enumerate(terms.groups):
                 if after[start:end] != states[start:end]:
                     packing, key, size, others = records[index]
-                    over = not all(map(_remaining, measured[start:end]))
-                    changed = packing.pack(after[start:end], others, over, now)
+                    over_limit = not all(map(_remaining, measured[start:end]))
+                    changed = packing.pack(after[start:end], others, over_limit, now)
                     self._write(txn, key, changed, size, now)
             return granted, measured
 
         return charge
 
     def _packings_of(self, terms: Terms) -> list[Packing]:
-        """How the states of each bucket are packed."""
+        """For each bucket of the terms, how its states are packed."""
         found = []
         for start, end in terms.groups:
             limits = [term.limit for term in terms[start:end]]
@@ -282,20 +286,20 @@ class SharedStorage:
         return found
 
     def _write(self, txn: lmdb.Transaction, key: bytes, record: bytes, size: int, now: int) -> None:
-        """Save the record of a bucket.
+        """Save the record under this key, or delete it if there is nothing to keep.
 
-        :param size: of the record that is there, in bytes.
+        :param size: of the record that is there now, in bytes.
         """
         if not record:
             txn.delete(key)
             return
         if len(record) > size:
-            self._eviction.make_room(txn, key, self._at().size_bytes, now)
+            self._eviction.make_room(txn, key, self._joined_place().size_bytes, now)
         txn.put(key, record)
 
     def _log(self) -> None:
-        while places.notes:
-            _logger.warning(*places.notes.popleft())
+        while places.warnings:
+            _logger.warning(*places.warnings.popleft())
         evicted = self._eviction.evicted
         if evicted and self._log_once.due("full") is not None:
             self._eviction.evicted = 0
@@ -307,8 +311,7 @@ class SharedStorage:
             )
 
 
-_remaining = itemgetter(1)
-"""Of what was measured."""
+_remaining = itemgetter(1)  # of what was measured for one term
 
 
 def _key(bucket: str) -> bytes:

@@ -41,7 +41,7 @@ class OneLimit(Fixtures):
     def test_clients_of_the_same_terms_are_counted_apart(
         self, storage: Storage, strategy: str
     ) -> None:
-        """As the rules have them charged: all clients share the terms, each has its own buckets."""
+        """As with rules: all clients have the same terms, and each has buckets of its own."""
         both = [limit(2, strategy=strategy), limit(5, strategy=strategy)]
         terms = Terms(
             [
@@ -69,7 +69,7 @@ class OneLimit(Fixtures):
 
     @every_strategy
     @pytest.mark.parametrize("buckets", [1, 2])
-    def test_costs_stand_in_for_those_of_the_terms(
+    def test_costs_replace_those_of_the_terms(
         self, storage: Storage, strategy: str, buckets: int
     ) -> None:
         ten = limit(10, strategy=strategy)

@@ -98,7 +98,7 @@ class SeveralLimits(Fixtures):
         assert [used(storage, bucket, one) for one in limits] == [1] * len(limits)
 
     def test_a_decision_holds_nothing_of_the_storage(self, storage: Storage, bucket: str) -> None:
-        """It reaches the application, which may keep it, compare it and send it elsewhere."""
+        """The application gets it, and may keep it, compare it or pickle it."""
         for enforce in (True, False):
             charges = [charge(bucket, limit(3)), charge(new_bucket(), limit(2), enforce=enforce)]
             decision = take(storage, charges)
@@ -116,7 +116,7 @@ class SeveralLimits(Fixtures):
         storage.close()
         storage.ping()
 
-    def test_nothing_to_charge_is_granted(self, storage: Storage) -> None:
+    def test_a_request_without_charges_is_granted(self, storage: Storage) -> None:
         decision = take(storage, [])
         assert decision.granted
         assert list(decision.outcomes) == []

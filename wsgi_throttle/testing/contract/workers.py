@@ -136,7 +136,7 @@ def in_child(work: Callable[[], object]) -> object:
 
 
 def start_child(work: Callable[[], object]) -> Callable[[], object]:
-    """Do the work in a forked child. Return what waits for its result."""
+    """Do the work in a forked child. Return a function that waits for its result."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

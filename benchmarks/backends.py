@@ -1,4 +1,4 @@
-"""Where the storages that are measured live: a Redis of the benchmarks' own, and a folder."""
+"""A Redis server and a folder of the benchmarks' own, for the storages that are measured."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ import redis
 ROOM_BYTES = 512 << 20
 
 
-class Places(NamedTuple):
+class Backends(NamedTuple):
     folder: Path
     redis_socket: str
-    """Empty where there is no redis-server."""
+    """The path of its unix socket; empty if this machine has no Redis server."""
 
     def shared(self, name: str) -> Path:
-        """A folder for counters, the same for the same name."""
+        """A folder for the counters of shared://; the same folder each time for the same name."""
         found = self.folder / name
         found.mkdir(mode=0o700, exist_ok=True)
         return found
 
     def ours(self) -> dict[str, str]:
-        """The storages by name, as wsgi_throttle's URIs."""
+        """The name of each storage, and its URI for wsgi_throttle."""
         found = {"memory": "memory://", "shared": f"shared://{self.shared('shared')}"}
         return found | ({"Redis": f"unix://{self.redis_socket}"} if self.redis_socket else {})
 
     def theirs(self) -> dict[str, str]:
-        """As Flask-Limiter's."""
+        """The name of each storage, and its URI for Flask-Limiter."""
         found = {"memory": "memory://"}
         return found | ({"Redis": f"redis+unix://{self.redis_socket}"} if self.redis_socket else {})
 
@@ -44,7 +44,7 @@ class Places(NamedTuple):
 
 
 @contextmanager
-def places() -> Iterator[Places]:
+def backends() -> Iterator[Backends]:
     with TemporaryDirectory(dir=_memory()) as name:
         program = shutil.which("redis-server") or shutil.which("valkey-server")
         if not program:
@@ -52,7 +52,7 @@ def places() -> Iterator[Places]:
                 "Redis is left out: there is no redis-server here (apt install redis-server)",
                 file=sys.stderr,
             )
-            yield Places(Path(name), "")
+            yield Backends(Path(name), "")
             return
         socket = Path(name, "redis.sock")
         options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", name]
@@ -61,7 +61,7 @@ def places() -> Iterator[Places]:
             deadline = time.monotonic() + 10
             while not socket.exists() and time.monotonic() < deadline:
                 time.sleep(0.01)
-            found = Places(Path(name), str(socket))
+            found = Backends(Path(name), str(socket))
             found.redis().ping()
             yield found
         finally:
@@ -70,7 +70,8 @@ def places() -> Iterator[Places]:
 
 
 def _memory() -> str | None:
-    """Where files are in memory, with room for all counters; None: in the temporary folder."""
+    """A folder whose files are in memory and which has room for all counters. None stands for the
+    system's temporary folder."""
     found = "/dev/shm"
     roomy = os.access(found, os.W_OK) and shutil.disk_usage(found).free > ROOM_BYTES
     return found if roomy else None

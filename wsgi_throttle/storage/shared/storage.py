@@ -14,7 +14,7 @@ from hashlib import blake2b
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 from weakref import WeakValueDictionary
 
 import lmdb
@@ -25,7 +25,7 @@ from ...decision import Charge, Decision, Measured, Take, Terms
 from ...errors import StorageError, StorageURIError
 from ...log_once import LogOnce
 from ...strategies import Compiled, State, compile_terms, take, with_costs
-from ..uri import options, size_bytes
+from ..uri import options, size_bytes, split
 from .eviction import Eviction
 from .folder import DAMAGE, derived_folder
 from .places import Place, places
@@ -99,7 +99,7 @@ class SharedStorage:
 
         :raises StorageURIError: a host, a folder that does not exist, or a bad option.
         """
-        parts = urlsplit(uri)
+        parts = split(uri)
         if parts.netloc or parts.fragment:
             raise StorageURIError("shared:// has no host: name a folder as in shared:///run/app")
         found = options(uri, {"size"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,6 +57,26 @@ def imported(file: Path) -> Iterator[tuple[str, int]]:
             while rest and ".".join(rest) not in MODULES:
                 rest.pop()
             yield ".".join(rest) or "__init__", node.lineno
+
+
+def test_the_page_on_the_architecture_has_a_line_for_every_file() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    listed = []
+    folders: list[str] = []
+    for indent, name in re.findall(r"^((?:  )*)(\w+(?:/|\.py|\.lua)) +\S", text, re.MULTILINE):
+        path = "".join([*folders[: len(indent) // 2], name])
+        folders[len(indent) // 2 :] = [name]
+        listed.append(f"{path}__init__.py" if path.endswith("/") else path)
+    files = [*FILES, *PACKAGE.rglob("*.lua")]
+    assert not {file.relative_to(PACKAGE).as_posix() for file in files} ^ set(listed)
+    assert len(listed) == len(files), "a file is listed twice"
+
+
+def test_the_page_on_the_architecture_names_what_there_is() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    code = "".join(file.read_text() for file in FILES) + Path(__file__).read_text()
+    names = {part for name in re.findall(r"`([A-Za-z_.]+)`", text) for part in name.split(".")}
+    assert not names - set(re.findall(r"\w+", code))
 
 
 @pytest.mark.parametrize("name", MODULES)

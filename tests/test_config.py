@@ -95,7 +95,8 @@ rules:
     assert from_file.default_limits == from_mapping.default_limits
     api = from_file.rules[2]
     assert limits(from_file, 2) == ["30 per minute", "1000 per hour", "200 per day", "50 per hour"]
-    assert [one.policy for one in api.limits] == ["/api-1", "/api-2", "default-1", "default-2"]
+    assert [one.label for one in api.limits] == ["/api-1", "/api-2", "", ""]
+    assert [one.policy for one in api.limits] == ["rule-2-1", "rule-2-2", "default-1", "default-2"]
     assert (api.limits[1].limit.strategy, api.limits[1].limit.burst) == ("token-bucket", 50)
     assert (api.limits[1].cost, api.limits[1].scope, api.limits[1].key) == (
         2,
@@ -185,13 +186,15 @@ def test_a_list_of_networks_may_be_a_file_beside_the_rules(write: Any, tmp_path:
 
 def test_a_body_may_be_a_file_beside_the_rules(write: Any, tmp_path: Path) -> None:
     (tmp_path / "429.html").write_text("<p>$retry_after")
-    assert load(write("responses: {html: 429.html}")).responder.settings.html == "<p>$retry_after"
+    render = load(write("responses: {html: 429.html}")).responder.settings.html
+    assert render is not None
+    assert render(41, "5 per minute", "login", ["login"]) == "<p>41"
 
 
 # --- what is wrong ------------------------------------------------------------------------------
 
 
-def test_a_mistake_is_told_with_file_line_column_place_value_and_remedy(write: Any) -> None:
+def test_a_mistake_is_reported_with_file_line_column_path_value_and_remedy(write: Any) -> None:
     path = write("rules:\n  - path: /a\n    limits: 5 per minutee\n")
     (told,) = mistakes(path)
     assert told.startswith(f"{path}:3:13: rules[0].limits: ")
@@ -340,6 +343,11 @@ BROKEN = {
     ),
     "a key twice": ("mode: off\nmode: off", "line 1"),
     "a bad proxy": ("client_ip: {trusted_proxies: [nginx]}", "unix"),
+    "hops beside proxies": (
+        "client_ip: {hops: 1, trusted_proxies: [10.0.0.0/8]}",
+        "leave one of them out",
+    ),
+    "no hops": ("client_ip: {hops: 0}", "from 1 to 32"),
     "a bad prefix": ("client_ip: {ipv6_prefix: 129}", "from 16 to 128"),
     "an unknown session": ("session: {kind: rails, secret_key: x}", "flask"),
     "a session without a key": ("session: {kind: flask}", "secret_key"),
@@ -411,14 +419,28 @@ def test_a_variable_of_the_path_may_be_the_key_for_all_rules(write: Any) -> None
     assert config.rules[0].limits[0].key == ("path:id",)
 
 
-def test_a_bucket_s_cost_is_held_by_its_burst() -> None:
+def test_the_cost_has_to_fit_into_the_burst_of_a_token_bucket() -> None:
     limit = {"limit": "5 per minute", "strategy": "token-bucket", "burst": 50, "cost": 10}
     assert load({"default_limits": limit}).default_limits[0].cost == 10
 
 
-def test_nobody_may_be_trusted(write: Any) -> None:
+def test_the_list_of_trusted_proxies_may_be_empty(write: Any) -> None:
     config = load(write("client_ip: {trusted_proxies: []}"))
     assert config.identity.client_ip.trusted_proxies == ()
+
+
+def test_proxies_may_stand_in_a_file(write: Any, tmp_path: Path) -> None:
+    (tmp_path / "cdn.txt").write_text("203.0.113.0/24\n# and\n2001:db8::/32\n", "utf-8-sig")
+    config = load(write('client_ip: {trusted_proxies: ["file:cdn.txt", unix, 10.0.0.1]}'))
+    assert config.identity.client_ip.trusted_proxies == (
+        *("203.0.113.0/24", "2001:db8::/32", "unix", "10.0.0.1/32"),
+    )
+
+
+def test_a_bad_line_in_a_file_of_proxies_is_named(write: Any, tmp_path: Path) -> None:
+    (tmp_path / "cdn.txt").write_text("203.0.113.0/24\n203.0.113.7/24\n")
+    with pytest.raises(ConfigError, match=r"cdn\.txt:2: .*203\.0\.113\.0/24 for the network"):
+        load(write("client_ip: {trusted_proxies: file:cdn.txt}"))
 
 
 def test_a_secret_keeps_its_white_space(write: Any) -> None:
@@ -522,7 +544,7 @@ def test_no_value_from_the_environment_is_printed(write: Any, text: str) -> None
 
 
 @pytest.mark.parametrize("session", ["{kind: flask}", "{kind: 'python:os:nowhere'}"])
-def test_a_mistaken_session_is_told_once_however_many_keys_need_it(
+def test_a_wrong_session_is_reported_once_however_many_keys_need_it(
     write: Any, session: str
 ) -> None:
     keys = "key: session-user\nrules: [{path: /a, limits: 1/s, key: [ip, session-user]}]"
@@ -588,7 +610,9 @@ def test_a_template_s_mistake_is_told_where_the_template_is_named(
 # --- all in one pass ----------------------------------------------------------------------------
 
 
-def test_rules_that_clash_are_told_with_all_other_mistakes_and_with_their_place(write: Any) -> None:
+def test_rules_that_clash_are_reported_with_all_other_mistakes_and_with_their_line(
+    write: Any,
+) -> None:
     found = mistakes(
         write(
             """
@@ -617,13 +641,15 @@ default_limits: {limit: 1/s, cost: 2}
 @pytest.mark.parametrize(
     "option", ["methods: [FETCH]", "mode: shadwo", 'methods: "${UNSET}"', "methods: [GET, FETCH]"]
 )
-def test_no_rule_clashes_for_a_mistake_in_what_it_is_for(write: Any, option: str) -> None:
+def test_a_rule_whose_path_methods_or_mode_are_wrong_is_not_said_to_clash(
+    write: Any, option: str
+) -> None:
     path = write(f"rules: [{{path: /a, limits: 1/s}}, {{path: /a, limits: 1/s, {option}}}]")
     (found,) = mistakes(path, variables={})
     assert "told from" not in found
 
 
-def test_what_may_be_unset_makes_no_rules_clash(write: Any) -> None:
+def test_unset_variables_that_are_allowed_make_no_rules_clash(write: Any) -> None:
     path = write('rules: [{path: /a, limits: 1/s}, {path: /a, limits: 1/s, methods: "${UNSET}"}]')
     assert len(load(path, variables={}, allow_unset=True).rules) == 2
 
@@ -673,7 +699,7 @@ def test_what_is_built_to_be_checked_is_what_is_used(
     counted("wsgi_throttle.rules.counters", "key_function")
     counted("wsgi_throttle.identity.settings", "user_reader")
     counted("wsgi_throttle.config.build", "open_storage")
-    counted("wsgi_throttle.http.bodies", "compile_template")
+    counted("wsgi_throttle.config.values", "compile_body")
     counted("wsgi_throttle.rules.match", "read_pieces")
     (tmp_path / "429.html").write_text(f"{tmp_path} $limit")
     path = tmp_path / "throttle.yaml"
@@ -694,7 +720,7 @@ rules:
         "key_function": 3,  # by ip too, for preflights
         "user_reader": 1,
         "open_storage": 1,
-        "compile_template": 1,
+        "compile_body": 2,  # the file is named twice
         "read_pieces": 4,
     }
 

@@ -289,7 +289,7 @@ ATTACKS: list[Any] = [
 
 
 @pytest.mark.parametrize(("spec", "environ", "expected"), ATTACKS)
-def test_an_attack_is_charged_to(
+def test_an_attack_is_charged_to_the_expected_key(
     spec: str | list[str], environ: dict[str, Any], expected: Key
 ) -> None:
     assert charged(spec, environ) == expected
@@ -376,7 +376,7 @@ class TestKeyText:
         assert len(text) <= MAX_VALUE_LENGTH
 
     @given(st.sets(st.text(min_size=1, max_size=30), min_size=2, max_size=20))
-    def test_no_two_values_are_one(self, values: set[str]) -> None:
+    def test_different_values_have_different_texts(self, values: set[str]) -> None:
         assert len({escaped(value) for value in values}) == len(values)
 
     def test_a_digest_cannot_be_sent(self) -> None:
@@ -529,7 +529,7 @@ def test_a_preflight_is_counted_by_what_it_carries(
     assert preflight_key(spec) == (tuple(expected), is_shared)
 
 
-def test_nobody_is_said_to_control_a_key_that_there_is_not() -> None:
+def test_an_unknown_type_of_key_is_an_error() -> None:
     with pytest.raises(ValueError, match='"headers:X" is not a key: use one of ip, '):
         is_client_controlled("headers:X")
 

@@ -110,7 +110,7 @@ def test_a_mapping_may_be_off_too(caplog: pytest.LogCaptureFixture) -> None:
     assert len(errors_in(caplog)) == 1
 
 
-def test_a_sound_file_that_is_off_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_without_mistakes_that_is_off_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     Throttle(app, {"mode": "off", "storage": "memory://", "default_limits": "0/s"})
     assert not errors_in(caplog)
 
@@ -143,7 +143,7 @@ def test_a_changed_file_with_mistakes_is_turned_off_and_on_again_once_they_are_m
     throttle.close()
 
 
-def test_a_storage_that_was_mistaken_at_the_start_is_used_once_it_is_right(
+def test_a_storage_that_was_wrong_at_the_start_is_used_once_it_is_right(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No restart is needed, since nothing was counted with the old storage. The next change of the

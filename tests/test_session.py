@@ -39,6 +39,8 @@ from wsgi_throttle.identity.signed_cookie import (
     MAX_CACHED,
     MAX_CACHED_LENGTH,
     SUSPICIOUS_FAILURES,
+    SignedCookie,
+    Verified,
 )
 
 KEY, OLD_KEY, WRONG_KEY = "current key, secret", "old key, secret", "somebody else's key"
@@ -273,7 +275,7 @@ def forgeries() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("header", list(forgeries()))
-def test_a_forged_cookie_is_nobody(header: str) -> None:
+def test_a_forged_cookie_is_anonymous(header: str) -> None:
     assert user_of(flask_session(), header) == ANONYMOUS
     app = flask_app()
     with app.test_request_context(headers={"Cookie": header.replace("\x00", "")}):
@@ -384,7 +386,7 @@ def test_a_cookie_of_eight_times_the_length_takes_about_eight_times_as_long_to_r
 
 
 @given(st.text(st.characters(max_codepoint=255)))
-def test_no_cookie_raises_or_is_somebody(text: str) -> None:
+def test_no_text_as_a_cookie_raises_or_names_a_user(text: str) -> None:
     assert user_of(flask_session(), f"session={text}") == ANONYMOUS
     assert user_of(django_session(), f"sessionid={text}") == ANONYMOUS
 
@@ -490,12 +492,12 @@ class TestDjango:
         assert user_of(django_session(lifetime_s=3600), cookie) == ANONYMOUS
 
     @pytest.mark.parametrize("cut", [1, 10, 40, 60])
-    def test_a_truncated_cookie_is_nobody(
+    def test_a_truncated_cookie_is_anonymous(
         self, cut: int, django_cookie: Callable[..., str]
     ) -> None:
         assert user_of(django_session(), django_cookie()[:-cut]) == ANONYMOUS
 
-    def test_a_cookie_signed_for_another_purpose_is_nobody(
+    def test_a_cookie_signed_for_another_purpose_is_anonymous(
         self, django_cookie: Callable[..., str]
     ) -> None:
         cookie = django_cookie()
@@ -523,7 +525,7 @@ class TestDjango:
 
     @pytest.mark.parametrize("payload", [b"\x80\x04K\x01.", b"[1, 2]", b"{", b"\xff", b'"x"'])
     @pytest.mark.parametrize("compressed", [False, True])
-    def test_a_signed_payload_of_another_serializer_is_nobody(
+    def test_a_signed_payload_of_another_serializer_is_anonymous(
         self, payload: bytes, compressed: bool
     ) -> None:
         from django.core import signing
@@ -591,27 +593,62 @@ class TestEnviron:
 
 
 class TestMemory:
-    def signed(self, number: int, size: int = 0) -> str:
-        return resigned(KEY, {"user_id": number, "x": "y" * size})
+    """What is cached is not verified again."""
 
-    def test_only_verified_cookies_are_remembered_and_not_without_bound(self) -> None:
-        identity = Identity(session=flask_session())
-        find = key_function("session-user", identity)
-        remembered = identity.read_user._users  # type: ignore[attr-defined]
-        for number in range(300):
-            find({"REMOTE_ADDR": ADDRESS, "HTTP_COOKIE": f"session=forged{number}.a.b"}, {})
-        assert not remembered
-        for number in range(MAX_CACHED + 5):
-            find({"REMOTE_ADDR": ADDRESS, "HTTP_COOKIE": self.signed(number)}, {})
-        assert 0 < len(remembered) <= MAX_CACHED
+    @pytest.fixture
+    def verified(self) -> list[str]:
+        """The cookies that were verified, in order."""
+        return []
 
-    def test_a_long_cookie_is_verified_each_time(self) -> None:
-        identity = Identity(session=flask_session())
-        random_text = "".join(str(uuid.uuid4()) for _ in range(MAX_CACHED_LENGTH // 16))
-        cookie = resigned(KEY, {"user_id": 1, "x": random_text})
-        environ = {"REMOTE_ADDR": ADDRESS, "HTTP_COOKIE": cookie}
-        assert key_function("session-user", identity)(environ, {}) == "session-user:1"
-        assert not identity.read_user._users  # type: ignore[attr-defined]
+    @pytest.fixture
+    def send(self, verified: list[str]) -> Callable[[str], str | None]:
+        """Finds the user of a request with a cookie of this value."""
+        framework = FRAMEWORKS["flask"]
+        verify = framework.verifier([KEY], framework.salt, framework.lifetime_s)
+
+        def noted(cookie: str) -> Verified | None:
+            verified.append(cookie)
+            return verify(cookie)
+
+        find = SignedCookie(
+            framework.cookie_reader("session"), noted, lambda session: str(session["user_id"])
+        )
+        return lambda cookie: find({"HTTP_COOKIE": f"session={cookie}"})
+
+    def signed(self, number: int, text: str = "") -> str:
+        return resigned(KEY, {"user_id": number, "x": text}).partition("=")[2]
+
+    def test_a_valid_cookie_is_remembered(
+        self, send: Callable[[str], str | None], verified: list[str]
+    ) -> None:
+        cookie = self.signed(1)
+        assert [send(cookie), send(cookie)] == ["1", "1"]
+        assert len(verified) == 1
+
+    def test_a_forged_cookie_is_not_remembered(
+        self, send: Callable[[str], str | None], verified: list[str]
+    ) -> None:
+        assert [send("forged.a.b"), send("forged.a.b")] == [None, None]
+        assert len(verified) == 2
+
+    def test_a_long_cookie_is_not_remembered(
+        self, send: Callable[[str], str | None], verified: list[str]
+    ) -> None:
+        text = "".join(str(uuid.uuid4()) for _ in range(MAX_CACHED_LENGTH // 16))
+        cookie = self.signed(1, text)
+        assert len(cookie) > MAX_CACHED_LENGTH
+        assert [send(cookie), send(cookie)] == ["1", "1"]
+        assert len(verified) == 2
+
+    def test_cookies_are_not_remembered_without_bound(
+        self, send: Callable[[str], str | None], verified: list[str]
+    ) -> None:
+        cookies = [self.signed(number) for number in range(MAX_CACHED + 1)]
+        for cookie in cookies:
+            send(cookie)
+        assert verified == cookies
+        assert send(cookies[0]) == "0"
+        assert verified[-1] == cookies[0], "no cookie was forgotten"
 
 
 class TestLog:
@@ -626,7 +663,7 @@ class TestLog:
         assert "server-side-" not in caplog.text
         assert KEY not in caplog.text
 
-    def test_not_once_one_has_verified(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_nothing_is_logged_after_a_valid_cookie(self, caplog: pytest.LogCaptureFixture) -> None:
         find = key_function("session-user", Identity(session=flask_session()))
         find({"REMOTE_ADDR": ADDRESS, "HTTP_COOKIE": flask_cookie({"user_id": 1})}, {})
         for number in range(3 * SUSPICIOUS_FAILURES):

@@ -48,6 +48,8 @@ class Strategy(NamedTuple):
     """Idle time after which any state may be deleted (its TTL)."""
     largest: Callable[[Limit], int]
     """Upper bound of every intermediate product, to be kept below LARGEST; timestamps excluded."""
+    has_burst: bool = False
+    """Whether a limit may have a burst of its own, apart from its quota."""
 
 
 # --- fixed-window: (opened_ms, used) -------------------------------------------------------------
@@ -208,7 +210,7 @@ def _window_largest(limit: Limit) -> int:
 STRATEGIES: dict[str, Strategy] = {
     "sliding-window": Strategy(_sliding, _window_ms, _window_largest),
     "fixed-window": Strategy(_fixed, _window_ms, _window_largest),
-    "token-bucket": Strategy(_token, _token_lifetime_ms, _token_largest),
+    "token-bucket": Strategy(_token, _token_lifetime_ms, _token_largest, has_burst=True),
 }
 
 ALIASES = {"moving-window": "sliding-window", "sliding-window-counter": "sliding-window"}
@@ -220,11 +222,12 @@ Compiled: TypeAlias = tuple[Step, int, bool]
 
 def compile_terms(terms: Iterable[Term]) -> tuple[Compiled, ...]:
     """Convert terms to the form that :func:`take` needs, once for many requests."""
-    return tuple((step_of(limit), cost, enforce) for _, limit, cost, enforce, _ in terms)
+    return tuple((step_of(limit), cost, enforce) for _, limit, cost, enforce, *_ in terms)
 
 
 def with_costs(compiled: Iterable[Compiled], costs: Sequence[int]) -> list[Compiled]:
-    """Replace the costs.
+    """The same steps, for a take that is given its costs: a look, whose costs are all 0, or a
+    request that uses up more or less than its rule says.
 
     :param costs: one for each term.
     """

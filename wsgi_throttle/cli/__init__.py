@@ -1,4 +1,4 @@
-"""The command ``wsgi-throttle``."""
+"""The command-line program ``wsgi-throttle``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``wsgi-throttle check``: the rules of a file and what is doubtful in them, or every mistake."""
+"""``wsgi-throttle check``: prints the rules of a file with all warnings, or all its mistakes."""
 
 from __future__ import annotations
 
@@ -69,4 +69,4 @@ def _without_secrets(uri: str) -> str:
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
-COMMAND = Command("check", "print the rules and what is doubtful, or every mistake", add_file, _run)
+COMMAND = Command("check", "print the rules and all warnings, or all mistakes", add_file, _run)

@@ -1,4 +1,4 @@
-"""What the commands have in common."""
+"""What several commands need."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Command(NamedTuple):
 
     name: str
     help: str
-    """What it does, on one line."""
+    """What it does, on one line of ``--help``."""
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[Any], int]
-    """From the parsed arguments to the exit status."""
+    """Function of the parsed arguments that runs the command and returns the exit status."""
 
 
 def add_file(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +34,8 @@ def add_file(parser: argparse.ArgumentParser) -> None:
 
 
 def read_file(arguments: Any) -> Config | None:
-    """The configuration that the arguments name; None, and its mistakes on stderr, where it has
-    some."""
+    """Load the rule file that the arguments name. If it has mistakes, print them on stderr and
+    return None."""
     try:
         return load(arguments.file, allow_unset=arguments.allow_unset)
     except ConfigError as error:
@@ -46,5 +46,5 @@ def read_file(arguments: Any) -> Config | None:
 
 
 def name_and_mode(rule: Rule) -> str:
-    """What the output calls a rule."""
+    """The rule's name in the output, with its mode if it is not enforced."""
     return rule.name if rule.mode == "enforce" else f"{rule.name} [{rule.mode}]"

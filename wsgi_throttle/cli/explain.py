@@ -1,4 +1,5 @@
-"""``wsgi-throttle explain``: which rule a request falls under, and why."""
+"""``wsgi-throttle explain``: prints which rule is for a request, what it is charged, and why other
+rules are not for it."""
 
 from __future__ import annotations
 
@@ -60,7 +61,7 @@ def _run(arguments: Any) -> int:
             else "  rule              none"
         )
     if plan.needs_precheck and (prechecked := table.precheck(plan, environ)):
-        print(f"  {prechecked[0]:17} the address is on a list, whatever else stands here")
+        print(f"  {prechecked[0]:17} the address is on a list, so that nothing below applies")
     if plan.exempt:
         print("  nothing is counted")
     for each in plan.by_rule:
@@ -83,17 +84,23 @@ def _print_counters(of_rule: RuleCounters, environ: dict[str, Any], user: str | 
         )
         for term in counter.limits:
             what = "counts" if term.enforce else "counts in shadow"
+            name = term.label or term.policy
             cost = f", cost {term.cost}" if term.cost > 1 else ""
             print(
-                f"  {what:17} {term.policy}: {describe(term.limit)}, {term.limit.strategy}{cost}, "
+                f"  {what:17} {name}: {describe(term.limit)}, {term.limit.strategy}{cost}, "
                 f"by {','.join(counter.key_types)}, here {key}"
             )
     if of_rule.rule is None:
         return
     for name, value in of_rule.rule.when:
-        print(f"    only where      {name} is {value}{_otherwise(of_rule)}")
+        print(f"    only where      {name} is {_shown(value)}{_otherwise(of_rule)}")
     if of_rule.rule.skip is not None:
         print(f"    but not where   python:{of_rule.rule.skip.path} returns true")
+
+
+def _shown(value: str) -> str:
+    """The value of a header, unless it is long enough to be a secret."""
+    return value if len(value) <= 4 else "what the file says"
 
 
 def _otherwise(of_rule: RuleCounters) -> str:
@@ -103,26 +110,26 @@ def _otherwise(of_rule: RuleCounters) -> str:
 def _losers(
     config: Config, winners: Iterable[Rule], method: str, paths: Sequence[str]
 ) -> list[tuple[Rule, str]]:
-    """The rules that fit the path but not the request, or less specifically."""
+    """The rules that match the path but are not for the request, each with the reason."""
     found = []
     known = method if method in METHODS else "OTHER"
     for rule in config.rules:
         if rule in winners:
             continue
         entries = [Entry(pattern, rule.methods, 0) for pattern in rule.patterns]
-        anywhere = matcher(Entry(pattern, (), 0) for pattern in rule.patterns)
+        any_method = matcher(Entry(pattern, (), 0) for pattern in rule.patterns)
         if rule.mode == "off":
             continue
         if any(matcher(entries).match(known, path) for path in paths):
             found.append(
                 (
                     rule,
-                    "rides along"
+                    "a shadow rule never wins, it only counts beside others"
                     if rule.mode == "shadow"
-                    else "another pattern is more specific, or first",
+                    else "another rule is more specific, or stands first",
                 )
             )
-        elif any(anywhere.match(known, path) for path in paths):
+        elif any(any_method.match(known, path) for path in paths):
             found.append((rule, f"it is for {','.join(rule.methods)}"))
     return found
 
@@ -136,7 +143,7 @@ def _address(text: str) -> str:
 
 
 def _visible(path: str) -> str:
-    """The path on one line, whatever control characters it has."""
+    """The path on one line, with control characters escaped."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in path
     )

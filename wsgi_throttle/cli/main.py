@@ -1,4 +1,4 @@
-"""``wsgi-throttle``: what a rule file does, before it serves."""
+"""Look at what a rule file does, before it is used by a server."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from collections.abc import Sequence
 from . import check, explain, schema
 
 COMMANDS = (check.COMMAND, explain.COMMAND, schema.COMMAND)
-"""Each has a module of its own."""
+"""All commands. Each is a module of its own."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status: 1 for a file with mistakes."""
+    """Run the program.
+
+    :param arguments: those of the command line if None.
+    :return: the exit status, which is 1 for a file with mistakes.
+    :raises SystemExit: the arguments are wrong, or ask for help.
+    """
     parser = argparse.ArgumentParser(prog="wsgi-throttle", description=__doc__)
     subparsers = parser.add_subparsers(
         required=True, metavar=" | ".join(command.name for command in COMMANDS)

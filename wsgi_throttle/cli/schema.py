@@ -1,4 +1,4 @@
-"""``wsgi-throttle schema``: the JSON Schema of the rule file, for editors and other tools."""
+"""``wsgi-throttle schema``: prints the JSON Schema of the rule file, for editors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .command import Command
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    """It has none."""
+    """This command has no arguments."""
 
 
 def _run(arguments: Any) -> int:

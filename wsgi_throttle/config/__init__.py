@@ -1,7 +1,8 @@
-"""The rule file: read, checked whole, and made into what the rest of the package uses.
+"""Reads the rule file, checks all of it, and builds what the rest of the package uses.
 
-:mod:`.yamltree` reads YAML with the place of every value, :mod:`.options` says which options there
-are, and :mod:`.build` makes rules and settings of their values. Every mistake is found in one pass.
+:mod:`.yamltree` reads the YAML and remembers the line and column of every value, :mod:`.options`
+lists the options, and :mod:`.build` makes rules and settings of their values. All mistakes are
+reported together.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ def load(
     allow_unset: bool = False,
     lenient_when_off: bool = False,
 ) -> Config:
-    """Read and check a whole configuration. Connects to nothing.
+    """Read and check a configuration. Any thread may call it. No storage is connected to.
 
-    :param config: the path of a YAML file, or a mapping of the same shape.
-    :param variables: what ``${NAME}`` is taken from; the process's environment if None.
-    :param allow_unset: let a variable be unset, for checking a file without its secrets.
-    :param lenient_when_off: for a server. Where the file says ``mode: off``, mistakes in its other
-        options raise nothing: the configuration has no rules then, and the mistakes are its
-        ``diagnostics``. Otherwise a mistake elsewhere would keep the limiter from being turned off.
-    :raises ConfigError: with every mistake in it.
+    :param config: the path of a YAML file, or a mapping with the same content.
+    :param variables: the values for ``${NAME}``; those of the process's environment if None.
+    :param allow_unset: accept variables without a value, to check a file without its secrets.
+    :param lenient_when_off: for a server, whose operator must be able to turn the limiter off even
+        if the file has mistakes. If it says ``mode: off``, mistakes in other options raise nothing:
+        the result then has no rules, and the mistakes are in its ``diagnostics``.
+    :raises ConfigError: with all mistakes, in the order of the file.
     """
     path = None if isinstance(config, Mapping) else Path(config)
     source = Source(
@@ -59,5 +60,5 @@ def load(
 
 
 def _is_off(top: Options) -> bool:
-    """Whether the file says without doubt that nothing is to be limited."""
-    return top["mode"] == "off" and "mode" not in top.mistaken
+    """Whether the file clearly says ``mode: off``, not twice and not by an unset variable."""
+    return top["mode"] == "off" and "mode" not in top.invalid

@@ -1,4 +1,4 @@
-"""Reading a mapping of the configuration by a table of the options that it may have."""
+"""Reads a mapping of the configuration by a table of the options that it may have."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Any, NamedTuple
 
 from ..limits import is_limit
 from .reader import Cursor, Reader, Schema
+from .yamltree import shown_key
 
 
 class Required(NamedTuple):
-    """The default of an option that has none and must be given."""
+    """In place of a default: the option must be given."""
 
     message: str
-    """What is said where it is missing."""
+    """What to report where it is missing."""
 
 
 class Inherit(Enum):
-    """The default of an option that is taken from what its mapping is part of: of a rule from the
-    top level, of a limit from its rule."""
+    """In place of a default: the value is inherited, by a rule from the top level, and by a limit
+    from its rule."""
 
     INHERIT = "inherited"
 
@@ -30,26 +31,26 @@ INHERIT = Inherit.INHERIT
 
 
 class Option(NamedTuple):
-    """All that is to be said of one option."""
+    """Everything that the package knows about one option."""
 
     name: str
     read: Reader[Any]
-    """From its value in the file to the value in Python; the schema of what it accepts."""
+    """Makes a Python value of the value in the file, and has the JSON Schema of what it accepts."""
     default: Any
-    """In Python; or INHERIT, or Required."""
+    """A Python value, INHERIT or Required."""
     doc: str
-    """What it is, in Markdown: the reference in README.md has it, and the JSON Schema."""
+    """The description in Markdown, for the reference in README.md and for the JSON Schema."""
     shown_default: str = ""
-    """What the reference says of the default, where its value does not say it."""
+    """What the reference shows as the default, where the value itself would not be understood."""
     on_exempt: bool = False
-    """Whether it means something for a rule that is exempt. Otherwise it is a mistake there."""
+    """Whether a rule that is exempt may have this option."""
     live: bool = True
-    """Whether a change is in force once the file is read again. Otherwise it needs a restart, and
+    """Whether a change takes effect when the file is reloaded. Otherwise it takes a restart, and
     the log says so."""
 
     @property
     def reference_default(self) -> str:
-        """The default in words, in Markdown."""
+        """The default as the reference shows it, in Markdown."""
         if self.shown_default:
             return self.shown_default
         if isinstance(self.default, Required):
@@ -64,12 +65,12 @@ class Option(NamedTuple):
 
 
 class Options:
-    """What a table of options made of a mapping: a value for each option, by its name.
+    """The options of one mapping: for each option of a table, by its name, its value or default.
 
-    :ivar at: the mapping.
-    :ivar given: where the options stand that were given, known or not.
-    :ivar mistaken: the options that were given and are not what was meant: their value is the
-        default, or what is left of a list without its mistaken items.
+    :ivar at: the mapping itself.
+    :ivar given: the options that the file has, known or unknown, with their locations.
+    :ivar invalid: the names of options with a mistake or an unset variable. Their value is the
+        default, or a list without the wrong items.
     """
 
     def __init__(
@@ -78,22 +79,23 @@ class Options:
         table: Sequence[Option],
         given: Mapping[str, Cursor],
         values: Mapping[str, Any],
-        mistaken: frozenset[str] = frozenset(),
+        invalid: frozenset[str] = frozenset(),
     ) -> None:
         self.at = at
         self.table = table
         self.given = given
-        self.mistaken = mistaken
+        self.invalid = invalid
         self._values = values
 
     @classmethod
     def read(cls, at: Cursor, table: Sequence[Option]) -> Options:
-        """
-        :raises InvalidError: there is no mapping. Whatever is wrong within it is put on the list.
+        """Read a mapping. All mistakes in it are reported to the source.
+
+        :raises InvalidError: the value is not a mapping.
         """
         given = at.mapping()
         values: dict[str, Any] = {}
-        mistaken = set(at.node.repeated)
+        invalid = set(at.node.repeated)
         reported = at.source.diagnostics
         for option in table:
             name, default = option.name, option.default
@@ -105,36 +107,39 @@ class Options:
             if name not in given:
                 continue
             if given[name].node.unset:
-                mistaken.add(name)
+                invalid.add(name)
                 continue
             before = len(reported)
             values[name] = given[name].attempt(option.read, default)
             if len(reported) > before:
-                mistaken.add(name)
+                invalid.add(name)
         _report_unknown(at, given, [option.name for option in table])
-        return cls(at, table, given, values, frozenset(mistaken))
+        return cls(at, table, given, values, frozenset(invalid))
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
 
     def __contains__(self, name: str) -> bool:
-        """Whether it was given."""
+        """Whether the file has this option."""
         return name in self.given
 
     def inherit(self, parent: Mapping[str, Any] | Options) -> Options:
-        """The same with the parent's values in place of INHERIT."""
+        """A copy with the parent's values in place of INHERIT."""
         values = {
             name: parent[name] if value is INHERIT else value
             for name, value in self._values.items()
         }
-        return Options(self.at, self.table, self.given, values, self.mistaken)
+        return Options(self.at, self.table, self.given, values, self.invalid)
 
     def values(self, **renamed: str) -> dict[str, Any]:
         """All values, by the names of the options.
 
-        :param renamed: what an option is called instead.
+        :param renamed: for options that have another name in Python, that name.
         """
         return {renamed.get(name, name): value for name, value in self._values.items()}
+
+
+_has_letters_alone = re.compile(r"[A-Za-z_-]{1,40}").fullmatch
 
 
 def _report_unknown(at: Cursor, given: Mapping[str, Cursor], known: Sequence[str]) -> None:
@@ -148,18 +153,21 @@ def _report_unknown(at: Cursor, given: Mapping[str, Cursor], known: Sequence[str
             remedy = f'did you mean "{close[0]}"?'
         else:
             remedy = f"the keys here are {', '.join(known)}"
+        # Anything else may be a value whose colon was forgotten, and a secret.
+        is_shown = is_limit(key) or _has_letters_alone(key) or (close and shown_key(key) == key)
+        shown = f'"{key}" is not a key' if is_shown else "this is not a key"
         line, column = at.node.keys.get(key, (None, None))
-        message = f'"{key}" is not a key: {remedy}'
+        message = f"{shown}: {remedy}"
         at.source.report(message, line, column, at.path, "unknown-option")
 
 
 def mapping(table: Sequence[Option]) -> Reader[Options]:
-    """The reader of a mapping that has these options and no other."""
+    """A reader for a mapping that may have these options and no others."""
     return Reader(lambda at: Options.read(at, table), mapping_schema(table))
 
 
 def mapping_schema(table: Sequence[Option]) -> Schema:
-    """The JSON Schema of a mapping that has these options and no other."""
+    """The JSON Schema of a mapping that may have these options and no others."""
     schema: Schema = {
         "type": "object",
         "additionalProperties": False,
@@ -173,9 +181,9 @@ _LINK = re.compile(r"\[([^]]*)\]\([^)]*\)")
 
 
 def _described(option: Option) -> Schema:
-    """What an option accepts, with the reference's words without Markdown's links."""
+    """The JSON Schema of an option, with its description but without Markdown's links."""
     schema = option.read.schema
-    if "$ref" in schema:  # beside which draft-07 ignores everything
+    if "$ref" in schema:  # draft-07 ignores everything beside it
         schema = {"allOf": [schema]}
     schema = {**schema, "description": _LINK.sub(r"\1", option.doc)}
     if isinstance(option.default, str | int) and not option.shown_default:

@@ -1,18 +1,22 @@
-"""Every option of a configuration, in one row each.
+"""The table of all options of a configuration, with one row for each.
 
-The loader, the defaults, the reference in README.md, the check of exempt rules, the log's "needs a
-restart" and the JSON Schema read these rows. A new option is a new row, and the code that uses its
-value. Defaults stand where the value is used, in the class that has it; a row refers to them.
+The rows are used to load the file, to fill in defaults, to check exempt rules, to log that a change
+needs a restart, and to make the JSON Schema; a test compares them with the reference in README.md.
+A new option takes a new row and the code that uses its value. Where a class has the default of an
+option, the row refers to it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .. import limits as limit_strings
+from ..http.headers import HEADER_STYLES
 from ..http.settings import ResponseSettings
-from ..identity import IPV4_PREFIXES, IPV6_PREFIXES, ClientIP, Identity, Session
+from ..identity import IPV4_PREFIXES, IPV6_PREFIXES, MAX_HOPS, ClientIP, Identity, Session
 from ..rules.model import MODES, ON_STORAGE_ERROR, RuleSet
 from .mapping import Option, Required, mapping
-from .reader import BOOLEAN, EXACT_TEXT, TEXT, choice, integer, one_or_more
+from .reader import BOOLEAN, EXACT_TEXT, TEXT, choice, integer, list_of
 from .rule_options import LIMIT, LIMITS, RESPONSE, RULE, RULES, WHEN
 from .values import (
     DURATION_MS,
@@ -22,6 +26,7 @@ from .values import (
     NAMESPACE,
     NETWORKS,
     ORIGINS,
+    PROXIES,
     SECRET_KEYS,
     SESSION_KIND,
     STORAGE_URI,
@@ -33,28 +38,36 @@ from .values import (
 CLIENT_IP = (
     Option(
         "trusted_proxies",
-        one_or_more(TEXT, min_items=0),
+        PROXIES,
         ClientIP.trusted_proxies,
-        "addresses, networks and `unix`; a list replaces the default",
+        "the proxies to believe: addresses, networks, `unix`, or `file:NAME` with one on each "
+        "line; a list replaces the default",
         "`[unix]`",
+    ),
+    Option(
+        "hops",
+        integer(1, MAX_HOPS),
+        ClientIP.hops,
+        "in place of `trusted_proxies`: how many proxies every request comes through, [whatever "
+        "their addresses](docs/keys.md#addresses)",
     ),
     Option(
         "header",
         TEXT,
         ClientIP.header,
-        "what they set: `X-Forwarded-For`, `Forwarded`, `X-Real-IP` or another",
+        "the header that they set: `X-Forwarded-For`, `Forwarded`, `X-Real-IP` or another",
     ),
     Option(
         "ipv6_prefix",
         integer(*IPV6_PREFIXES),
         ClientIP.ipv6_prefix,
-        "how many leading bits of an IPv6 address are one client",
+        "IPv6 addresses that agree in so many leading bits are one client",
     ),
     Option(
         "ipv4_prefix",
         integer(*IPV4_PREFIXES),
         ClientIP.ipv4_prefix,
-        "how many leading bits of an IPv4 address are one client",
+        "the same for IPv4",
     ),
 )
 
@@ -69,7 +82,7 @@ SESSION = (
         "secret_key",
         SECRET_KEYS,
         (),
-        "the application's, or a list for rotation",
+        "the application's secret key, or a list of keys during a rotation",
         "required to verify",
     ),
     Option("cookie", TEXT, Session.cookie, "the name of the session's cookie", "the framework's"),
@@ -77,20 +90,33 @@ SESSION = (
         "salt",
         EXACT_TEXT,
         Session.salt,
-        "what the framework signs with besides the key",
+        "the salt of the framework's signatures",
         "the framework's",
     ),
     Option(
         "lifetime",
         LIFETIME_S,
         Session.lifetime_s,
-        "how long a cookie is good after it was signed",
+        "how long a cookie is valid after it was signed",
         "the framework's",
     ),
-    Option("user", one_or_more(TEXT), Session.user, "the names to look for", "the framework's"),
+    Option(
+        "user",
+        list_of(TEXT),
+        Session.user,
+        "the names under which the session may have the user",
+        "the framework's",
+    ),
 )
 
 # --- answers --------------------------------------------------------------------------------------
+
+
+def _one_of(names: Iterable[str]) -> str:
+    """These words in Markdown, for a reader who is to choose one."""
+    *others, last = (f"`{name}`" for name in names)
+    return f"{', '.join(others)} or {last}"
+
 
 _DRAFT = "https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/"
 
@@ -99,7 +125,7 @@ RESPONSES = (
         "headers",
         HEADER_STYLE,
         ResponseSettings.headers,
-        f"`both`, `x-ratelimit`, `ietf` ([draft]({_DRAFT})) or `none`",
+        f"{_one_of(HEADER_STYLES)}; `ietf` is [a draft]({_DRAFT})",
     ),
     *(
         option._replace(default=getattr(ResponseSettings, option.name), shown_default="built in")
@@ -115,18 +141,28 @@ TOP_LEVEL = (
         "storage",
         STORAGE_URI,
         "shared://",
-        "where the counts are: a [storage](#storages)",
+        "where the counters are kept: a [storage](#storages)",
         live=False,
     ),
-    Option("default_limits", LIMITS, (), "for requests that no rule matches, one counter a client"),
-    Option("application_limits", LIMITS, (), "for every request of a client, beside all others"),
+    Option(
+        "default_limits",
+        LIMITS,
+        (),
+        "limits for requests that no rule matches, which share one counter for each client",
+    ),
+    Option(
+        "application_limits",
+        LIMITS,
+        (),
+        "limits for all requests of a client together, in addition to all others",
+    ),
     Option(
         "rules",
         RULES,
         (),
         "the rules: a list of mappings",
     ),
-    Option("key", KEY, ("ip",), "whose counter: a [key](#keys)", "`ip`"),
+    Option("key", KEY, ("ip",), "what tells clients apart: a [key](#keys)", "`ip`"),
     Option(
         "strategy",
         STRATEGY,
@@ -137,35 +173,36 @@ TOP_LEVEL = (
         "mode",
         choice(MODES),
         RuleSet.mode,
-        "`enforce`; `shadow` counts and logs and refuses nothing; `off`. For everything, whatever "
-        "the rules say",
+        "`enforce`; `shadow` counts and logs but refuses nothing; `off`. It holds for everything, "
+        "whatever the rules say",
     ),
     Option(
         "allow",
         NETWORKS,
         RuleSet.allow,
-        "addresses and networks, or `file:NAME` with one a line, that are never limited",
+        "addresses and networks that are never limited, or `file:NAME` of a file with one on each "
+        "line",
     ),
     Option(
         "block",
         NETWORKS,
         RuleSet.block,
-        "the same, answered 403 on every path; `allow` wins",
+        "the same for those that are answered 403 on every path; `allow` goes before it",
     ),
     Option("client_ip", mapping(CLIENT_IP), None, "which proxies to believe", "below"),
-    Option("session", mapping(SESSION), None, "whose session `session-user` means"),
+    Option("session", mapping(SESSION), None, "where `session-user` finds the user"),
     Option(
         "form_max_bytes",
         integer(1, 1 << 24),
         Identity.form_max_bytes,
-        "the longest body that a `form:` or `json:` key reads",
+        "the longest body that a `form:` or `json:` key reads, in bytes",
     ),
-    Option("responses", mapping(RESPONSES), None, "headers and bodies", "below"),
+    Option("responses", mapping(RESPONSES), None, "the headers and bodies of responses", "below"),
     Option(
         "on_storage_error",
         choice(ON_STORAGE_ERROR),
         RuleSet.on_storage_error,
-        "`local` counts in the process until the storage is back, `allow`, `deny` (503)",
+        "what to do while the storage fails: `local` counts in each process, `allow`, `deny` (503)",
     ),
     Option(
         "storage_timeout",
@@ -179,9 +216,9 @@ TOP_LEVEL = (
         "namespace",
         NAMESPACE,
         RuleSet.namespace,
-        "what this application's keys in Redis begin with",
+        "the prefix of this application's keys in Redis",
     ),
-    Option("reload", BOOLEAN, True, "whether to look for a changed file", live=False),
+    Option("reload", BOOLEAN, True, "whether a changed file is used without a restart", live=False),
 )
 
 TABLES = {
@@ -194,4 +231,4 @@ TABLES = {
     "response": RESPONSE,
     "when": WHEN,
 }
-"""All of them, by what their mappings are called."""
+"""All tables, by the names of their mappings."""

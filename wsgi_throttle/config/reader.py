@@ -1,7 +1,7 @@
-"""Reading values of a configuration as what they should be, with their place in the file.
+"""Reads values of a configuration as text, numbers, lists and so on, and reports what does not fit.
 
-Nothing here knows of limits. A :class:`Reader` is a function from a :class:`Cursor` to a value,
-together with the JSON Schema of what it accepts.
+A :class:`Reader` makes a Python value of the value at a :class:`Cursor`, and has the JSON Schema of
+what it accepts. Nothing in this module is about rate limits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from .yamltree import Node, Source
+from .yamltree import Node, Source, shown_key
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -23,7 +23,9 @@ Schema: TypeAlias = dict[str, Any]
 class InvalidError(ValueError):
     """A value that does not fit.
 
-    :ivar remedy: the part of the message that may be shown of a value from the environment.
+    :param problem: what is wrong, which may quote the value.
+    :param remedy: what to write instead. It is shown even if the value came from the environment,
+        so it must not quote the value.
     """
 
     def __init__(self, problem: str, remedy: str) -> None:
@@ -32,11 +34,14 @@ class InvalidError(ValueError):
 
 
 class ReportedError(ValueError):
-    """A value whose mistakes are on the list already."""
+    """A value that does not fit, and all of whose mistakes have been reported."""
 
 
 class Cursor:
-    """A value of the configuration, and the dotted path that leads to it."""
+    """A value of the configuration, and its location.
+
+    :ivar path: the dotted path that leads to the value: ``rules[3].limits``.
+    """
 
     def __init__(self, source: Source, node: Node, path: str) -> None:
         self.source = source
@@ -44,42 +49,49 @@ class Cursor:
         self.path = path
 
     def report(self, error: ValueError | str, code: str = "invalid-value") -> None:
-        """Put a mistake on the list. A value from the environment is never shown."""
+        """Report a mistake in this value. A value from the environment is never shown.
+
+        :param code: see :attr:`.Diagnostic.code`.
+        """
         message = str(error)
-        if self.node.secret:
+        if self.node.any_placeholder:
             remedy = getattr(error, "remedy", "")
             message = (
-                f"what the environment gives for {self.node.secret} does not fit here "
+                f"what the environment gives for {self.node.any_placeholder} does not fit here "
                 "(it is not shown)"
             )
             message += f": {remedy}" if remedy else ""
         self.source.report(message, self.node.line, self.node.column, self.path, code)
 
     def attempt(self, parse: Callable[[Cursor], T], default: D) -> T | D:
-        """What parse makes of the value; the default, and a mistake on the list, where it raises
-        ValueError."""
+        """The result of ``parse`` for this value. If it raises ValueError, that is reported, and
+        the result is the default."""
         try:
             return parse(self)
         except ReportedError:
             return default
         except ValueError as error:
-            if not self.node.unset:  # which was reported, or is allowed
+            if not self.node.unset:  # an unset variable was reported before, or is allowed
                 self.report(error)
             return default
 
     def mapping(self) -> dict[str, Cursor]:
-        """
-        :raises InvalidError: it is no mapping.
+        """The values of a mapping, by their keys.
+
+        :raises InvalidError: this is not a mapping.
         """
         if not isinstance(self.node.value, dict):
-            raise InvalidError(f"{self.shape} stands here", "write keys and values")
+            # A text is not shown: it may be the secret that belongs into the mapping.
+            shape = "a text" if self.node.value and isinstance(self.node.value, str) else self.shape
+            raise InvalidError(f"{shape} stands here", "write keys and values")
         prefix = f"{self.path}." if self.path else ""
         return {
-            key: Cursor(self.source, node, prefix + key) for key, node in self.node.value.items()
+            key: Cursor(self.source, node, prefix + shown_key(key))
+            for key, node in self.node.value.items()
         }
 
     def items(self) -> list[Cursor]:
-        """The items of a list; a single value is a list of one."""
+        """The items of a list. A single value counts as a list of one item."""
         if isinstance(self.node.value, list):
             return [
                 Cursor(self.source, node, f"{self.path}[{index}]")
@@ -89,7 +101,7 @@ class Cursor:
 
     @property
     def shape(self) -> str:
-        """What stands here, in words."""
+        """The value in words, for messages: its kind, or the text itself."""
         if self.node.value is None:
             return "nothing"
         if isinstance(self.node.value, dict):
@@ -101,10 +113,10 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Reader(Generic[T]):
-    """Reads a value.
+    """Makes a Python value of a value in the configuration.
 
     :ivar parse: raises ValueError, with the remedy in its message, for a value that does not fit.
-    :ivar schema: accepts whatever parse accepts. It may accept more, since a schema cannot say all.
+    :ivar schema: accepts whatever ``parse`` accepts, and more where a schema cannot say it exactly.
     """
 
     parse: Callable[[Cursor], T]
@@ -115,11 +127,11 @@ class Reader(Generic[T]):
 
 
 DEFINITIONS: dict[str, Schema] = {}
-"""The schemas that others refer to by name."""
+"""The schemas to which others refer by name."""
 
 
 def definition(name: str, schema: Schema) -> Schema:
-    """Put a schema among the definitions; the reference to it."""
+    """Add a schema to DEFINITIONS, and return a reference to it."""
     DEFINITIONS[name] = schema
     return {"$ref": f"#/definitions/{name}"}
 
@@ -134,22 +146,37 @@ _VARIABLE = definition(
 )
 
 
-def scalar(schema: Schema) -> Schema:
-    """The schema of a single value, which may also come from the environment."""
+def unshown(reader: Reader[T]) -> Reader[T]:
+    """The same reader for a value that may be a secret: messages show the remedy, not the value."""
+
+    def parse(at: Cursor) -> T:
+        try:
+            return reader(at)
+        except InvalidError as error:
+            raise InvalidError(
+                "what stands here does not fit (it is not shown)", error.remedy
+            ) from None
+
+    return Reader(parse, reader.schema)
+
+
+def scalar_schema(schema: Schema) -> Schema:
+    """The schema of a single value, in whose place a variable may stand."""
     return {"anyOf": [schema, _VARIABLE]}
 
 
-def text_like(pattern: str) -> Schema:
-    """The schema of a text of this pattern (ECMA 262)."""
-    return scalar({"type": "string", "pattern": pattern})
+def text_schema(pattern: str) -> Schema:
+    """The schema of a text that contains this pattern (ECMA 262)."""
+    return scalar_schema({"type": "string", "pattern": pattern})
 
 
-def any_case(words: Iterable[str]) -> str:
-    """A pattern for any of these words in upper or lower case, for which JSON Schema has no
-    flag."""
+def case_insensitive(words: Iterable[str]) -> str:
+    """A pattern for any of these words in upper or lower case, because JSON Schema has no flag for
+    that."""
     return "|".join(
         "".join(
-            f"[{one.upper()}{one.lower()}]" if one.isalpha() else re.escape(one) for one in word
+            f"[{char.upper()}{char.lower()}]" if char.isalpha() else re.escape(char)
+            for char in word
         )
         for word in words
     )
@@ -158,7 +185,7 @@ def any_case(words: Iterable[str]) -> str:
 # --- texts ----------------------------------------------------------------------------------------
 
 ANY_TEXT: Schema = {"type": ["string", "number", "boolean"]}
-"""Whatever YAML takes for a number or a boolean is read as the text that it looks like."""
+"""A number or boolean of YAML is accepted too: it is read as the text that it looks like."""
 
 
 def _text(at: Cursor) -> str:
@@ -174,13 +201,13 @@ def _exact_text(at: Cursor) -> str:
 
 
 TEXT = Reader(_text, ANY_TEXT)
-"""A text without the white space around it."""
+"""Text, from which white space at both ends is removed."""
 EXACT_TEXT = Reader(_exact_text, ANY_TEXT)
-"""A text with its white space."""
+"""Text with its white space, such as a secret."""
 
 
 def choice(names: Iterable[str]) -> Reader[str]:
-    """One of a few words."""
+    """A reader for one of these words."""
     known = list(names)
 
     def parse(at: Cursor) -> str:
@@ -189,7 +216,7 @@ def choice(names: Iterable[str]) -> Reader[str]:
             raise InvalidError(f'"{text}" is not known here', f"use one of {', '.join(known)}")
         return text
 
-    return Reader(parse, scalar({"enum": known}))
+    return Reader(parse, scalar_schema({"enum": known}))
 
 
 # --- booleans, numbers, lists ---------------------------------------------------------------------
@@ -201,11 +228,11 @@ def _boolean(at: Cursor) -> bool:
     return at.node.value == "true"
 
 
-BOOLEAN = Reader(_boolean, scalar({"type": "boolean"}))
+BOOLEAN = Reader(_boolean, scalar_schema({"type": "boolean"}))
 
 
 def integer(minimum: int, maximum: int) -> Reader[int]:
-    """A whole number within these bounds, which belong to it."""
+    """A reader for a whole number from ``minimum`` to ``maximum``, both included."""
     remedy = f"write a whole number from {minimum} to {maximum}"
 
     def parse(at: Cursor) -> int:
@@ -216,13 +243,16 @@ def integer(minimum: int, maximum: int) -> Reader[int]:
             raise InvalidError(f"{text} is out of bounds", remedy)
         return int(text)
 
-    return Reader(parse, scalar({"type": "integer", "minimum": minimum, "maximum": maximum}))
+    return Reader(parse, scalar_schema({"type": "integer", "minimum": minimum, "maximum": maximum}))
 
 
-def one_or_more(
+def list_of(
     item: Reader[T], *, min_items: int = 1, remedy: str = "leave the key out, or list something"
 ) -> Reader[tuple[T, ...]]:
-    """A list; a single value is a list of one."""
+    """A reader for a list. A single value counts as a list of one item.
+
+    :param remedy: what to do if the list has fewer than ``min_items``.
+    """
 
     def parse(at: Cursor) -> tuple[T, ...]:
         found = [each.attempt(item, None) for each in at.items()]
@@ -236,5 +266,5 @@ def one_or_more(
 
 
 def list_schema(item: Schema, min_items: int = 1) -> Schema:
-    """The schema of a list of such items, or a single one."""
+    """The schema of a list of such items, or of a single one."""
     return {"anyOf": [item, {"type": "array", "items": item, "minItems": min_items}]}

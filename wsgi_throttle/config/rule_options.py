@@ -1,4 +1,4 @@
-"""Every option of a rule and of a limit, in one row each. See :mod:`.options`."""
+"""The tables of the options of a rule and of a limit. See :mod:`.options`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .values import (
     PATHS,
     SCOPE,
     STRATEGY,
-    body_file,
+    template_file,
 )
 
 MAX_COST = 10**9
@@ -45,10 +45,10 @@ LIMIT = (
         Required('a limit is missing: add limit: "5 per minute"'),
         "how many in what time",
     ),
-    Option("key", KEY, INHERIT, "whose counter, as in a rule"),
+    Option("key", KEY, INHERIT, "what tells clients apart, as in a rule"),
     Option("strategy", STRATEGY, INHERIT, "how to count, as in a rule"),
-    Option("scope", SCOPE, INHERIT, "what it shares its counter with, as in a rule"),
-    Option("cost", _COST, INHERIT, "what a request uses up of it"),
+    Option("scope", SCOPE, INHERIT, "limits of one scope share their counters, as in a rule"),
+    Option("cost", _COST, INHERIT, "how much of it a request uses up"),
     Option(
         "burst",
         integer(1, limit_strings.MAX_QUOTA),
@@ -57,7 +57,7 @@ LIMIT = (
         "the number of the limit",
     ),
 )
-"""A limit that is a mapping."""
+"""The options of a limit that is written as a mapping."""
 
 _read_limit = mapping(LIMIT)
 
@@ -82,7 +82,7 @@ def _limits(at: Cursor) -> tuple[Options, ...]:
 _LIMIT_SCHEMA = definition("limit", {"anyOf": [LIMIT_TEXT.schema, _read_limit.schema]})
 LIMITS = Reader(_limits, list_schema(_LIMIT_SCHEMA))
 DEFAULT_WORD = "default"
-"""In the limits of a rule, it stands for default_limits."""
+"""The word that stands for default_limits in the limits of a rule."""
 _RULE_LIMITS = Reader(_limits, list_schema({"anyOf": [{"const": DEFAULT_WORD}, _LIMIT_SCHEMA]}))
 
 # --- answers --------------------------------------------------------------------------------------
@@ -90,10 +90,10 @@ _RULE_LIMITS = Reader(_limits, list_schema({"anyOf": [{"const": DEFAULT_WORD}, _
 _BODY = "the {} of a 429: a file beside the rule file, with `$retry_after`, `$limit` and `$rule`"
 
 RESPONSE = tuple(
-    Option(kind, body_file(kind), INHERIT, _BODY.format(what), "that of `responses`")
+    Option(kind, template_file(kind), INHERIT, _BODY.format(what), "that of `responses`")
     for kind, what in (("html", "page"), ("json", "JSON"), ("text", "text"))
 )
-"""``response`` of a rule."""
+"""The options of ``response`` in a rule."""
 
 # --- a rule ---------------------------------------------------------------------------------------
 
@@ -106,7 +106,7 @@ def _when(at: Cursor) -> tuple[tuple[str, str], ...]:
     found = _read_when(at)
     headers: tuple[tuple[str, str], ...] = found["header"]
     if not headers:
-        if found.mistaken or found.given.keys() - {"header"}:
+        if found.invalid or found.given.keys() - {"header"}:
             raise ReportedError
         raise InvalidError("there is no condition", 'write {header: {X-Internal: "1"}}')
     return headers
@@ -124,20 +124,28 @@ RULE = (
         "methods",
         METHOD_NAMES,
         Rule.methods,
-        "a list; `GET` brings `HEAD`, and `OTHER` is what RFC 9110 does not list",
+        "a list; `GET` includes `HEAD`, and `OTHER` is every method without a name of its own here",
         "all",
         on_exempt=True,
     ),
-    Option("limits", _RULE_LIMITS, (), "what it may", "required, or `exempt`"),
+    Option("limits", _RULE_LIMITS, (), "a limit, or a list of limits", "required, or `exempt`"),
     Option(
         "exempt",
         BOOLEAN,
         Rule.exempt,
-        "true: nothing is counted, application limits neither",
+        "true: nothing is counted, not even for `application_limits`",
         on_exempt=True,
     ),
-    Option("name", NAME, "", "in headers, logs and keys", "from methods and path", on_exempt=True),
-    Option("key", KEY, INHERIT, "whose counter: a [key](#keys)"),
+    Option(
+        "name",
+        NAME,
+        "",
+        "its name in headers, logs and keys. Without one, clients are told `rule-1`, `rule-2` and "
+        "so on",
+        "from methods and path",
+        on_exempt=True,
+    ),
+    Option("key", KEY, INHERIT, "what tells clients apart: a [key](#keys)"),
     Option("strategy", STRATEGY, INHERIT, "how to count: a [strategy](#strategies)"),
     Option(
         "on_storage_error",
@@ -149,7 +157,8 @@ RULE = (
         "mode",
         choice(MODES),
         Rule.mode,
-        "`shadow`: an overlay that is counted and never refuses; `off`: as if it were not there",
+        "`shadow`: counted beside the other rules, but never refuses; `off`: as if it were not "
+        "there",
         on_exempt=True,
     ),
     Option(
@@ -160,19 +169,20 @@ RULE = (
         "the rule",
     ),
     Option("per_method", BOOLEAN, Rule.per_method, "count each method by itself"),
-    Option("cost", _COST, 1, "what a request uses up"),
+    Option("cost", _COST, 1, "how much of a limit a request uses up"),
     Option(
         "skip",
         CONDITION_HOOK,
         Rule.skip,
-        "`python:package.module:function`, called with the environ; true leaves this rule's limits "
-        "out",
+        "`python:package.module:function`, called with the environ; if it returns true, the rule's "
+        "limits do not count the request",
     ),
     Option(
         "when",
         Reader(_when, {**_read_when.schema, "required": ["header"]}),
         Rule.when,
-        '`{header: {X-Internal: "1"}}`: only such requests; others are charged the defaults',
+        '`{header: {X-Internal: "1"}}`: only requests with these headers; others are charged the '
+        "defaults",
     ),
     Option("allow", NETWORKS, Rule.allow, "addresses and networks that this rule does not limit"),
     Option(
@@ -193,7 +203,7 @@ RULE = (
 
 
 def _exempt_schema() -> Schema:
-    """What an exempt rule may not have, and that any other needs limits."""
+    """Says that an exempt rule may not have some options, and that any other rule needs limits."""
     forbidden = {option.name: False for option in RULE if not option.on_exempt}
     is_exempt: Schema = {"properties": {"exempt": {"const": True}}, "required": ["exempt"]}
     is_limited: Schema = {"properties": {"exempt": {"const": False}}}

@@ -1,9 +1,9 @@
-"""From the options of rules and limits to the rules' model."""
+"""Builds rules and limits from the values of their options."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -14,50 +14,57 @@ from ..http.settings import ResponseSettings
 from ..identity import Identity, KeyFunction, key_function
 from ..rules.model import Location, Rule, RuleLimit
 from ..rules.patterns import Pattern
+from ..strategies import STRATEGIES
 from .mapping import Options
+from .names import default_name, hide_paths, numbered
 from .reader import Cursor, InvalidError
 from .rule_options import DEFAULT_WORD, RESPONSE, RULE
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The rule that limits belong to, or the top level: what they take from there."""
+    """The rule, or the top-level option, that some limits belong to: what they take from it."""
 
     key: tuple[str, ...]
     strategy: str
     scope: str
     cost: int
     policy: str
-    """What its limits are called in headers and logs."""
+    """The name of its limits in headers and logs."""
     variables: frozenset[str] | None = frozenset()
-    """The variables that all of its paths have, for ``path:`` keys; None where the paths are
-    mistaken, so that nothing is known of them."""
+    """The variables that all of its paths have, for ``path:`` keys; None where the paths are wrong,
+    so that the variables are unknown."""
 
     def inherited(self) -> Mapping[str, Any]:
-        """What the options of a limit inherit."""
+        """The values that the options of a limit inherit."""
         return {name: getattr(self, name) for name in ("key", "strategy", "scope", "cost")}
 
 
 class RuleBuilder:
-    """Builds rules and limits; puts on the list of mistakes what is wrong with them together.
+    """Builds rules and limits, and reports mistakes that only show when several options are seen
+    together. It is used once for each configuration.
 
-    :param identity: what the key types mean.
+    :param identity: the settings that keys are compiled with.
     """
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
         self._keys: dict[tuple[str, ...], KeyFunction] = {}
+        self._unshown: set[tuple[str, ...]] = set()
+        """Keys that came from the environment, which no message shows."""
 
     def key(
         self, options: Options, inherited: tuple[str, ...], variables: frozenset[str] | None
     ) -> tuple[str, ...]:
-        """The key types of a mapping; the inherited ones where its own are mistaken.
+        """The key of a mapping: its own, or the inherited one where its own is wrong.
 
-        :param variables: those of the path that a ``path:`` key can name; None for any.
+        :param variables: the variables of the path that a ``path:`` key may name; None for any.
         """
         key: tuple[str, ...] = options["key"]
-        if "key" not in options or "key" in options.mistaken:
+        if "key" not in options or "key" in options.invalid:
             return key
+        if options.given["key"].node.any_placeholder:
+            self._unshown.add(key)
 
         def check(_: Cursor) -> tuple[str, ...]:
             self._find_key(key)
@@ -67,7 +74,8 @@ class RuleBuilder:
         return options.given["key"].attempt(check, inherited)
 
     def _find_key(self, key: tuple[str, ...]) -> KeyFunction:
-        """
+        """Compile a key, once for all limits that have it.
+
         :raises ValueError: an unknown key type, or a bad argument.
         """
         if key not in self._keys:
@@ -83,9 +91,11 @@ class RuleBuilder:
         owner: Owner,
         default_limits: tuple[RuleLimit, ...] | None = None,
     ) -> tuple[RuleLimit, ...]:
-        """The limits that the option of this name has.
+        """Build the limits that an option lists.
 
-        :param default_limits: what the word ``default`` stands for; None where it has no meaning.
+        :param name: of the option.
+        :param default_limits: the limits for which the word ``default`` stands; None where the word
+            has no meaning.
         """
         found: list[RuleLimit] = []
         inherited: tuple[RuleLimit, ...] = ()
@@ -106,25 +116,25 @@ class RuleBuilder:
                 else:
                     found.append(limit)
         if any(limit.key == owner.key for limit in found):
+            is_shown = owner.key not in self._unshown
             options.given[name].attempt(
-                lambda _: _check_variables(owner.key, owner.variables), None
+                lambda _: _check_variables(owner.key, owner.variables, is_shown=is_shown), None
             )
-        if len(found) > 1:
-            found = [
-                replace(limit, policy=f"{owner.policy}-{number}")
-                for number, limit in enumerate(found, 1)
-            ]
+        names = numbered(owner.policy, len(found))
+        found = [replace(limit, policy=policy) for limit, policy in zip(found, names, strict=True)]
         return (*found, *inherited)
 
     def _limit(self, options: Options, owner: Owner) -> list[RuleLimit]:
-        """
-        :param options: of one item, which may have several limits.
+        """Build the limits of one item of the list, whose text may have several.
+
+        :param options: of the item.
         """
         key = self.key(options, owner.key, owner.variables)
         strategy, burst, cost = options["strategy"], options["burst"], options["cost"]
-        if burst is not None and strategy != "token-bucket":
+        if burst is not None and not STRATEGIES[strategy].has_burst:
+            having = " or ".join(name for name, one in STRATEGIES.items() if one.has_burst)
             options.given["burst"].report(
-                "only the token-bucket has a burst: add strategy: token-bucket, or leave it out"
+                f"only the {having} has a burst: add strategy: {having}, or leave it out"
             )
         text = options["limit"]
         if text is None:
@@ -155,11 +165,12 @@ class RuleBuilder:
         responses: ResponseSettings,
         default_limits: tuple[RuleLimit, ...],
     ) -> tuple[Rule, ...]:
-        """
-        :param all_options: of each rule.
-        :param inherited: what the options of rules inherit from the top level.
-        :param responses: how the top level answers.
-        :param default_limits: those of the top level.
+        """Build all rules.
+
+        :param all_options: the options of each rule.
+        :param inherited: the values that rules inherit from the top level.
+        :param responses: the top level's.
+        :param default_limits: the top level's.
         """
         names: dict[str, Rule] = {}
         found = []
@@ -175,7 +186,8 @@ class RuleBuilder:
                 )
             names.setdefault(rule.name, rule)
             found.append(rule)
-        return tuple(found)
+        is_named = ["name" in options for options in all_options]
+        return hide_paths(found, is_named, default_limits)
 
     def _rule(
         self,
@@ -187,7 +199,7 @@ class RuleBuilder:
     ) -> Rule:
         patterns: tuple[Pattern, ...] = options["path"] or ()
         methods: tuple[str, ...] = options["methods"]
-        name: str = options["name"] or _default_name(methods, patterns)
+        name: str = options["name"] or default_name(methods, patterns)
         variables = (
             frozenset.intersection(*(frozenset(pattern.variables) for pattern in patterns))
             if patterns
@@ -211,23 +223,22 @@ class RuleBuilder:
         return Rule(
             name=name,
             patterns=patterns,
-            methods=methods,
             limits=self.limits(options, "limits", owner, default_limits),
             responder=own and Responder(with_bodies(responses, own)),
             index=index,
             location=_location(options),
-            **{each: options[each] for each in _AS_THEY_ARE},
+            **{each: options[each] for each in _COPIED},
         )
 
 
-_AS_THEY_ARE = (
-    *("exempt", "per_method", "mode", "on_storage_error", "skip", "when", "allow", "block"),
+_COPIED = {option.name for option in RULE} & (
+    {field.name for field in fields(Rule)} - {"name", "limits"}
 )
-"""The options of a rule that the model takes over, under their own names."""
+"""The options whose values a Rule has unchanged, under the same names."""
 
 
 def with_bodies(settings: ResponseSettings, options: Options) -> ResponseSettings:
-    """The settings with the bodies that ``response`` of a rule has."""
+    """A copy of the settings with the bodies that ``response`` of a rule has."""
     bodies = {option.name: getattr(settings, option.name) for option in RESPONSE}
     return replace(settings, **options.inherit(bodies).values())
 
@@ -239,12 +250,12 @@ def _location(options: Options) -> Location:
         where=at.path,
         line=at.node.line,
         column=at.node.column,
-        has_secret_name=any(each.node.secret for each in named_by),
+        has_secret_name=any(each.node.any_placeholder for each in named_by),
     )
 
 
 def _check_exempt(options: Options) -> None:
-    """Put on the list what an exempt rule may not have, and limits that another one has not."""
+    """Report options that an exempt rule may not have, and limits that another rule lacks."""
     if options["exempt"]:
         for option in RULE:
             if option.name in options and not option.on_exempt:
@@ -252,15 +263,19 @@ def _check_exempt(options: Options) -> None:
                     f"an exempt rule counts nothing: take out {option.name} or exempt",
                     "exempt-rule",
                 )
-    elif "limits" not in options and "exempt" not in options.mistaken:
+    elif "limits" not in options and "exempt" not in options.invalid:
         options.at.report(
             'a rule needs limits: add limits: "5 per minute", or exempt: true', "missing-option"
         )
 
 
-def _check_variables(key: tuple[str, ...], variables: frozenset[str] | None) -> None:
-    """
-    :raises InvalidError: the key names a variable that not every path has.
+def _check_variables(
+    key: tuple[str, ...], variables: frozenset[str] | None, *, is_shown: bool = True
+) -> None:
+    """Check that all paths have the variables that the key names.
+
+    :param is_shown: whether the message may quote the key.
+    :raises InvalidError: one of them does not.
     """
     if variables is None:
         return
@@ -268,8 +283,9 @@ def _check_variables(key: tuple[str, ...], variables: frozenset[str] | None) -> 
         kind, _, name = part.partition(":")
         if kind == "path" and name not in variables:
             known = [f"path:{one}" for one in sorted(variables) if "wsgi_throttle" not in one]
+            variable = f"<{name}>" if is_shown else "the variable of its key"
             raise InvalidError(
-                f"not every path that is limited here has <{name}>",
+                f"not every path that is limited here has {variable}",
                 f"use {' or '.join(known)}" if known else "use another key",
             )
 
@@ -278,16 +294,11 @@ def _is_same(one: RuleLimit, other: RuleLimit) -> bool:
     return (one.limit, one.key, one.scope) == (other.limit, other.key, other.scope)
 
 
-def _default_name(methods: tuple[str, ...], patterns: tuple[Pattern, ...]) -> str:
-    paths = ",".join(quote(pattern.text, safe="/<>:(),*=+-._~!$&;@ ") for pattern in patterns)
-    return f"{','.join(methods)} {paths}".strip()[:100]
-
-
 def _own_scope(
     name: str, methods: tuple[str, ...], patterns: tuple[Pattern, ...], is_named: bool
 ) -> str:
-    """A scope that no other rule has: its name, or all of what it is for, where the default name
-    may be cut and look like another's."""
+    """A scope that no other rule has: its name, or else its methods and paths in full, because a
+    default name may be cut and then equal another one."""
     if is_named:
         return f"rule={name}"
     paths = " ".join(quote(pattern.text, safe="/<>:()=") for pattern in patterns)

@@ -1,4 +1,4 @@
-"""The JSON Schema of the rule file, made of the rows of its options."""
+"""The JSON Schema of the rule file, made of the tables of options."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ SCHEMA: Schema = {
     **mapping_schema(TOP_LEVEL),
     "definitions": DEFINITIONS,
 }
-"""Draft-07, which editors read. It accepts every configuration that :func:`.load` accepts, if the
-YAML is read as YAML 1.2, where ``off`` is a word. What it cannot say, :func:`.load` checks as well:
-that a rule's cost fits into its limit, that files are there, that no two rules clash."""
+"""Draft-07, the version that editors know. It accepts every configuration that :func:`.load`
+accepts, if the YAML is read as YAML 1.2, in which ``off`` is a word. :func:`.load` also checks what
+a schema cannot say: that a cost fits into its limit, that files exist, that no two rules clash."""

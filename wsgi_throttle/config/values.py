@@ -1,4 +1,5 @@
-"""Readers of the values that only this package has: paths, keys, limits, times, networks."""
+"""Readers for the kinds of value that are special to this package: paths, keys, limits, times,
+networks and so on."""
 
 from __future__ import annotations
 
@@ -6,11 +7,11 @@ import re
 
 from .. import limits as limit_strings
 from ..hooks import Hook
-from ..http.bodies import fill
+from ..http.bodies import RenderBody, compile_body
 from ..http.headers import HEADER_STYLES
 from ..http.settings import check_origin
 from ..identity import KEY_TYPES, environ_name, is_header_name
-from ..identity.session import KINDS
+from ..identity.session import SESSION_KINDS
 from ..networks import Network, Networks, parse_network, read_networks
 from ..rules.model import METHODS
 from ..rules.patterns import Pattern
@@ -24,23 +25,25 @@ from .reader import (
     InvalidError,
     Reader,
     ReportedError,
-    any_case,
+    case_insensitive,
     choice,
     definition,
+    list_of,
     list_schema,
-    one_or_more,
-    scalar,
-    text_like,
+    scalar_schema,
+    text_schema,
+    unshown,
 )
 
 # --- limits ---------------------------------------------------------------------------------------
 
-_UNIT = any_case(sorted(limit_strings.UNITS_MS, key=len, reverse=True))
-_RATE = rf"[0-9]+\s*(/|{any_case(['per'])})\s*[0-9]*\s*({_UNIT})"
+_UNIT = case_insensitive(sorted(limit_strings.UNITS_MS, key=len, reverse=True))
+_RATE = rf"[0-9]+\s*(/|{case_insensitive(['per'])})\s*[0-9]*\s*({_UNIT})"
 _LIMITS = rf"^\s*{_RATE}(\s*[;,|]\s*{_RATE})*\s*$"
 
-LIMIT_TEXT = Reader(TEXT.parse, definition("limit-text", text_like(_LIMITS)))
-"""One line of limits, not yet parsed: what it means depends on the strategy and the burst."""
+LIMIT_TEXT = Reader(TEXT.parse, definition("limit-text", text_schema(_LIMITS)))
+"""The text of one or more limits. It is parsed later, because its meaning depends on strategy and
+burst."""
 
 _strategy_name = choice([*STRATEGIES, *ALIASES])
 
@@ -72,7 +75,7 @@ def _duration_ms(at: Cursor) -> int:
 
 DURATION_MS = Reader(
     _duration_ms,
-    scalar(
+    scalar_schema(
         {
             "type": ["string", "number"],
             "exclusiveMinimum": 0,
@@ -80,7 +83,7 @@ DURATION_MS = Reader(
         }
     ),
 )
-"""A time, in milliseconds. A number without a unit is seconds."""
+"""A duration, in milliseconds. A number without a unit is in seconds."""
 
 
 # --- names ----------------------------------------------------------------------------------------
@@ -102,7 +105,7 @@ def _name(at: Cursor) -> str:
     return text
 
 
-_NAME_SCHEMA = scalar(
+_NAME_SCHEMA = scalar_schema(
     {
         "type": ["string", "number", "boolean"],
         "pattern": rf"^\s*{_NAME}\s*$",
@@ -111,7 +114,7 @@ _NAME_SCHEMA = scalar(
 )
 NAME = Reader(_name, _NAME_SCHEMA)
 SCOPE = Reader(lambda at: f"scope={_name(at)}", _NAME_SCHEMA)
-"""What the counters of a named scope belong to."""
+"""The name of a scope, written so that it cannot equal the scope of a single rule."""
 
 
 def _namespace(at: Cursor) -> str:
@@ -124,13 +127,15 @@ def _namespace(at: Cursor) -> str:
     return text
 
 
-NAMESPACE = Reader(_namespace, scalar({**ANY_TEXT, "pattern": rf"^\s*{_NAMESPACE}\s*$"}))
+NAMESPACE = Reader(_namespace, scalar_schema({**ANY_TEXT, "pattern": rf"^\s*{_NAMESPACE}\s*$"}))
 
 
 # --- which requests -------------------------------------------------------------------------------
 
 
 def _paths(at: Cursor) -> tuple[Pattern, ...]:
+    """The patterns of ``path``, which is one or a list. One that is wrong is reported at its own
+    line and left out, so that the mistakes of all are told."""
     items = at.items()
     if not items:
         raise InvalidError("the list is empty", "name a path")
@@ -147,8 +152,8 @@ def _paths(at: Cursor) -> tuple[Pattern, ...]:
     return tuple(found)
 
 
-PATHS = Reader(_paths, list_schema(text_like(r"^\s*/")))
-"""The patterns of a rule. What is left of a list without its mistaken items is read."""
+PATHS = Reader(_paths, list_schema(text_schema(r"^\s*/")))
+"""The patterns of a rule. Wrong items of the list are reported and left out."""
 
 
 def _method(at: Cursor) -> str:
@@ -161,14 +166,14 @@ def _method(at: Cursor) -> str:
     return text
 
 
-_methods = one_or_more(
+_methods = list_of(
     Reader(
         _method,
-        scalar(
+        scalar_schema(
             {
                 "anyOf": [
                     {"enum": list(METHODS)},
-                    {"type": "string", "pattern": rf"^\s*({any_case(METHODS)})\s*$"},
+                    {"type": "string", "pattern": rf"^\s*({case_insensitive(METHODS)})\s*$"},
                 ]
             }
         ),
@@ -178,11 +183,15 @@ _methods = one_or_more(
 METHOD_NAMES = Reader(lambda at: tuple(dict.fromkeys(_methods(at))), _methods.schema)
 
 
+_looks_like_words = re.compile(r"[A-Za-z][A-Za-z _-]{0,39}").fullmatch
+
+
 def _headers(at: Cursor) -> tuple[tuple[str, str], ...]:
     found = []
     for name, value in at.mapping().items():
         if not is_header_name(name):
-            value.report(f'"{name}" is not a header name: write X-Internal')
+            shown = f'"{name}"' if _looks_like_words(name) else "this"
+            value.report(f"{shown} is not a header name: write X-Internal")
         found.append((environ_name(name), value.attempt(TEXT, "")))
     return tuple(found)
 
@@ -191,7 +200,7 @@ HEADERS = Reader(
     _headers,
     {"type": "object", "minProperties": 1, "additionalProperties": ANY_TEXT},
 )
-"""(name in the environ, value) of all headers of a mapping."""
+"""A mapping of headers, as pairs (environ variable, value)."""
 
 
 def _hook(at: Cursor) -> Hook:
@@ -201,16 +210,16 @@ def _hook(at: Cursor) -> Hook:
     return Hook(text.removeprefix("python:"), bool)
 
 
-CONDITION_HOOK = Reader(_hook, text_like(r"^\s*python:[^:]+:[^:]+$"))
-"""A function of the application's own that returns whether something holds, imported."""
+CONDITION_HOOK = Reader(_hook, text_schema(r"^\s*python:[^:]+:[^:]+$"))
+"""A function of the application that returns true or false. It is imported."""
 
 
 # --- who ------------------------------------------------------------------------------------------
 
-KEY = one_or_more(
-    Reader(TEXT.parse, definition("key", text_like(rf"^\s*({'|'.join(KEY_TYPES)})(:.*)?$")))
+KEY = list_of(
+    Reader(TEXT.parse, definition("key", text_schema(rf"^\s*({'|'.join(KEY_TYPES)})(:.*)?$")))
 )
-"""The types of key whose combination is counted."""
+"""One key, or the list of keys whose combination is counted."""
 
 
 def _network(at: Cursor) -> list[Network]:
@@ -227,11 +236,31 @@ def _networks(at: Cursor) -> Networks:
     return Networks(found)
 
 
-NETWORKS = Reader(
-    _networks, list_schema(text_like(r"^\s*(file:|[0-9A-Fa-f:.]+(/[0-9.]+)?\s*$)"), 0)
-)
+_NETWORK_PATTERN = r"file:|[0-9A-Fa-f:.]+(/[0-9.]+)?\s*$"
 
-SESSION_KIND = Reader(TEXT.parse, text_like(rf"^\s*(({'|'.join(KINDS)})\s*$|python:)"))
+NETWORKS = Reader(_networks, list_schema(text_schema(rf"^\s*({_NETWORK_PATTERN})"), 0))
+
+
+def _proxies(at: Cursor) -> tuple[str, ...]:
+    def parse(item: Cursor) -> list[str]:
+        text = TEXT(item)
+        if text == "unix":
+            return [text]
+        try:
+            return [str(network) for network in _network(item)]
+        except ValueError as error:
+            raise ValueError(f'{error}, or "unix" for a unix socket') from None
+
+    found = [item.attempt(parse, None) for item in at.items()]
+    if None in found:
+        raise ReportedError
+    return tuple(text for texts in found for text in texts or ())
+
+
+PROXIES = Reader(_proxies, list_schema(text_schema(rf"^\s*(unix\s*$|{_NETWORK_PATTERN})"), 0))
+"""Addresses and networks as text, those of files too, and ``unix``."""
+
+SESSION_KIND = Reader(TEXT.parse, text_schema(rf"^\s*(({'|'.join(SESSION_KINDS)})\s*$|python:)"))
 
 
 def _secret_keys(at: Cursor) -> tuple[str, ...]:
@@ -244,39 +273,40 @@ def _secret_keys(at: Cursor) -> tuple[str, ...]:
 
 
 UNSET_SECRET = "unset"  # noqa: S105 - it stands for a secret
-"""In place of a secret whose variable is not set, so that the file can be checked without it."""
+"""Stands for a secret whose variable is not set, so that the file can be checked without it."""
 
 SECRET_KEYS = Reader(_secret_keys, list_schema(ANY_TEXT))
 
-LIFETIME_S = Reader(lambda at: -(-_duration_ms(at) // 1000), DURATION_MS.schema)
-"""A time, rounded up to whole seconds."""
+LIFETIME_S = unshown(Reader(lambda at: -(-_duration_ms(at) // 1000), DURATION_MS.schema))
+"""A duration, rounded up to whole seconds."""
 
 
 # --- where it is counted, and what is answered ----------------------------------------------------
 
 STORAGE_URI = Reader(
-    TEXT.parse, text_like(rf"^\s*({'|'.join(re.escape(name) for name in SCHEMES)})://")
+    TEXT.parse, text_schema(rf"^\s*({'|'.join(re.escape(name) for name in SCHEMES)})://")
 )
-"""A URI, not yet opened: its storage depends on the other options."""
+"""The URI of a storage. It is opened later, because that depends on other options."""
 
 HEADER_STYLE = choice(HEADER_STYLES)
 
 
-def body_file(kind: str) -> Reader[str]:
-    """The template of a body of this kind: the text of a file, whose path is relative to the folder
-    of the configuration."""
+def template_file(kind: str) -> Reader[RenderBody]:
+    """A reader for the path of a template, relative to the folder of the configuration.
 
-    def parse(at: Cursor) -> str:
+    :param kind: the kind of body that the template makes.
+    """
+
+    def parse(at: Cursor) -> RenderBody:
         path = at.source.folder / TEXT(at)
         try:
-            text = path.read_text("utf-8")
+            text = path.read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise InvalidError(
                 f'"{path}" cannot be read: {reason}', "name a file beside the rule file"
             ) from error
-        fill(kind, text)  # which keeps it for the answers
-        return text
+        return compile_body(kind, text)
 
     return Reader(parse, ANY_TEXT)
 
@@ -287,4 +317,4 @@ def _origin(at: Cursor) -> str:
     return origin
 
 
-ORIGINS = one_or_more(Reader(_origin, text_like(r"^\s*(\*|[a-z][a-z0-9+.-]*://[^/]+)\s*$")))
+ORIGINS = list_of(Reader(_origin, text_schema(r"^\s*(\*|[a-z][a-z0-9+.-]*://[^/]+)\s*$")))

@@ -1,1 +1,2 @@
-"""What a client is told: the headers of each response, and answers in the application's place."""
+"""Everything that a client receives from us: headers on each response, and whole responses in the
+application's place."""

@@ -1,4 +1,4 @@
-"""Which form of body a client would rather have."""
+"""Which kind of body a client prefers, by its Accept header."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ MAX_ACCEPT = 512
 
 
 def negotiate(accept: str) -> str:
-    """``html``, ``json`` or ``text``: what an Accept header (RFC 9110, section 12.5.1) would rather
-    have. HTML has to be named, as browsers do; JSON goes first where nothing is preferred."""
+    """The kind of body that an Accept header (RFC 9110, section 12.5.1) prefers: ``html``, ``json``
+    or ``text``.
+
+    HTML has to be named, as browsers do: a wildcard is not enough. Of kinds that are equally
+    welcome, HTML goes before JSON, and JSON before text.
+    """
     if not accept.strip():
         return "json"
     qualities: dict[str, float] = {}
@@ -28,7 +32,7 @@ def negotiate(accept: str) -> str:
 
 
 def _quality(qualities: dict[str, float], media_type: str) -> float:
-    """By the most specific range that names the type."""
+    """The quality of a media type: that of the most specific range that includes it."""
     for media_range in (media_type, f"{media_type.partition('/')[0]}/*", "*/*", "*"):
         if media_range in qualities:
             return qualities[media_range]

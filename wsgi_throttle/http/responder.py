@@ -1,7 +1,6 @@
-"""The answers to requests that do not reach the application: 429, 503, 403 and 414.
+"""The responses to requests that do not reach the application: 429, 503, 403 and 414.
 
-Each comes as a problem (RFC 9457), a page or a line of text, whichever the client would rather
-have. All templates are read and checked at start.
+Each is JSON (a problem, RFC 9457), an HTML page or a line of text, whichever the client prefers.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any, TypeAlias
 from ..cache import Bounded
 from ..decision import NEVER_MS, Decision, Term, seconds_up, tightest_of
 from ..limits import describe
-from .bodies import BUILT_IN, KINDS, error_bodies, fill, hint
+from .bodies import BODY_KINDS, BUILT_IN_BODIES, error_bodies, wait_hint
 from .headers import Header, LimitHeaders
 from .negotiate import MAX_ACCEPT, negotiate
 from .settings import ResponseSettings
@@ -20,33 +19,32 @@ from .settings import ResponseSettings
 Response: TypeAlias = tuple[str, list[Header], bytes]
 """Status line, headers and body, as WSGI wants them."""
 
-_Ready: TypeAlias = tuple[tuple[Header, ...], bytes]
-"""The headers that do not depend on the client, and the body."""
+_Rendered: TypeAlias = tuple[tuple[Header, ...], bytes]
+"""The body, and those headers that are the same for every client."""
 
 
 class Responder:
-    """Answers in the application's place. Any thread may call it.
+    """Makes the responses of one configuration. Any thread may call it.
 
-    What was answered is kept for a while, because who is refused once asks again at once.
+    Responses are cached, because a client that is refused often tries again at once.
     """
 
     def __init__(self, settings: ResponseSettings) -> None:
         self.settings = settings
         self.limit_headers = LimitHeaders(settings.headers)
-        """For the responses of the application, too."""
-        self._content_types = {kind: content_type for kind, (content_type, _) in KINDS.items()}
-        self._renders = dict(BUILT_IN)
-        for kind in KINDS:
-            template = getattr(settings, kind)
-            if template is not None:
-                self._renders[kind] = fill(kind, template)
+        """These go on the application's responses, too."""
+        self._content_types = {kind: row.content_type for kind, row in BODY_KINDS.items()}
+        self._render = {
+            kind: getattr(settings, kind) or built_in for kind, built_in in BUILT_IN_BODIES.items()
+        }
         if settings.json is not None:
-            # Nobody said that it is a problem.
+            # The configured JSON need not have the members of a problem.
             self._content_types["json"] = "application/json"
         self._kinds: Bounded[str, str] = Bounded(256)
-        self._refusals: Bounded[tuple[object, ...], _Ready] = Bounded(1024)
-        self._unavailable: Bounded[tuple[str, int], _Ready] = Bounded(1024)
+        self._refusals: Bounded[tuple[object, ...], _Rendered] = Bounded(1024)
+        self._unavailable: Bounded[tuple[str, int], _Rendered] = Bounded(1024)
 
+        # What tells browsers which pages of other origins may read a response (CORS).
         self._vary = "Accept"
         self._any_origin: list[Header] = []
         self._origins: dict[str, list[Header]] = {}
@@ -62,10 +60,10 @@ class Responder:
                 self._vary = "Accept, Origin"
                 self._origins[origin] = [*allow, ("Access-Control-Allow-Credentials", "true")]
 
-        self._forbidden = self._error(
+        self._forbidden = self._render_error(
             403, "Forbidden", "forbidden", "Requests from this address are not allowed."
         )
-        self._path_too_long = self._error(
+        self._path_too_long = self._render_error(
             414, "URI Too Long", "uri_too_long", "The path of this request is too long."
         )
 
@@ -77,84 +75,94 @@ class Responder:
         :param now_s: seconds since the epoch.
         """
         kind = self._kind(environ)
-        # Who asks again at once is told the same decision, with which its answer is kept.
-        known: tuple[Responder, list[Header], _Ready] | None = decision.derived.get(kind)
-        if known is None or known[0] is not self:
+        # A client that tries again at once gets the same decision, in which its response is cached.
+        cached: tuple[Responder, list[Header], _Rendered] | None = decision.derived.get(kind)
+        if cached is None or cached[0] is not self:
             headers = self.limit_headers.pairs(decision, now_s)
-            known = decision.derived[kind] = self, headers, self._refusal_of(kind, decision)
-        return self._answer("429 Too Many Requests", environ, known[1], known[2])
+            cached = decision.derived[kind] = self, headers, self._refusal(kind, decision)
+        return self._respond("429 Too Many Requests", environ, cached[1], cached[2])
 
-    def _refusal_of(self, kind: str, decision: Decision) -> _Ready:
+    def unavailable(self, environ: dict[str, Any], retry_after_s: int) -> Response:
+        """503, while the storage does not answer, for a rule that says to deny its requests then.
+
+        :param retry_after_s: whole seconds after which the client may try again.
+        """
+        key = (self._kind(environ), retry_after_s)
+        rendered = self._unavailable.get(key) or self._unavailable.keep(
+            key, self._render_unavailable(*key)
+        )
+        return self._respond("503 Service Unavailable", environ, [], rendered)
+
+    def forbidden(self, environ: dict[str, Any]) -> Response:
+        """403, for a blocked address."""
+        rendered = self._forbidden[self._kind(environ)]
+        return self._respond("403 Forbidden", environ, [], rendered)
+
+    def path_too_long(self, environ: dict[str, Any]) -> Response:
+        """414, for a path that is too long to look for its rules."""
+        rendered = self._path_too_long[self._kind(environ)]
+        return self._respond("414 URI Too Long", environ, [], rendered)
+
+    def _respond(
+        self, status: str, environ: dict[str, Any], headers: list[Header], rendered: _Rendered
+    ) -> Response:
+        same_for_all, body = rendered
+        headers = [*headers, *same_for_all]
+        if self._any_origin:
+            headers += self._any_origin
+        elif self._origins:
+            headers += self._origins.get(environ.get("HTTP_ORIGIN", ""), ())
+        if environ.get("REQUEST_METHOD") == "HEAD":
+            # RFC 9110, section 9.3.2 allows to leave out headers that describe the body.
+            return status, [pair for pair in headers if pair[0] != "Content-Length"], b""
+        return status, headers, body
+
+    def _kind(self, environ: dict[str, Any]) -> str:
+        """The kind of body that the client prefers."""
+        accept: str = environ.get("HTTP_ACCEPT", "")
+        if len(accept) > MAX_ACCEPT:
+            accept = accept[:MAX_ACCEPT].rpartition(",")[0]
+        return self._kinds.get(accept) or self._kinds.keep(accept, negotiate(accept))
+
+    def _refusal(self, kind: str, decision: Decision) -> _Rendered:
+        """The body of a 429 and its headers, but for the limit headers."""
         terms, measured = decision.terms, decision.measured
         tightest = tightest_of(False, terms.enforced, measured)
-        # Several keys of one rule share a name.
+        # A policy refuses several times where its rule counts several keys; it is listed once.
         refusing = (terms[index].policy for index in terms.enforced if measured[index][0])
         violated = tuple(dict.fromkeys(refusing))
         term, wait_ms = terms[tightest], measured[tightest][0]
         seconds = None if wait_ms >= NEVER_MS else seconds_up(wait_ms)
         key = (kind, seconds, term.policy, term.limit.tag, violated)
         return self._refusals.get(key) or self._refusals.keep(
-            key, self._refusal(kind, seconds, term, violated)
+            key, self._render_refusal(kind, seconds, term, violated)
         )
 
-    def unavailable(self, environ: dict[str, Any], retry_after_s: int) -> Response:
-        """503, where a rule has its requests refused while nothing can be counted."""
-        key = (self._kind(environ), retry_after_s)
-        ready = self._unavailable.get(key) or self._unavailable.keep(key, self._outage(*key))
-        return self._answer("503 Service Unavailable", environ, [], ready)
-
-    def forbidden(self, environ: dict[str, Any]) -> Response:
-        """403, for a blocked address."""
-        ready = self._forbidden[self._kind(environ)]
-        return self._answer("403 Forbidden", environ, [], ready)
-
-    def path_too_long(self, environ: dict[str, Any]) -> Response:
-        """414, for a path that is too long to be matched."""
-        ready = self._path_too_long[self._kind(environ)]
-        return self._answer("414 URI Too Long", environ, [], ready)
-
-    def _answer(
-        self, status: str, environ: dict[str, Any], headers: list[Header], ready: _Ready
-    ) -> Response:
-        fixed, body = ready
-        headers = [*headers, *fixed]
-        if self._any_origin:
-            headers += self._any_origin
-        elif self._origins:
-            headers += self._origins.get(environ.get("HTTP_ORIGIN", ""), ())
-        if environ.get("REQUEST_METHOD") == "HEAD":
-            # RFC 9110, section 9.3.2 lets it leave out what tells of the body.
-            return status, [pair for pair in headers if pair[0] != "Content-Length"], b""
-        return status, headers, body
-
-    def _kind(self, environ: dict[str, Any]) -> str:
-        accept: str = environ.get("HTTP_ACCEPT", "")
-        if len(accept) > MAX_ACCEPT:
-            accept = accept[:MAX_ACCEPT].rpartition(",")[0]
-        return self._kinds.get(accept) or self._kinds.keep(accept, negotiate(accept))
-
-    def _refusal(
+    def _render_refusal(
         self, kind: str, seconds: int | None, tightest: Term, violated: Sequence[str]
-    ) -> _Ready:
+    ) -> _Rendered:
         limit = describe(tightest.limit)
-        text = self._renders[kind](seconds, limit, tightest.policy, violated)
-        return self._ready(self._content_types[kind], seconds, text)
+        text = self._render[kind](seconds, limit, tightest.policy, violated)
+        return self._with_headers(self._content_types[kind], seconds, text)
 
-    def _error(self, status: int, title: str, error: str, detail: str) -> dict[str, _Ready]:
-        """An answer that is always the same, by kind."""
+    def _render_error(
+        self, status: int, title: str, error: str, detail: str
+    ) -> dict[str, _Rendered]:
+        """A response that never changes, by kind."""
         bodies = error_bodies(status, title, error, detail)
         return {
-            kind: self._ready(KINDS[kind].content_type, None, text) for kind, text in bodies.items()
+            kind: self._with_headers(BODY_KINDS[kind].content_type, None, text)
+            for kind, text in bodies.items()
         }
 
-    def _outage(self, kind: str, seconds: int) -> _Ready:
-        detail = f"The service cannot answer right now. {hint(seconds)}"
+    def _render_unavailable(self, kind: str, seconds: int) -> _Rendered:
+        detail = f"The service cannot answer right now. {wait_hint(seconds)}"
         bodies = error_bodies(
             503, "Service Unavailable", "service_unavailable", detail, retry_after=seconds
         )
-        return self._ready(KINDS[kind].content_type, seconds, bodies[kind])
+        return self._with_headers(BODY_KINDS[kind].content_type, seconds, bodies[kind])
 
-    def _ready(self, content_type: str, seconds: int | None, text: str) -> _Ready:
+    def _with_headers(self, content_type: str, seconds: int | None, text: str) -> _Rendered:
         body = text.encode()
         headers = [
             ("Content-Type", content_type),

@@ -1,4 +1,4 @@
-"""What a configuration says of our answers."""
+"""What the configuration says about the responses that we send: ``responses``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .bodies import KINDS, fill
+from .bodies import RenderBody
 from .headers import HEADER_STYLES
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?")
@@ -15,33 +15,26 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 @dataclass(frozen=True)
 class ResponseSettings:
-    """How to answer.
+    """The headers and bodies of our responses. Immutable.
 
-    :param headers: one of HEADER_STYLES.
-    :param html: a template of the 429's page; None for the built-in one. ``json`` and ``text``
-        likewise. ``$retry_after``, ``$limit`` and ``$rule`` stand for their values, ``$$`` for a
-        dollar sign.
-    :param cors: the origins whose pages may read our answers; ``*`` is any, without credentials.
-    :raises ValueError: with what is wrong, and what would be right.
+    :param headers: a key of HEADER_STYLES.
+    :param html: renders the HTML page of a 429, see :func:`.compile_body`; None for the built-in
+        page. ``json`` and ``text`` likewise.
+    :param cors: the origins whose pages may read our responses, or ``*`` for any origin, which may
+        then read them without credentials only.
+    :raises ValueError: a value that does not fit; the message has the remedy.
     """
 
     headers: str = "both"
-    html: str | None = None
-    json: str | None = None
-    text: str | None = None
+    html: RenderBody | None = None
+    json: RenderBody | None = None
+    text: RenderBody | None = None
     cors: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.headers not in HEADER_STYLES:
             known = ", ".join(HEADER_STYLES)
             raise ValueError(f'headers: "{self.headers}" is not known: use one of {known}')
-        for kind in KINDS:
-            template = getattr(self, kind)
-            if template is not None:
-                try:
-                    fill(kind, template)
-                except ValueError as error:
-                    raise ValueError(f"{kind}: {error}") from None
         origins = (self.cors,) if isinstance(self.cors, str) else tuple(self.cors)
         if "*" in origins and len(origins) > 1:
             raise ValueError('cors: "*" is every origin: leave the others out')
@@ -54,13 +47,15 @@ class ResponseSettings:
 
 
 def check_origin(origin: str) -> None:
+    """Check that a text is ``*``, or an origin as browsers spell it in their header ``Origin`` (RFC
+    6454, section 7): in lower case, without a default port and without a path.
+
+    :raises ValueError: it is not; the message has the right spelling.
     """
-    :raises ValueError: it is neither ``*`` nor an origin as browsers send it (RFC 6454, section 7).
-    """
-    right = origin.lower().rstrip("/")
-    scheme = right.partition(":")[0]
-    right = right.removesuffix(_DEFAULT_PORTS.get(scheme, "/"))
-    if origin == "*" or (right == origin and _ORIGIN.fullmatch(origin)):
+    corrected = origin.lower().rstrip("/")
+    scheme = corrected.partition(":")[0]
+    corrected = corrected.removesuffix(_DEFAULT_PORTS.get(scheme, "/"))
+    if origin == "*" or (corrected == origin and _ORIGIN.fullmatch(origin)):
         return
-    remedy = right if _ORIGIN.fullmatch(right) else "https://app.example.com"
+    remedy = corrected if _ORIGIN.fullmatch(corrected) else "https://app.example.com"
     raise ValueError(f'"{origin}" is not an origin as browsers send it: write "{remedy}"')

@@ -1,4 +1,5 @@
-"""The templates of a 429's body: ``string.Template`` with three names, checked at start."""
+"""Templates of response bodies: ``string.Template`` with a few known names, checked when they are
+read."""
 
 from __future__ import annotations
 
@@ -8,18 +9,22 @@ from string import Template
 from typing import TypeAlias
 
 NAMES = ("retry_after", "limit", "rule")
-"""What a template may name: the seconds to wait, the limit in words, and its name in headers and
-logs. Where no waiting helps, $retry_after is empty, in JSON null."""
+"""The names that the template of a 429 may use: the seconds to wait, the limit in words, and the
+policy, which is what headers and logs call the limit. Where waiting does not help, ``$retry_after``
+is empty, or ``null`` in JSON."""
 
-Render: TypeAlias = Callable[[Mapping[str, str]], str]
-"""The value of each name -> the filled template."""
+FillTemplate: TypeAlias = Callable[[Mapping[str, str]], str]
+"""Function of the value of each name that returns the filled template."""
 
 
-def compile_template(text: str, names: tuple[str, ...], escape: Callable[[str], str]) -> Render:
-    """A function that fills the template. A ``$`` that begins no name stays as it is.
+def compile_template(
+    text: str, names: tuple[str, ...], escape: Callable[[str], str]
+) -> FillTemplate:
+    """Make the function that fills the template. A ``$`` that is not followed by a name stays.
 
+    :param names: the names that the template may use.
     :param escape: applied to each value, but not to the template.
-    :raises ValueError: the template names something else; the message has the line and the remedy.
+    :raises ValueError: the template uses another name; the message has the line and the remedy.
     """
     for match in Template.pattern.finditer(text):
         name = match["named"] or match["braced"]
@@ -29,22 +34,23 @@ def compile_template(text: str, names: tuple[str, ...], escape: Callable[[str], 
             raise ValueError(
                 f'line {line}: "{match[0]}" is not known: use {known}, or $$ for a dollar sign'
             )
-    fill = Template(text).safe_substitute
+    substitute = Template(text).safe_substitute
 
-    def render(values: Mapping[str, str]) -> str:
-        return fill({name: escape(value) for name, value in values.items()})
+    def fill(values: Mapping[str, str]) -> str:
+        return substitute({name: escape(value) for name, value in values.items()})
 
-    return render
+    return fill
 
 
-def check_json(render: Render) -> None:
-    """
-    :raises ValueError: what the template makes is not JSON, with or without a time to wait.
+def check_json(fill: FillTemplate) -> None:
+    """Check that the template of a 429 makes JSON, with a time to wait and without one.
+
+    :raises ValueError: it does not; the message has the remedy.
     """
     for retry_after in ("60", "null"):
         values = {"retry_after": retry_after, "limit": "5 per minute", "rule": "login"}
         try:
-            json.loads(render(values))
+            json.loads(fill(values))
         except ValueError as error:
             raise ValueError(
                 f"with $retry_after {retry_after} it is not JSON: {error}; "
@@ -53,5 +59,5 @@ def check_json(render: Render) -> None:
 
 
 def escape_json(text: str) -> str:
-    """The text as it stands between the quotes of a JSON string."""
+    """Escape a text for use between the quotes of a JSON string."""
     return json.dumps(text)[1:-1]

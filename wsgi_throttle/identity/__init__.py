@@ -1,15 +1,14 @@
-"""Who the client is: from a request to the key whose counter it is charged to.
+"""Who sent a request, as a key: the text ``type:value`` that tells clients apart.
 
-A key is text, ``type:value``, of printable ASCII without space, comma, braces or quotes in the
-value. Whatever a client sends, no two types and no two values make the same key, and nothing it
-sends raises.
+The value is printable ASCII without space, comma, braces and quotes. Two different types or values
+never make the same key, and nothing that a client sends makes this package raise.
 """
 
 from __future__ import annotations
 
 from ..hooks import Hook, load_hook
 from ..networks import Address, Networks, parse_network, read_networks
-from .address import IPV4_PREFIXES, IPV6_PREFIXES, Client, ClientIP, Clients
+from .address import IPV4_PREFIXES, IPV6_PREFIXES, MAX_HOPS, Client, ClientIP, Clients
 from .key_types import KEY_TYPES, Environ, Key, KeyType, PathArgs
 from .keys import (
     KeyFunction,
@@ -29,6 +28,7 @@ __all__ = [
     "IPV4_PREFIXES",
     "IPV6_PREFIXES",
     "KEY_TYPES",
+    "MAX_HOPS",
     "Address",
     "Client",
     "ClientIP",

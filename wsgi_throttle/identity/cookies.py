@@ -1,4 +1,4 @@
-"""One cookie of a request, with the value that the application finds in it."""
+"""Reads one cookie of a request, and finds the same value in it as the application does."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from typing import Any, TypeAlias
 from werkzeug.wrappers import Request
 
 CookieReader: TypeAlias = Callable[[dict[str, Any]], str | None]
-"""From the environ of a request to the value of a cookie; None, or empty, where there is none."""
+"""Function of the environ that returns the value of a cookie; None or empty where there is none."""
 
 
 def cookie_reader(name: str) -> CookieReader:
-    """Read a cookie as Werkzeug and Flask do: the first one of this name counts."""
+    """Make a reader that works as Werkzeug and Flask do: of several cookies of this name the first
+    counts."""
 
     def parse(environ: dict[str, Any]) -> str | None:
-        header = _without_gaps("=", environ["HTTP_COOKIE"])
+        header = _remove_gaps("=", environ["HTTP_COOKIE"])
         return Request({"HTTP_COOKIE": header}, populate_request=False).cookies.get(name)
 
     return _reader(name, iter, parse)
 
 
-_without_gaps = re.compile(r"=[ \t]{32,}").sub
-"""Takes out long runs of spaces and tabs before a value. Werkzeug ignores them, except in quotes,
-and takes seconds for some ten thousand, since it tries every way of dividing them in two."""
+_remove_gaps = re.compile(r"=[ \t]{32,}").sub
+"""Removes long runs of spaces and tabs in front of a value. Werkzeug ignores them too, except in
+quotes, but its regular expression backtracks over them: ten thousand spaces take it seconds."""
 
 
 def django_cookie_reader(name: str) -> CookieReader:
-    """Read a cookie as Django does: the last one of this name counts."""
+    """Make a reader that works as Django does: of several cookies of this name the last counts."""
 
     def parse(environ: dict[str, Any]) -> str | None:
         header: str = environ["HTTP_COOKIE"].encode("latin-1", "replace").decode(errors="replace")
@@ -45,10 +46,11 @@ _unescape = re.compile(r"\\(?:([0-3][0-7][0-7])|(.))").sub
 
 
 def _unquoted(value: str) -> str:
-    """Take quotes and escapes out of a value, as ``http.cookies`` does, which Django uses.
+    """Remove quotes and escapes from a value, with the result of ``http.cookies``, which Django
+    uses.
 
-    Ours takes one pass. That of Python before 3.11.10 and 3.12.6 takes seconds for some thousand
-    backslashes (CVE-2024-7592).
+    This takes one pass. In Python before 3.11.10 and 3.12.6, ``http.cookies`` takes seconds for a
+    few thousand backslashes (CVE-2024-7592).
     """
     if len(value) < 2 or value[0] != '"' or value[-1] != '"':
         return value
@@ -60,12 +62,14 @@ def _reader(
     in_order: Callable[[list[str]], Iterable[str]],
     parse: Callable[[dict[str, Any]], str | None],
 ) -> CookieReader:
-    """Read cookies that are written as browsers write them, which all parsers read alike, by the
-    fast loop here. All others, which only programs send, are left to the parser of the application:
-    a spelling that it reads and we do not would be a way round a limit.
+    """Make a reader with a fast loop for cookies as browsers write them, which all parsers read
+    alike.
 
-    :param in_order: which of several cookies of one name counts: ``iter`` for the first,
-        ``reversed`` for the last.
+    Any other spelling is left to the application's own parser. If the application could read a
+    cookie that we cannot, that would be a way around a limit.
+
+    :param in_order: ``iter`` where the first of several cookies of one name counts, ``reversed``
+        where the last does.
     :param parse: reads the cookie as the application does.
     """
 

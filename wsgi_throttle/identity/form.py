@@ -1,4 +1,4 @@
-"""Fields of a form or of a query, as any application may read them."""
+"""Reads fields of a query or a form, in every way in which an application may read them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MULTIPART = "multipart/form-data"
 
 
 def query_values(environ: dict[str, Any], name: str) -> list[str]:
-    """The distinct values of a query parameter, without surrounding spaces. Empty where the
-    parameter is absent or has no value.
+    """The distinct values of a query parameter, without spaces around them. Empty where the
+    parameter is missing or has no value.
 
     :raises UnreadableError: too many fields or values, or too long a value.
     """
     query = environ.get("QUERY_STRING") or ""
-    if not query.isascii():  # a byte that was sent as it is equals one that was sent as %C3
+    if not query.isascii():  # the bare byte C3 and the text %C3 have to give the same value
         query = quote(query.encode("latin-1", "replace"), safe=bytes(range(128)))
     return bounded(_urlencoded(query, name)) if query else []
 
@@ -29,14 +29,14 @@ def query_values(environ: dict[str, Any], name: str) -> list[str]:
 def form_values(
     environ: dict[str, Any], name: str, max_bytes: int, *, is_json_counted: bool = False
 ) -> list[str]:
-    """The distinct values of a form's field, normalised. Empty where there is no body, or the field
-    is absent or has no value.
+    """The distinct values of a field of the form, normalised. Empty where there is no body, or
+    where the field is missing or has no value.
 
-    :param max_bytes: the longest body that is read.
-    :param is_json_counted: what is JSON is counted by another limit of the same rule, and here only
-        in case the application takes it for a form.
-    :raises UnreadableError: the body cannot be read or is no form in UTF-8, or has too many fields
-        or values, or too long a value.
+    :param max_bytes: a longer body counts as unreadable.
+    :param is_json_counted: whether another limit of the same rule counts JSON, so that a body of
+        JSON has values here only if the application may take it for a form.
+    :raises UnreadableError: the body cannot be read or is not a form in UTF-8, or has too many
+        fields or values, or too long a value.
     """
     body = read_body(environ, max_bytes)
     if not body:

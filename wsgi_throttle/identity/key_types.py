@@ -1,6 +1,6 @@
-"""The types of key: one row of KEY_TYPES for each, and the function that it names.
+"""The types of key: KEY_TYPES has a row for each, and the row names its function.
 
-To add one, write its function and its row here, its line in docs/keys.md, and its attacks in
+To add a type, write its function and its row here, describe it in docs/keys.md, and attack it in
 tests/test_keys.py.
 """
 
@@ -28,12 +28,12 @@ from .text import (
 
 Environ: TypeAlias = dict[str, Any]
 PathArgs: TypeAlias = Mapping[str, str]
-"""The variables of the path that matched: name -> canonical value."""
+"""The variables of the path that matched, by name, with their canonical values."""
 Key: TypeAlias = str | tuple[str, ...]
-"""``type:value``, or several where the request has several values: each of them is charged."""
+"""``type:value``, or a tuple of such where the request has several values: each is charged."""
 Lookup: TypeAlias = Callable[[Environ, PathArgs], Key | None]
-"""From a request to its key of one type; None where the request has no value of it. Any thread may
-call it, and nothing that a client sends makes it raise."""
+"""Function of a request that returns its key of one type, or None where the request has no value
+for it. Any thread may call it, and nothing that a client sends makes it raise."""
 
 
 def _always(_: str) -> bool:
@@ -45,25 +45,26 @@ def _never(_: str) -> bool:
 
 
 class KeyType(NamedTuple):
-    """All there is to know about a type of key."""
+    """What the package knows about a type of key. The argument of a key is what follows the first
+    colon: ``X-API-Key`` in ``header:X-API-Key``."""
 
     compile: Callable[[str, Identity], Lookup]
-    """Function of (the argument, the settings); the argument is what follows the first colon of
-    ``header:X-API-Key``. It imports and compiles all that requests need, and raises ValueError with
-    the remedy in its message for an argument that does not fit."""
+    """Function of (the argument, the settings) that makes the function for requests. It imports and
+    compiles everything in advance, and raises ValueError, with the remedy in its message, for an
+    argument that does not fit."""
     is_client_controlled: Callable[[str], bool] = _never
-    """Function of the argument: whether clients choose the value, and so get a new counter as
-    often as they like by sending another value."""
+    """Function of the argument: whether the client chooses the value, so that it can get a new
+    counter at any time by sending another value."""
     may_have_several: bool = False
-    """One request may have several values, each of which is charged."""
+    """Whether one request may have several values, each of which is charged."""
     is_in_preflight: Callable[[str], bool] = _always
     """Function of the argument: whether a CORS preflight can carry the value. Browsers send
-    preflights without body, cookies, credentials and the headers of the application."""
+    preflights without a body, cookies, credentials and the application's own headers."""
     needs_body: bool = False
-    """The value is in the body, which a client may send late or never."""
+    """Whether the value is in the body, which a client may send late or never."""
     may_need_session: bool = False
-    """The value often depends on a session, which a preflight never carries; there it is absent
-    for everybody then."""
+    """Whether the value may depend on a session. A preflight carries no session, so there all
+    clients may lack the value."""
 
 
 def _no_argument(name: str, argument: str) -> None:
@@ -112,7 +113,7 @@ def _header(argument: str, _: Identity) -> Lookup:
 
 
 _CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie"})
-"""Headers whose values nobody should read in a log or a storage."""
+"""Headers whose values must not be readable in logs or storages, so that they are hashed."""
 
 
 def _secret(value: str) -> str:
@@ -159,9 +160,12 @@ def _json(argument: str, settings: Identity) -> Lookup:
 
 
 def _fields(prefix: str, read: Callable[[Environ], list[str]]) -> Lookup:
-    """The key of each value. All that cannot be read has one key, ``?``, which no value has, since
-    it would be escaped. If it were charged to the ip, an attacker would only have to make the body
-    unreadable to us to get round a limit on an account."""
+    """Make the function that gives a key for each value.
+
+    All unreadable forms and queries share the key ``?``, which no value has, since it would be
+    escaped. They are not charged to the ip as a missing value is: otherwise an attacker could get
+    around the limit of an account by a body that only the application can read.
+    """
     unreadable = f"{prefix}?"
 
     def find(environ: Environ, _: PathArgs) -> Key | None:
@@ -208,7 +212,7 @@ _SENT_BY_CLIENT = frozenset(
         *("REMOTE_PORT", "REQUEST_METHOD", "REQUEST_URI"),
     }
 )
-"""Variables of the environ, besides HTTP_*, in which servers put what the client sent."""
+"""The environ variables besides HTTP_* whose values the client sends."""
 
 
 def _python(argument: str, settings: Identity) -> Lookup:
@@ -255,10 +259,10 @@ KEY_TYPES = {
 
 
 def parse_key(spec: str) -> tuple[KeyType, str]:
-    """The type and the argument of a key in a configuration: of ``header:X-API-Key`` the type
-    ``header`` and the argument ``X-API-Key``, which is not checked here.
+    """Split a key of the configuration, such as ``header:X-API-Key``, into its type and its
+    argument, which is not checked here.
 
-    :raises ValueError: there is no such type; the message has those that there are.
+    :raises ValueError: there is no such type; the message lists the types.
     """
     name, _, argument = spec.partition(":")
     if name not in KEY_TYPES:

@@ -1,5 +1,5 @@
-"""Whose counter a request is charged to: what ``key:`` of a configuration means, compiled into one
-function of the request."""
+"""Compiles the option ``key`` of a configuration into one function, which finds the key of a
+request."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from .key_types import Environ, Key, Lookup, PathArgs, parse_key
 from .settings import Identity
 
 KeyFunction: TypeAlias = Callable[[Environ, PathArgs], Key]
-"""From a request to whose counter it is charged to. Any thread may call it, and nothing that a
-client sends makes it raise."""
+"""Function of a request that returns the key that is charged, or several keys. Any thread may call
+it, and nothing that a client sends makes it raise."""
 
 
 def client_address(settings: Identity) -> Callable[[Environ], Address | None]:
-    """The function that finds the address to look up in lists of networks; None for a client
-    without one, on a unix socket."""
+    """The function that finds a request's address for lists of networks. It returns None for a
+    client without an address, on a unix socket."""
     return settings.clients.address
 
 
 def key_function(spec: str | Sequence[str], settings: Identity) -> KeyFunction:
-    """Compile what ``key:`` of a configuration says.
+    """Compile the option ``key``: one key, or a list of keys whose combination is counted.
 
-    A request that has no value for a key is charged to its ip. A list counts each combination of
-    its parts: a part without a value is ``-`` in it, and the ip is appended if it is not a part.
+    A request without a value for the key is charged to its ip. In a combination, ``-`` stands for a
+    missing value, and the ip is appended if it is not one of the parts.
 
-    :raises ValueError: an unknown type, a bad argument, or two parts of which a request may have
-        several values; the message has the remedy.
+    :raises ValueError: an unknown type, a bad argument, or two parts that may both have several
+        values in one request; the message has the remedy.
     """
     by_ip: KeyFunction = settings.clients.key
     if isinstance(spec, str):
@@ -51,7 +51,7 @@ def key_function(spec: str | Sequence[str], settings: Identity) -> KeyFunction:
 
 
 def is_client_controlled(spec: str) -> bool:
-    """Whether a client gets a new counter as often as it likes, by sending another value.
+    """Whether a client can get a new counter at any time by sending another value for this key.
 
     :param spec: one key of a configuration, such as ``header:X-API-Key``.
     :raises ValueError: there is no such type.
@@ -69,21 +69,21 @@ def needs_body(spec: Iterable[str]) -> bool:
 
 
 class PreflightKey(NamedTuple):
-    """What CORS preflights are counted by, where other requests are counted by some key."""
+    """The key by which CORS preflights are counted in place of another key."""
 
     key: tuple[str, ...]
-    """Keys of a configuration, of which each combination is counted."""
+    """Keys of a configuration, whose combination is counted."""
     is_shared: bool
-    """Many clients may have one counter by it, who have one each by the other key."""
+    """Whether clients that have a counter each by the original key may share one by this key."""
 
 
 def preflight_key(spec: Sequence[str]) -> PreflightKey:
-    """What CORS preflights are counted by, where other requests are counted by this key.
+    """The key by which CORS preflights are counted where other requests are counted by ``spec``.
 
-    What browsers leave out of preflights is replaced by the ip, also for a client that is no
-    browser and sends it: it would have a new counter for each value.
+    The parts that browsers leave out of preflights are replaced by the ip. A client that is not a
+    browser may send them nevertheless, but would then get a new counter with each value.
 
-    :param spec: the keys of a configuration, of which each combination is counted.
+    :param spec: keys of a configuration, whose combination is counted.
     :raises ValueError: there is no such type.
     """
     types = [parse_key(part) for part in spec]

@@ -1,5 +1,8 @@
-"""The user of a request, who is believed only where the application signed or stored the session,
-or a middleware in front of us put the user into the environ."""
+"""Finds the logged-in user of a request.
+
+A client cannot claim to be another user: the user comes from a session that the application signed
+or stored, or from a variable that a middleware in front of us put into the environ.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,15 @@ from ..log_once import LogOnce
 from .signed_cookie import FRAMEWORKS, SignedCookie
 
 UserReader: TypeAlias = Callable[[dict[str, Any]], str | None]
-"""From the environ of a request to its user as text; None for an anonymous one."""
+"""Function of the environ that returns the user as text, or None for an anonymous request."""
 
-KINDS = (*FRAMEWORKS, "environ")
-"""The kinds of session that have a name; another kind is a ``python:`` function."""
+SESSION_KINDS = (*FRAMEWORKS, "environ")
+"""The named kinds of session. Any other kind is a ``python:`` function."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """Where ``session-user`` finds the user. What is None has the framework's own default.
+    """Where ``session-user`` finds the user. What is None or empty has the framework's default.
 
     :raises ValueError: a value that does not fit; the message has the remedy and no secret.
     """
@@ -33,24 +36,24 @@ class Session:
     """``flask`` or ``django`` (sessions in signed cookies), ``environ``, or
     ``python:package.module:function``."""
     secret_keys: tuple[str, ...] = field(default=(), repr=False)
-    """The application's keys; a cookie that any of them signed is good."""
+    """The application's secret keys. A cookie is valid if any of them signed it."""
     cookie: str | None = None
     """The name of the session's cookie: ``session`` in Flask, ``sessionid`` in Django."""
     user: tuple[str, ...] = ()
-    """Names to look for in the session; the first that names a user counts. Dots lead into nested
-    mappings. Of kind ``environ`` they are variables of the WSGI environ, by default
-    ``REMOTE_USER``."""
+    """The names under which the session may have the user, of which the first that has a value
+    counts. A dot leads into a nested mapping. For kind ``environ`` they are variables of the WSGI
+    environ, by default ``REMOTE_USER``."""
     lifetime_s: int | None = None
-    """A cookie is good for so long after it was signed: 31 days in Flask, 14 in Django."""
-    salt: str | None = None
-    """What the framework signs with besides the key, if the application changed it."""
+    """Seconds for which a cookie is valid after it was signed: 31 days in Flask, 14 in Django."""
+    salt: str | None = field(default=None, repr=False)
+    """The framework's salt for signatures, if the application changed it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "secret_keys", tuple(self.secret_keys))
         object.__setattr__(self, "user", tuple(self.user))
-        if self.kind not in KINDS and not self.kind.startswith("python:"):
+        if self.kind not in SESSION_KINDS and not self.kind.startswith("python:"):
             raise ValueError(
-                f'"{self.kind}" is not a kind of session: use one of {", ".join(KINDS)} or '
+                f"this is not a kind of session: use one of {', '.join(SESSION_KINDS)} or "
                 "python:package.module:function"
             )
         framework = FRAMEWORKS.get(self.kind)
@@ -78,11 +81,11 @@ class Session:
 
 
 def user_reader(session: Session, *, clock: Clock = MONOTONIC) -> UserReader:
-    """The function that finds the user of a request. Any thread may call it, and nothing that a
-    client sends makes it raise.
+    """Make the function that finds the user of a request. Any thread may call it, and nothing that
+    a client sends makes it raise.
 
-    :param clock: may not step back; for what is logged once a minute.
-    :raises ValueError: a ``python:`` function that cannot be loaded.
+    :param clock: for messages that are logged once a minute. It may not step back.
+    :raises ValueError: the ``python:`` function cannot be loaded.
     """
     if session.kind.startswith("python:"):
         return Hook(session.kind.partition(":")[2], hook_text, clock=clock)
@@ -116,13 +119,14 @@ def _environ_user_reader(names: tuple[str, ...], clock: Clock) -> UserReader:
 
 
 def environ_reader(name: str, *, clock: Clock = MONOTONIC) -> Callable[[dict[str, Any]], Any]:
-    """The function that reads a variable of the WSGI environ: ``REMOTE_USER``, ``beaker.session``.
+    """Make the function that reads a variable of the WSGI environ, such as ``REMOTE_USER``.
 
-    Further names after it lead into its value: ``beaker.session.user_id`` is the ``user_id`` of
-    ``beaker.session`` where no variable has the whole name. What is missing is None, and so is what
-    fails when it is read, such as a session whose database is down; that is logged.
+    The name may lead on into the variable's value: if there is no variable
+    ``beaker.session.user_id``, it means the ``user_id`` in the variable ``beaker.session``. The
+    function returns None where the value is missing. It does the same, and logs the exception,
+    where reading fails, such as for a session whose database is down.
 
-    :param clock: may not step back.
+    :param clock: for messages that are logged once a minute. It may not step back.
     """
     parts = name.split(".")
     log_once = LogOnce(LOG_PERIOD_S, clock=clock)
@@ -142,7 +146,7 @@ def environ_reader(name: str, *, clock: Clock = MONOTONIC) -> Callable[[dict[str
                 found = found[part]
         except (KeyError, TypeError):
             return None
-        except Exception:  # noqa: BLE001 - a session may be loaded only now, by any library
+        except Exception:  # noqa: BLE001 - some libraries load a session when it is first read
             log_once(
                 "failed",
                 logging.ERROR,
@@ -158,9 +162,9 @@ def environ_reader(name: str, *, clock: Clock = MONOTONIC) -> Callable[[dict[str
 
 
 def _user_in(session: Any, names: list[tuple[str, list[str]]]) -> str | None:
-    """The user in a session, by the first name that has one.
+    """The user in a session, under the first name that has a value.
 
-    :param names: each with its parts between the dots.
+    :param names: each name together with its parts between the dots.
     """
     for name, parts in names:
         user = user_text(_value_in(session, name, parts))
@@ -183,13 +187,13 @@ def _value_in(session: Any, name: str, parts: list[str]) -> Any:
 
 
 _FLASK_TAGS = frozenset({" u", " b", " m"})
-"""Flask's sessions write a UUID, bytes or Markup as an object of one entry, with one of these as
-its key and text as its value."""
+"""Flask's sessions store a UUID, bytes or Markup as a JSON object with one of these keys and a text
+as its only value."""
 
 
 def user_text(user: Any) -> str | None:
-    """A user's id as text, so that 42 and "42" are one user. None for a value that names nobody:
-    empty text, true and false, null, and whatever is neither text nor a whole number."""
+    """A user's id as text, so that 42 and "42" are the same user. None for empty text and for any
+    value that is neither text nor a whole number, such as true or null."""
     if isinstance(user, dict) and len(user) == 1:
         tag, user = next(iter(user.items()))
         if tag not in _FLASK_TAGS:
@@ -202,9 +206,9 @@ def user_text(user: Any) -> str | None:
 
 
 def hook_text(value: Any) -> str | None:
-    """Check what a hook returned: text or a whole number, or None or empty text for nobody.
+    """The value that a hook returned, as text. None or empty text means that it found no value.
 
-    :raises ValueError: anything else.
+    :raises ValueError: it returned anything else than text, a whole number or None.
     """
     if value is None or value == "":
         return None

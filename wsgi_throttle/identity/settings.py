@@ -1,4 +1,4 @@
-"""All settings on who the client is."""
+"""All settings that say who the client is."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from .session import Session, UserReader, user_reader
 
 @dataclass(frozen=True)
 class Identity:
-    """All settings on who the client is, and what is cached of clients: so one object serves all
-    rules of a configuration, and any thread.
+    """All settings that say who the client is, and the caches of clients and users.
+
+    One object serves all rules of a configuration, so that they share the caches. Any thread may
+    use it.
 
     :raises ValueError: a value that does not fit; the message has the remedy.
     """
@@ -22,11 +24,11 @@ class Identity:
     client_ip: ClientIP = field(default_factory=ClientIP)
     session: Session | None = None
     form_max_bytes: int = 65536
-    """The longest body that a ``form:`` or ``json:`` key reads."""
+    """The longest body that a ``form:`` or ``json:`` key reads, in bytes."""
     is_json_counted: bool = False
-    """For ``form:`` keys of a rule that also has a ``json:`` key: JSON is none of theirs."""
+    """Whether the same rule has a ``json:`` key, so that JSON is left to that by ``form:`` keys."""
     clock: Clock = field(default=MONOTONIC, repr=False, compare=False)
-    """Monotonic seconds, for what is logged once a minute."""
+    """For messages that are logged once a minute. It may not step back."""
 
     def __post_init__(self) -> None:
         if self.form_max_bytes < 1:

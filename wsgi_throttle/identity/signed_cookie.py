@@ -1,5 +1,5 @@
-"""Sessions in cookies that the application signed: the signature is verified as Flask and Django do
-it, and what was verified is cached."""
+"""Finds the user in session cookies that the application signed. Signatures are verified as Flask
+and Django verify them, and verified cookies are cached."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from ..cache import Bounded
 from .cookies import CookieReader, cookie_reader, django_cookie_reader
 
 MAX_CACHED = 4096
-"""Verified cookies that are cached."""
+"""How many verified cookies are cached."""
 
 MAX_CACHED_LENGTH = 2048
-"""Characters of a cookie that is cached, so that all of them take 8 MB at most."""
+"""A longer cookie, in characters, is not cached, so that the cache takes 8 MB at most."""
 
 SUSPICIOUS_FAILURES = 10
-"""So many cookies in which no signature is good, and not one in which it is, are logged as a
-probable mistake in the settings."""
+"""If none of this many cookies is valid, a warning says that the settings may be wrong."""
 
 DAY_S = 24 * 3600
 
@@ -33,17 +32,17 @@ _log = logging.getLogger("wsgi_throttle")
 
 
 class Verified(NamedTuple):
-    """A cookie whose signature is good, and not too old."""
+    """What a valid cookie contains: its signature is right and it has not expired."""
 
     payload: Any
-    """The session: what was signed, decoded from JSON."""
+    """The session, decoded from JSON."""
     expires_s: float
-    """When its lifetime ends: seconds of the wall clock, by which it was signed."""
+    """When the cookie expires, in seconds since the epoch."""
 
 
 Verify: TypeAlias = Callable[[str], "Verified | None"]
-"""From a cookie's value to what it says; None where it is forged, expired, truncated, or signed
-with another key or for another purpose."""
+"""Function of a cookie's value that returns what it contains, or None where the cookie is forged,
+expired, truncated, or signed with another key or salt."""
 
 
 def _flask_verifier(secret_keys: Sequence[str], salt: str, lifetime_s: int) -> Verify:
@@ -84,22 +83,23 @@ def _django_verifier(secret_keys: Sequence[str], salt: str, lifetime_s: int) -> 
 
 
 class Framework(NamedTuple):
-    """How a framework keeps a session in a signed cookie, with its own defaults."""
+    """How a framework keeps sessions in signed cookies, and its defaults."""
 
     cookie: str
     """The cookie's name."""
     salt: str
-    """What is signed with besides the secret key, so that a signature serves one purpose."""
+    """Signed together with the value, so that a signature made for another purpose is not valid."""
     lifetime_s: int
-    """How long a cookie is good after it was signed."""
+    """Seconds for which a cookie is valid after it was signed."""
     user: tuple[str, ...]
-    """Where in the session the user's id is."""
+    """The names under which a session may have the user's id."""
     cookie_reader: Callable[[str], CookieReader]
-    """Function of the cookie's name."""
+    """Function of (the cookie's name) that makes its reader."""
     verifier: Callable[[Sequence[str], str, int], Verify]
-    """Function of secret keys (any of them may have signed), salt and lifetime in seconds."""
+    """Function of (the secret keys, any of which may have signed; the salt; the lifetime in
+    seconds) that makes the function that verifies."""
     package: str | None = None
-    """What must be installed to verify."""
+    """The package that must be installed for this."""
 
 
 FRAMEWORKS = {
@@ -124,13 +124,15 @@ FRAMEWORKS = {
 
 
 class SignedCookie:
-    """Finds the user in a cookie that contains the session. A cookie that is missing or cannot be
-    verified is nobody's.
+    """Finds the user in a signed cookie that contains the session. A request whose cookie is
+    missing or not valid is anonymous.
 
-    Only verified cookies are cached, until they expire, so that no stranger can fill the cache. Any
-    thread may call it; where two race, both verify.
+    Only valid cookies are cached, and only until they expire, so that strangers cannot fill the
+    cache. Any thread may call it; two that race for one cookie both verify it.
 
-    :param find_user: from a session to its user; None for nobody.
+    :param read: reads the cookie of a request.
+    :param verify: verifies its value.
+    :param find_user: function of a session that returns its user, or None for an anonymous one.
     """
 
     def __init__(
@@ -143,7 +145,7 @@ class SignedCookie:
         self._failures: int | None = 0  # None once a cookie has been verified
 
     def __call__(self, environ: dict[str, Any]) -> str | None:
-        """The user of this request, or None."""
+        """The user of this request; None if it is anonymous."""
         cookie = self._read(environ)
         if not cookie:
             return None
@@ -170,8 +172,8 @@ class SignedCookie:
         self._failures = failures + 1
         if failures + 1 == SUSPICIOUS_FAILURES:
             _log.warning(
-                "none of the first %d session cookies was signed as session: says, so everybody "
-                "counts as anonymous: check secret_key, salt and kind; sessions that the server "
-                "stores are read with kind: python:package.module:function",
+                "none of the first %d session cookies has a valid signature, so all users count "
+                "as anonymous: check secret_key, salt and kind of session; if sessions are stored "
+                "on the server, write kind: python:package.module:function",
                 SUSPICIOUS_FAILURES,
             )

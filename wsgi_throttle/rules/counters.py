@@ -54,7 +54,7 @@ class CounterMaker:
                 limit = multiplied(limit, PREFLIGHT_FACTOR)
             counted = groups.setdefault((one.scope, one.key), [])
             if all(limit != other.limit for other in counted):  # multiplied limits may be equal
-                counted.append(CounterLimit(limit, one.cost, enforce, one.policy))
+                counted.append(CounterLimit(limit, one.cost, enforce, one.policy, one.label))
         has_json = any(_has_type("json", one.key) for one in limits)
         counters = []
         for (scope, key), found in groups.items():

@@ -41,6 +41,7 @@ class CounterLimit(NamedTuple):
     cost: int
     enforce: bool
     policy: str
+    label: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,10 +150,10 @@ class Statements:
         found: dict[int, dict[Limit, Term]] = {}
         for counter, bucket in zip(key[::2], key[1::2], strict=True):
             terms = found.setdefault(bucket, {})
-            for limit, cost, enforce, policy in counter.limits:
+            for limit, cost, enforce, policy, label in counter.limits:
                 known = terms.get(limit)
                 if known is None or known.cost < cost:
-                    terms[limit] = Term(bucket, limit, cost, enforce, policy)
+                    terms[limit] = Term(bucket, limit, cost, enforce, policy, label)
         made = Terms(term for terms in found.values() for term in terms.values())
         prepared = Statement(made, self._prepare(made) if made else _nothing_to_count)
         return self._known.keep(key, prepared)

@@ -121,7 +121,7 @@ class RefusalCache:
 
         def look(buckets: tuple[str, ...]) -> Decision | None:
             now_ns = clock()
-            for bucket, limit, cost, _, _ in enforced if refusals else ():
+            for bucket, limit, cost, *_ in enforced if refusals else ():
                 refusal = refusals.get((buckets[bucket], limit.tag, cost))
                 if refusal and now_ns < refusal.until_ns:
                     return _reply(refusal, terms, buckets, None, now_ns)
@@ -161,7 +161,7 @@ class RefusalCache:
     def _remember(self, decision: Decision, asked_ns: int) -> None:
         answered_ns = self._clock()
         with self._lock:
-            for (bucket, limit, cost, _, _), outcome in decision.refusing:
+            for (bucket, limit, cost, *_), outcome in decision.refusing:
                 until_ns = asked_ns + min(outcome.wait_ms * MS, MAX_AGE_NS)
                 key = (bucket, limit.tag, cost)
                 self._refusals[key] = _Refusal(until_ns, answered_ns, decision, decision, 0)
@@ -210,5 +210,5 @@ def _measured(
     asked = Decision(False, terms, buckets, (), costs)
     return [
         known.get((bucket, limit.tag, cost)) or (0, limit.burst, 0)
-        for bucket, limit, cost, _, _ in asked.charges
+        for bucket, limit, cost, *_ in asked.charges
     ]

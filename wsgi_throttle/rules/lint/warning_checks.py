@@ -127,8 +127,8 @@ def _other_methods(checked: Checked) -> Iterator[Finding]:
 
 
 def _client_ip(checked: Checked) -> Iterator[Finding]:
-    for doubt in checked.rule_set.identity.client_ip.doubts:
-        yield Finding("client_ip", doubt)
+    for warning in checked.rule_set.identity.client_ip.warnings:
+        yield Finding("client_ip", warning)
 
 
 def _not_enforced(checked: Checked) -> Iterator[Finding]:

@@ -251,11 +251,9 @@ class RuleTable:
         needs_precheck = self._enforce and self._has_lists(rules)
         is_exempt = not any(each.counters for each in by_rule)
         has_shadow = bool(shadows) or not self._enforce
-        has_preflight = (
-            method == "OPTIONS"
-            and not preflight
-            and not any("OPTIONS" in rule.methods for rule in rules)
-        )
+        needs_body = any(each.needs_body for each in by_rule)
+        names_options = any("OPTIONS" in rule.methods for rule in rules)
+        has_preflight = method == "OPTIONS" and not (preflight or names_options)
         return Plan(
             rules=rules,
             by_rule=tuple(each for each in by_rule if each.counters),
@@ -268,7 +266,9 @@ class RuleTable:
             has_shadow=has_shadow,
             allow=tuple(found.rule.allow if found.rule else None for found in charged),
             needs_precheck=needs_precheck,
+            needs_body=needs_body,
             is_special=self._is_observed
+            or needs_body
             or needs_precheck
             or is_exempt
             or has_shadow

@@ -14,6 +14,7 @@ from ..clock import MONOTONIC, MS, Clock
 from ..decision import NEVER_MS, Charge, Decision, Measured, Take, Terms
 from . import Storage
 from .fork import ForkLock
+from .look import Look, prepare_look
 
 MAX_AGE_NS = 1_000_000_000
 """A refusal is kept for no longer than this, so that a reset by another process, a failover or an
@@ -111,6 +112,25 @@ class RefusalCache:
             return decision
 
         return take
+
+    def prepare_look(self, terms: Terms) -> Look:
+        """As the storage's, but that a refusal which is remembered is not asked for again."""
+        ask = prepare_look(self._storage, terms)
+        clock, refusals = self._clock, self._refusals
+        enforced = [terms[index] for index in terms.enforced]
+
+        def look(buckets: tuple[str, ...]) -> Decision | None:
+            now_ns = clock()
+            for term in enforced if refusals else ():
+                refusal = refusals.get((buckets[term.bucket], term.limit.tag, term.cost))
+                if refusal and now_ns < refusal.until_ns:
+                    return _reply(refusal, terms, buckets, None, now_ns)
+            decision = ask(buckets)
+            if decision:
+                self._remember(decision, now_ns)
+            return decision
+
+        return look
 
     def reset(self, charges: Sequence[Charge]) -> None:
         """See :class:`.Storage`."""

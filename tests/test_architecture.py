@@ -68,7 +68,7 @@ def test_the_page_on_the_architecture_has_a_line_for_every_file() -> None:
         folders[len(indent) // 2 :] = [name]
         listed.append(f"{path}__init__.py" if path.endswith("/") else path)
     files = [*FILES, *PACKAGE.rglob("*.lua")]
-    assert not {file.relative_to(PACKAGE).as_posix() for file in files} ^ set(listed)
+    assert sorted({file.relative_to(PACKAGE).as_posix() for file in files} ^ set(listed)) == []
     assert len(listed) == len(files), "a file is listed twice"
 
 

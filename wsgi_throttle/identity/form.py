@@ -29,14 +29,14 @@ def query_values(environ: dict[str, Any], name: str) -> list[str]:
 def form_values(
     environ: dict[str, Any], name: str, max_bytes: int, *, is_json_counted: bool = False
 ) -> list[str]:
-    """The distinct values of a field of the form, normalised. Empty where there is no body, or
-    where the field is missing or has no value.
+    """The distinct values of a field of the form, normalised. Empty where there is no body, or the
+    field is missing or has no value.
 
     :param max_bytes: a longer body counts as unreadable.
-    :param is_json_counted: whether another limit of the same rule counts JSON, so that a body of
-        JSON has values here only if the application may take it for a form.
-    :raises UnreadableError: the body cannot be read or is not a form in UTF-8, or has too many
-        fields or values, or too long a value.
+    :param is_json_counted: another limit of the same rule counts by JSON, so that a JSON body is
+        read here only for an application that takes it for a form.
+    :raises UnreadableError: the body cannot be read or is no form in UTF-8, or has too many fields
+        or values, or too long a value.
     """
     body = read_body(environ, max_bytes)
     if not body:

@@ -26,7 +26,7 @@ class Identity:
     form_max_bytes: int = 65536
     """The longest body that a ``form:`` or ``json:`` key reads, in bytes."""
     is_json_counted: bool = False
-    """Whether the same rule has a ``json:`` key, so that JSON is left to that by ``form:`` keys."""
+    """For ``form:`` keys: the rule also has a ``json:`` key, which counts by JSON bodies."""
     clock: Clock = field(default=MONOTONIC, repr=False, compare=False)
     """For messages that are logged once a minute. It may not step back."""
 

@@ -121,8 +121,8 @@ class RefusalCache:
 
         def look(buckets: tuple[str, ...]) -> Decision | None:
             now_ns = clock()
-            for bucket, limit, cost, *_ in enforced if refusals else ():
-                refusal = refusals.get((buckets[bucket], limit.tag, cost))
+            for term in enforced if refusals else ():
+                refusal = refusals.get((buckets[term.bucket], term.limit.tag, term.cost))
                 if refusal and now_ns < refusal.until_ns:
                     return _reply(refusal, terms, buckets, None, now_ns)
             decision = ask(buckets)

@@ -50,7 +50,7 @@ def form_values(
             raise UnreadableError from None
     elif kind == MULTIPART:
         values = multipart_values(environ["CONTENT_TYPE"], body, name) + _hidden(body, name)
-    elif "json" in kind and is_json_counted:
+    elif "json" in kind and is_json_counted and not kind.startswith("multipart/"):
         values = _hidden(body, name)
     else:
         raise UnreadableError

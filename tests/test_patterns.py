@@ -215,6 +215,9 @@ UUID_PIECES = ["{", "}", "-", "urn:", "uuid:", "+", "0x", "_", "A", UUID[:8], UU
 @example(f"{{urn:uuid:{UUID}}}")
 @example("-" * 40 + UUID)
 @example(f"0x{UUID[2:]}")
+@example("+1234567-89ab-cdef-0123-456789abcdef")
+@example("1_234567-89ab-cdef-0123-456789abcdef")
+@example("{-+" + "12345678" * 3 + "9abcdef}")
 def test_what_uuid_reads_is_matched_as_its_uuid_too(text: str) -> None:
     try:
         identifier = uuid.UUID(text)

@@ -33,6 +33,8 @@ def with_canonical_numbers(path: str) -> str:
 
     :param path: begins with a slash. The time grows with its length alone.
     """
+    if len(path) > _UUID_DIGITS:  # first, as UUID() reads its digits with a plus or underscores too
+        path = _LONG_SEGMENT.sub(_uuid_unless_number, path)
     if _has_digit(path):
         path = _with_plain_digits(path)
         if " " in path or not path.isprintable():
@@ -64,6 +66,11 @@ def _with_plain_digits(text: str) -> str:
         for digit in set(_foreign_digits(text)):
             text = text.replace(digit, str(decimal(digit)))
     return _PUNCTUATION.sub("", text) if "_" in text or "+" in text else text
+
+
+def _uuid_unless_number(segment: re.Match[str]) -> str:
+    text = segment[1]
+    return segment[0] if _is_number(text) else f"/{_canonical_uuid(text)}"
 
 
 def _canonical_uuid(text: str) -> str:

@@ -16,6 +16,7 @@ from .body import (
     read_body,
 )
 from .normalise import normalised_values
+from .numbers import canonical_float
 
 _begins_as_object = re.compile(rb"[^!-~]*\{").match
 """Whether its first visible character is a brace, in any of the encodings of JSON."""
@@ -77,7 +78,7 @@ def _canonical_float(text: str) -> str:
     """One text for all spellings of a number, and for the whole number that it equals: 5.0 is 5."""
     if len(text) > MAX_LENGTH:
         return text
-    return repr(float(text) + 0.0).removesuffix(".0")  # adding 0.0 turns -0.0 into 0.0
+    return canonical_float(text)
 
 
 def _members(value: Any, name: str) -> list[Any]:

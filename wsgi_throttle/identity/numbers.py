@@ -56,8 +56,15 @@ def canonical_path_value(value: str) -> str:
         return _canonical_uuid(value)
     number = _with_plain_digits(value.strip())
     if "." in number:
-        return repr(float(number) + 0.0).removesuffix(".0")  # adding 0.0 turns -0.0 into 0.0
+        return canonical_float(number)
     return with_canonical_numbers(f"/{number}")[1:]
+
+
+def canonical_float(text: str) -> str:
+    """One text for all spellings of a number with a fraction or an exponent: that of the whole
+    number which it equals, or else the shortest."""
+    number = float(text)
+    return str(int(number)) if number.is_integer() else repr(number)
 
 
 def _with_plain_digits(text: str) -> str:

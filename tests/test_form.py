@@ -330,6 +330,8 @@ _JSON_AND_MULTIPART = (
         ("application/json", b'{"a": ";%65mail=ann;"}', "form:email:ann"),
         ("application/json", b'{"a": "' + b"&;" * 2000 + b'"}', ABSENT),
         ("application/json", b"%61=1&" * 2000 + b"email=ann", SHARED),
+        (URLENCODED, b'{"email": "ann"}', ABSENT),
+        (URLENCODED, '{"a": 1}'.encode("utf-16"), SHARED),
         ("text/plain", b"email=ann", SHARED),
         # Bottle takes every multipart type for a form; this one is JSON in UTF-16, too.
         ("multipart/json; boundary=b", _JSON_AND_MULTIPART, SHARED),

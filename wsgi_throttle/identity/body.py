@@ -18,6 +18,10 @@ MAX_LENGTH = 256
 """Characters of a value; a longer one is unreadable. An e-mail address has 254 at most (RFC 5321).
 It also bounds the normalisation, whose time grows with the square of a run of combining marks."""
 
+begins_as_object = re.compile(rb"[^!-~]*\{").match
+"""Whether a body may be an object of JSON: its first visible character is a brace, in any of the
+encodings of JSON."""
+
 _BODY = "wsgi_throttle.body"
 """The environ variable with (the stream that replaced wsgi.input, the body)."""
 

@@ -11,15 +11,13 @@ from .body import (
     MAX_FIELDS,
     MAX_LENGTH,
     UnreadableError,
+    begins_as_object,
     check_charset,
     media_type,
     read_body,
 )
 from .normalise import normalised_values
 from .numbers import canonical_float
-
-_begins_as_object = re.compile(rb"[^!-~]*\{").match
-"""Whether its first visible character is a brace, in any of the encodings of JSON."""
 
 _CHARSETS = ("utf-8", "utf8", "us-ascii", "iso-8859-1", "iso-8859-15", "windows-1252")
 _has_ascii_charset = re.compile(
@@ -47,7 +45,7 @@ def json_values(environ: dict[str, Any], path: Sequence[str], max_bytes: int) ->
     body = read_body(environ, max_bytes)
     if not body:
         return []
-    if "json" not in media_type(environ) and not _begins_as_object(body):
+    if "json" not in media_type(environ) and not begins_as_object(body):
         content_type = (environ.get("CONTENT_TYPE") or "").lower()
         if "charset" in content_type and not (
             content_type.count("charset") == 1 and _has_ascii_charset(content_type)

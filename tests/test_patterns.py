@@ -181,6 +181,14 @@ UUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
         ("/v/1.0/2026-01-05/a0", ("/v/1.0/2026-01-05/a0",)),
         (f"/x/{{{UUID.upper()}}}", (f"/x/{{{UUID.upper()}}}", f"/x/{UUID}")),
         (f"/x/{UUID.replace('-', '')}", (f"/x/{UUID.replace('-', '')}", f"/x/{UUID}")),
+        (
+            f"/x/{'1'.zfill(32)}",
+            (f"/x/{'1'.zfill(32)}", "/x/1", "/x/00000000-0000-0000-0000-000000000001"),
+        ),
+        (
+            f"//x/{'1'.zfill(32)}",
+            (f"/x/{'1'.zfill(32)}", "/x/1", "/x/00000000-0000-0000-0000-000000000001"),
+        ),
         (f"/x/urn:uuid:{UUID}", (f"/x/urn:uuid:{UUID}", f"/x/{UUID}")),
         # What a router makes of a number comes before what few make of the rest.
         ("/u/+5/\xff\n", ("/u/+5/\ufffd\n", "/u/5/\ufffd\n", "/u/5", "/u/+5/\n")),

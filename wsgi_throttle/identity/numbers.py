@@ -24,6 +24,8 @@ _ZEROS_AFTER_MINUS = re.compile(r"/-(?=[0-9]+(?:/|\Z))0+(?=[0-9])")
 _MINUS_ZERO = re.compile(r"/-0(?=/|\Z)")
 _LONG_SEGMENT = re.compile(rf"/([^/]{{{_UUID_DIGITS},}})")
 
+_DECIMAL_UUID = re.compile(r"/(0[0-9]{31})(?=/|\Z)")
+
 _is_number = re.compile(r"\s*[+-]?\d+(?:_\d+)*(?:\.\d+)?\s*").fullmatch
 
 
@@ -46,6 +48,13 @@ def with_canonical_numbers(path: str) -> str:
     if len(path) > _UUID_DIGITS:
         path = _LONG_SEGMENT.sub(lambda match: f"/{_canonical_uuid(match[1])}", path)
     return path
+
+
+def with_decimal_uuids(path: str) -> str:
+    """The same, with each UUID that may also be a number with leading zeros read as a UUID."""
+    if "/0" in path:
+        path = _DECIMAL_UUID.sub(lambda match: f"/{UUID(match[1])}", path)
+    return with_canonical_numbers(path)
 
 
 def canonical_path_value(value: str) -> str:

@@ -175,7 +175,7 @@ UUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
         ("/users/+5", ("/users/+5", "/users/5")),
         ("/users/005/", ("/users/005", "/users/5")),
         ("/users/-0/1_0", ("/users/-0/1_0", "/users/0/10")),
-        ("/users/ +5", ("/users/ +5", "/users/5")),
+        ("/users/ +5", ("/users/ +5", "/users/5", "/users/+5")),
         ("/users/\xd9\xa5", ("/users/\u0665", "/users/5")),
         ("/users/+5.json", ("/users/+5.json", "/users/5.json")),
         ("/v/1.0/2026-01-05/a0", ("/v/1.0/2026-01-05/a0",)),
@@ -191,10 +191,12 @@ UUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
         ),
         (f"/x/urn:uuid:{UUID}", (f"/x/urn:uuid:{UUID}", f"/x/{UUID}")),
         # What a router makes of a number comes before what few make of the rest.
-        ("/u/+5/\xff\n", ("/u/+5/\ufffd\n", "/u/5/\ufffd\n", "/u/5", "/u/+5/\n")),
+        ("/u/+5/\xff\n", ("/u/+5/\ufffd\n", "/u/5/\ufffd\n", "/u/+5", "/u/+5/\n")),
+        ("/v1_2/login\n", ("/v1_2/login\n", "/v12/login\n", "/v1_2/login", "/v12/login")),
+        ("/x/../v1_2/a", ("/x/../v1_2/a", "/x/../v12/a", "/v1_2/a", "/v12/a")),
         (
             "/+1 /\xff/../login",
-            ("/+1 /\ufffd/../login", "/1/\ufffd/../login", "/1/../login", "/1/login"),
+            ("/+1 /\ufffd/../login", "/1/\ufffd/../login", "/+1/../login", "/+1/login"),
         ),
     ],
 )

@@ -49,7 +49,9 @@ def buckets(rules: RuleTable, request: str, **environ: Any) -> list[str]:
     return [charge.bucket for charge in charges(plan, {"REMOTE_ADDR": "192.0.2.1", **environ})]
 
 
-def rule(path: str, name: str = "", limits: Any = "5 per minute", **more: Any) -> dict[str, Any]:
+def rule(
+    path: str | list[str], name: str = "", limits: Any = "5 per minute", **more: Any
+) -> dict[str, Any]:
     return {"path": path, "limits": limits, **({"name": name} if name else {}), **more}
 
 
@@ -260,6 +262,30 @@ def test_a_number_is_charged_as_it_is_written_and_as_int_reads_it(spelling: str)
     assert charged(table(named, number), f"GET /u/{spelling}") in ([as_written], ["name", "id"])
     assert charged(table(named, number, static), f"GET /u/{spelling}") == [as_written, "5"]
     assert charged(table(exempt("/u/<name>"), number), f"GET /u/{spelling}") == ["id"]
+
+
+def test_a_path_with_digits_is_charged_by_what_fits_its_number_alone() -> None:
+    """Whatever fits it as it is written is beaten there by what is more specific."""
+    rules = table(
+        rule("/zip/<string(length=5):code>", "zip"),
+        rule("/api/v1_2/**", "api"),
+        rule("/r/<name>", "r", key="path:name"),
+        exempt("/avatar/<string(length=32):md5>"),
+        default_limits="3 per hour",
+    )
+    assert charged(rules, "GET /zip/02134") == ["zip"]
+    assert charged(rules, "GET /api/v1_2/users") == ["api"]
+    assert charged(rules, "GET /avatar/5d41402abc4b2a76b9719d911017c592") == []
+    assert [bucket.partition("{")[2] for bucket in buckets(rules, "GET /r/report_2024_01")] == [
+        "path:name:report_2024_01}"
+    ]
+
+
+@pytest.mark.parametrize("path", ["/v1_2/login", "/code/007"])
+@pytest.mark.parametrize("ending", ["\n", " ", "\xff", "/."])
+def test_a_path_with_digits_is_charged_as_written_however_it_ends(path: str, ending: str) -> None:
+    rules = table(rule(["/v1_2/login", "/code/007"], "limited"))
+    assert charged(rules, f"GET {path}{ending}") == ["limited"]
 
 
 def test_all_spellings_of_an_id_have_one_counter() -> None:

@@ -75,7 +75,7 @@ MISTAKEN = {
     "a password with #": "storage: redis://:hunter2#@host",
     "a password with /": "storage: redis://:hunter2/@host",
     "a password with / after a number": "storage: redis+sentinel://:1/hunter2@host",
-    "a password with [": "storage: redis://:hunter2[x]@host",
+    "a password with [": "storage: redis://:hunter2[@host",
     "a password with a wide slash": "storage: redis://:hunter2\uff0f@host",
     "a port": "storage: redis://host:hunter2",
     "a database": "storage: redis://host/hunter2",

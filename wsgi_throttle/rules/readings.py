@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ..identity import with_canonical_numbers, with_decimal_uuids
 
@@ -47,14 +47,17 @@ def readings(path_info: str) -> tuple[str, ...]:
         path = valid = raw.decode("utf-8", "replace")
         if "\ufffd" in path:
             valid = raw.decode("utf-8", "ignore")
+    found = {path: 0}
+    others: Iterable[str] = _other_readings(path, valid)
     canonical = with_canonical_numbers(path)
-    found = {path: 0, canonical: 0}
     if canonical != path:
-        found[with_decimal_uuids(path)] = 0
-    for other in _other_readings(path, canonical, valid):
-        found[other] = 0
+        found |= {canonical: 0, with_decimal_uuids(path): 0}
+        as_written = list(others)
+        others = [*as_written, *map(with_canonical_numbers, as_written)]
+    for other in others:
         if len(found) == MAX_READINGS:
             break
+        found[other] = 0
     return tuple(found)
 
 
@@ -75,28 +78,27 @@ def _has_edges(path: str) -> bool:
     return " " in path or not path.isprintable()
 
 
-def _other_readings(path: str, canonical: str, valid: str) -> Iterator[str]:
-    """The readings of a path besides the first two, some of them equal. Those that are known to be
-    equal are not made, since a path may have thousands of segments.
+def _other_readings(path: str, valid: str) -> Iterator[str]:
+    """The readings of a path besides itself whose numbers are as written, some of them equal. Those
+    that are known to be equal are not made, since a path may have thousands of segments.
 
     :param path: as it is written.
-    :param canonical: the same with canonical numbers.
     :param valid: the path without bytes that are not UTF-8.
     """
     has_edges = _has_edges(valid)
     if valid is path and not has_edges:
         if "/." in path:
-            yield _resolved(canonical.split("/"))
+            yield _resolved(path.split("/"))
         return
     segments = valid.split("/")
     stripped, stripped_path = _stripped(segments) if has_edges else (segments, _merged(valid))
-    yield with_canonical_numbers(stripped_path)
+    yield stripped_path
     has_dots = _has_dots(stripped_path)
     if has_dots:
         # A segment that is empty now still counts as one that ".." removes.
-        yield with_canonical_numbers(_resolved(stripped))
-    if _has_dots(canonical):
-        yield _resolved(canonical.split("/"))
+        yield _resolved(stripped)
+    if _has_dots(path):
+        yield _resolved(path.split("/"))
     if has_edges and valid is not path:
         yield _merged(valid)
     if has_dots and "" in stripped[1:]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any, Literal, TypeAlias
@@ -17,6 +17,7 @@ from ..identity import (
     canonical_path_value,
     client_address,
     with_canonical_numbers,
+    with_decimal_uuids,
 )
 from .match import Matcher
 from .model import METHODS, Rule, RuleSet
@@ -161,8 +162,12 @@ class RuleTable:
             method = "OTHER"
         winners: list[Found] = []
         shadows: list[Found] = []
-        for path, has_slash in self._readings(path_info):
+        written, *others = readings(path_info)
+        numbered = {with_canonical_numbers(written), with_decimal_uuids(written)} if others else ()
+        for path, has_slash in self._endings(path_info, written, others, numbered):
             winner = self._find(self._enforced_matcher, method, path, has_slash)
+            if path in numbered and path != written and _fits(winner.rule, method, written):
+                continue  # what is more specific fits the path as it is written
             if winner not in winners:
                 winners.append(winner)
             if self._has_shadows:
@@ -177,21 +182,21 @@ class RuleTable:
                 self._plans.keep(key, plan)
         return plan
 
-    def _readings(self, path_info: str) -> Iterator[tuple[str, bool]]:
+    def _endings(
+        self, path_info: str, written: str, others: Iterable[str], numbered: Container[str]
+    ) -> Iterator[tuple[str, bool]]:
         """The readings of a path, each with whether it ends with a slash. Who reads a path
         otherwise than it is written may read its end in either way, which exemptions mind; but a
         view that converts a number has been found by the path as it is written."""
-        written, *others = readings(path_info)
         has_slash = path_info.endswith("/")
         yield written, has_slash
-        numbered = with_canonical_numbers(written) if others and self._minds_slash else None
         for other in others:
-            if other == numbered:
+            if other in numbered:
                 yield other, has_slash
-                continue
-            yield other, False
-            if self._minds_slash:
-                yield other, True
+            else:
+                yield other, False
+                if self._minds_slash:
+                    yield other, True
 
     def _find(self, among: Matcher, method: str, path: str, has_slash: bool) -> Found:
         found = among.match(method, path, has_slash)
@@ -207,6 +212,14 @@ class RuleTable:
             rule,
             tuple((name, canonical_path_value(values[name])) for name in pattern.variables),
         )
+
+
+def _fits(rule: Rule | None, method: str, path: str) -> bool:
+    """Whether a rule is for this path, whatever others are. None, no rule, is for every path."""
+    if rule is None:
+        return True
+    alone = matcher(Entry(pattern, rule.methods, 0) for pattern in rule.patterns)
+    return alone.match(method, path) is not None
 
 
 def _contains(networks: Networks | None, address: Address | None) -> bool:

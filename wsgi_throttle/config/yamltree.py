@@ -25,6 +25,8 @@ make billions of values."""
 MAX_DEPTH = 32
 """How deep values may be nested."""
 
+_AS_TEXT = "give it as text"
+
 Value: TypeAlias = "str | list[Node] | dict[str, Node] | None"
 
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^{}]*))?\})")
@@ -164,6 +166,9 @@ class Source:
         """
         self._count(depth, None, None)
         if isinstance(value, Mapping):
+            for key in value:
+                if not isinstance(key, str):
+                    self.report(f"a key of type {type(key).__name__} is not known here: {_AS_TEXT}")
             return Node(
                 {str(key): self.from_python(item, depth + 1) for key, item in value.items()}
             )
@@ -175,7 +180,7 @@ class Source:
             return Node(str(value).lower(), plain=True)
         if value is not None and not isinstance(value, int | float):
             kind = type(value).__name__
-            self.report(f"a value of type {kind} is not known here: give it as text")
+            self.report(f"a value of type {kind} is not known here: {_AS_TEXT}")
             return Node(None)
         return Node(None if value is None else str(value), plain=True)
 

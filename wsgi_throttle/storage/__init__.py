@@ -68,7 +68,8 @@ def open_storage(uri: str, *, application_id: str = "", timeout_s: float = 0.1) 
     no error here.
 
     :param application_id: tells this application's counters from those of others on the same host,
-        where the URI does not (``shared://`` without a folder). Use the path of the configuration.
+        where the URI does not (``shared://`` without a folder). If it is an absolute path, the
+        counters belong to that file.
     :param timeout_s: seconds that a request waits for a server at most, for a free connection and
         again for the reply.
     :raises StorageURIError: an unknown scheme or option, a value that is not allowed, or a storage

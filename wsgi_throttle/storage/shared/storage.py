@@ -1,7 +1,8 @@
 """``shared://[/folder][?size=32mb]``: counters of all processes of one host, in an LMDB file.
 
-A URI without a folder means one in /dev/shm, named after this user and the configuration file. For
-each bucket the file has one record (record.py); its key is a hash of the bucket.
+A URI without a folder means one that is found or made in /dev/shm or /var/tmp, named after this
+user and the application (location.py). For each bucket the file has one record (record.py); its key
+is a hash of the bucket.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from ...log_once import LogOnce
 from ...strategies import Compiled, State, compile_terms, take, with_costs
 from ..uri import options, size_bytes
 from .eviction import Eviction
-from .folder import DAMAGE, derived_folder
+from .location import Location
+from .opening import DAMAGE
 from .places import Place, places
 from .record import Packing
 
@@ -78,8 +80,7 @@ class SharedStorage:
         size_bytes: int = DEFAULT_BYTES,
         clock: Clock = MONOTONIC,
     ) -> None:
-        self._given_folder = folder
-        self._application_id = application_id
+        self._location = Location(folder, application_id)
         self._size_bytes = -(-size_bytes // _PAGE) * _PAGE
         self._clock = clock
         self._place: Place | None = None
@@ -214,8 +215,7 @@ class SharedStorage:
     def _joined_place(self) -> Place:
         """This storage's place, joined at the first call. Requires that ``places.lock`` is held."""
         if self._place is None:
-            folder = self._given_folder or derived_folder(self._application_id, self._size_bytes)
-            self._place = places.join(self, folder, self._size_bytes)
+            self._place = places.join(self, self._location, self._size_bytes)
         return self._place
 
     def _charge_function(self, terms: Terms) -> _ChargeFunction:

@@ -50,6 +50,14 @@ class Config(RuleSet):
         ``host``, or all of the ``network``."""
         return self.opened_storage.reach if self.opened_storage else "process"
 
+    @property
+    def counters(self) -> tuple[str, str] | None:
+        """Whose counters these are, and where: equal for two configurations that count together.
+        None where each counts for itself, in the memory of its process."""
+        if self.reach == "process":
+            return None
+        return self.application_id, self.storage.partition("?")[0]
+
     def without_rules(self, diagnostics: Sequence[Diagnostic]) -> Config:
         """A copy that cannot refuse or block any request, because of these mistakes."""
         return replace(

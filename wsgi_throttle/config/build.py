@@ -30,12 +30,14 @@ class Config(RuleSet):
 
     path: Path | None = None
     """The file that it was read from; None for a mapping."""
-    storage: str = ""
-    """The URI of the storage."""
+    storage: str = field(default="", repr=False)
+    """The URI of the storage, which may contain a password."""
     application_id: str = ""
     """Tells this application's counters from those of others on the same host."""
     opened_storage: Storage | None = field(default=None, compare=False, repr=False)
     """The storage itself, which does not connect before it is used; None where its URI is wrong."""
+    storage_timeout_s: float = 0.1
+    """The longest a request waits for the storage to be reached, and again for its answer."""
     reload: bool = True
     """Whether to watch the file and use it again when it changes."""
     start_options: Mapping[str, object] = field(default_factory=dict, repr=False)
@@ -143,6 +145,7 @@ def build_config(
         path=path,
         application_id=whose,
         opened_storage=_open_storage(top, whose),
+        storage_timeout_s=top["storage_timeout"] / 1000,
         application_limits=builder.limits(top, "application_limits", application),
         default_limits=default_limits,
         rules=builder.rules(top["rules"], {**top.values(), "key": key}, responses, default_limits),

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from threading import Thread
 
+import lmdb
 import pytest
 
 from support.charges import take
-from support.servers import wait_until
+from support.servers import ROOT, wait_until
 from wsgi_throttle.decision import Charge, Limit
 from wsgi_throttle.errors import StorageError
-from wsgi_throttle.storage.shared import location, stamp
-from wsgi_throttle.storage.shared.folder import exclusively
+from wsgi_throttle.storage.shared import location, places, report, stamp
+from wsgi_throttle.storage.shared.folder import exclusively, unusable, user_name
 from wsgi_throttle.storage.shared.location import Location
 from wsgi_throttle.storage.shared.storage import SharedStorage
 from wsgi_throttle.testing.contract.workers import in_child, start_child
@@ -293,9 +299,9 @@ def test_a_folder_is_made_where_there_is_room_and_found_where_there_is_none_left
     bases: tuple[Path, Path], new: Callable[..., SharedStorage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full: set[str] = {str(bases[0])}
-    has_room = location._has_room
+    has_room = location.has_room
     monkeypatch.setattr(
-        location, "_has_room", lambda base, size: base not in full and has_room(base, size)
+        location, "has_room", lambda base, size: base not in full and has_room(base, size)
     )
     storage = new()
     assert used(storage) == 1
@@ -303,7 +309,7 @@ def test_a_folder_is_made_where_there_is_room_and_found_where_there_is_none_left
     full ^= set(map(str, bases))
     assert in_other_process() == 2
     full |= set(map(str, bases))
-    with pytest.raises(StorageError, match="make one, owned by the user that serves"):
+    with pytest.raises(StorageError, match="make a folder, owned by user"):
         used(new(application_id="namespace:other"))
 
 
@@ -313,7 +319,7 @@ def test_a_folder_with_nothing_in_it_is_not_used_where_there_is_no_room(
     """As is left behind where a file could not be made."""
     (bases[0] / NAMED.expected(MB).name).mkdir(0o700)
     assert NAMED.find_or_make(MB).parent == bases[0]
-    monkeypatch.setattr(location, "_has_room", lambda base, _: base == str(bases[1]))
+    monkeypatch.setattr(location, "has_room", lambda base, _: base == str(bases[1]))
     assert NAMED.find_or_make(MB).parent == bases[1]
 
 
@@ -434,3 +440,296 @@ def test_a_folder_that_is_removed_while_a_process_waits_for_it_is_made_anew(
 def _waits_for(inode: int) -> bool:
     lines = Path("/proc/locks").read_text().splitlines()
     return any("->" in line and f":{inode} " in line for line in lines)
+
+
+# --- what cannot work ----------------------------------------------------------------------------
+
+
+def run_as(uid: int, program: str, *arguments: object) -> str:
+    """Run a program as another user, and return its output."""
+    if os.geteuid() != 0:
+        pytest.skip("may not run programs as another user")
+    command = ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups"]
+    done = subprocess.run(
+        [*command, sys.executable, "-c", program, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout + done.stderr
+
+
+REQUEST = """
+import logging, sys
+from werkzeug.test import Client
+from werkzeug.wrappers import Response
+from wsgi_throttle import Throttle
+logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stdout)
+throttle = Throttle(Response("ok"), {"default_limits": "5 per hour", "storage": sys.argv[1]})
+print(Client(throttle).get("/", environ_base={"REMOTE_ADDR": "192.0.2.1"}).status_code)
+"""
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A folder that every user can reach."""
+    with tempfile.TemporaryDirectory(prefix="wsgi_throttle-tests-") as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
+
+
+def lines_about(storage: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", REQUEST, storage],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def test_a_folder_of_another_user_is_one_error_with_its_remedy(open_to_all: Path) -> None:
+    folder = open_to_all / "counters"
+    folder.mkdir(0o700)
+    told, status = run_as(NOBODY, REQUEST, f"shared://{folder}").splitlines()
+    assert status == "200"
+    assert told.startswith(
+        f"ERROR <SharedStorage shared://{folder}> cannot count: {folder} belongs "
+    )
+    assert f"to user root, and this process runs as {NOBODY}: give it to the user" in told
+    assert "storage_timeout" not in told
+    assert not any(folder.iterdir())
+
+
+def test_a_folder_that_others_may_write_is_one_error_with_its_remedy(tmp_path: Path) -> None:
+    folder = tmp_path / "counters"
+    folder.mkdir()
+    folder.chmod(0o777)
+    told, status = lines_about(f"shared://{folder}")
+    assert status == "200"
+    assert told.startswith("ERROR ")
+    assert f"{folder} may be written by others: chmod 700 {folder}. Until then" in told
+
+
+def test_too_little_room_is_one_error_with_its_remedy(tmp_path: Path) -> None:
+    folder = tmp_path / "counters"
+    folder.mkdir(0o700)
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({MB}, {MB}))\n"
+    command = [sys.executable, "-c", limited + REQUEST, f"shared://{folder}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    told, status = done.stdout.splitlines()
+    assert status == "200"
+    assert told.startswith("ERROR ")
+    assert "(File too large): raise the limit of this process for the size of files" in told
+    assert "less than 32 MB" in told
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EACCES, "mode 700, or name another folder in the storage URI"),
+        (errno.EPERM, "mode 700, or name another folder in the storage URI"),
+        (errno.EROFS, "mount it so that user"),
+        (errno.ENOSPC, "make room for the 32 MB of the file"),
+        (errno.EDQUOT, "make room for the 32 MB of the file"),
+        (errno.EMFILE, "ulimit -n"),
+        (errno.ENOENT, "make it, owned by user"),
+    ],
+)
+@pytest.mark.parametrize("kind", [OSError, lmdb.Error])
+def test_every_error_of_a_folder_has_a_remedy(
+    kind: type[Exception], number: int, remedy: str
+) -> None:
+    text = os.strerror(number)
+    raised = OSError(number, text) if kind is OSError else lmdb.Error(f"/run/app: {text}")
+    error = unusable(Path("/run/app"), raised, 32 * MB)
+    assert f"/run/app cannot be used ({text}): " in str(error)
+    assert remedy in error.remedy
+    assert "{" not in error.remedy
+
+
+# --- what check says -----------------------------------------------------------------------------
+
+
+def reported(storage: SharedStorage) -> tuple[list[str], list[str]]:
+    where, problems = storage.report()
+    return list(where), list(problems)
+
+
+def test_a_report_says_where_the_counts_are_and_makes_nothing(
+    bases: tuple[Path, Path], new: Callable[..., SharedStorage]
+) -> None:
+    storage = new()
+    folder = bases[0] / NAMED.expected(MB).name
+    me = user_name(os.geteuid())
+    assert reported(storage) == ([f"{folder}, by user {me}, which the first request makes"], [])
+    assert not folder.exists()
+    used(storage)
+    assert reported(new()) == ([f"{folder}, by user {me}"], [])
+
+
+def test_a_report_names_the_folders_of_other_users(
+    bases: tuple[Path, Path], new: Callable[..., SharedStorage]
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("may not run programs as another user")
+    own = NAMED.expected(MB).name
+    other = bases[1] / own.replace(f"-{os.geteuid()}-", f"-{NOBODY}-")
+    other.mkdir(0o700)
+    where, _ = reported(new())
+    assert len(where) == 1  # it has the name of another user's, and is not that user's
+    os.chown(other, NOBODY, NOBODY)
+    where, problems = reported(new())
+    assert where[1:] == [f"{other}, by user {NOBODY}"]
+    assert problems == []
+
+
+def foreign(folder: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("may not run programs as another user")
+    os.chown(folder, NOBODY, NOBODY)
+
+
+@pytest.mark.parametrize(
+    ("hurt", "told"),
+    [
+        (lambda folder: folder.chmod(0o777), "chmod 700"),
+        (foreign, f"belongs to user {NOBODY}"),
+        (lambda folder: folder.rmdir(), "make it, owned by user"),
+    ],
+    ids=["open to others", "another user's", "gone"],
+)
+def test_a_report_says_what_is_wrong_with_a_named_folder(
+    hurt: Callable[[Path], None], told: str, tmp_path: Path, new: Callable[..., SharedStorage]
+) -> None:
+    folder = tmp_path / "counters"
+    folder.mkdir(0o700)
+    storage = new(folder)
+    assert reported(storage)[1] == []
+    hurt(folder)
+    (problem,) = reported(storage)[1]
+    assert told in problem
+
+
+def test_a_report_says_that_files_are_of_another_user(open_to_all: Path) -> None:
+    """As root leaves them behind in the folder of the user that serves."""
+    folder = open_to_all / "counters"
+    folder.mkdir(0o700)
+    used(SharedStorage(folder, size_bytes=MB))
+    program = """
+import sys
+from wsgi_throttle.storage import open_storage
+print(*open_storage(f"shared://{sys.argv[1]}").report().problems)
+"""
+    if os.geteuid() == 0:
+        os.chown(folder, NOBODY, NOBODY)
+    told = run_as(NOBODY, program, folder)
+    assert f"see that it belongs to user {NOBODY} and has mode 700" in told
+
+
+def test_a_report_says_that_there_is_no_room_or_no_place(
+    bases: tuple[Path, Path], new: Callable[..., SharedStorage], tmp_path: Path
+) -> None:
+    folder = tmp_path / "counters"
+    folder.mkdir(0o700)
+    huge = SharedStorage(folder, size_bytes=1 << 60)
+    assert "make room for" in reported(huge)[1][0]
+    for base in bases:
+        base.rmdir()
+    assert "no folder for the counters can be made" in reported(new())[1][0]
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files by which it is told whether systemd removes shared memory."""
+    monkeypatch.setattr(report, "LOGIND", (str(tmp_path / "*.conf"),))
+    monkeypatch.setattr(report, "SYSTEMD", str(tmp_path / "system"))
+    monkeypatch.setattr(report, "LINGERING", str(tmp_path))
+    (tmp_path / "system").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("setting", "removes"),
+    [("", True), ("#RemoveIPC=no", True), ("RemoveIPC=yes", True), ("RemoveIPC = No", False)],
+)
+def test_systemd_removes_shared_memory_unless_it_is_told_not_to(
+    setting: str, removes: bool, systemd: Path
+) -> None:
+    (systemd / "logind.conf").write_text(f"[Login]\n{setting}\n")
+    assert report.removes_ipc(Path("/dev/shm/x"), 1000) == removes
+
+
+def test_systemd_removes_only_shared_memory_and_only_of_regular_users_who_log_out(
+    systemd: Path,
+) -> None:
+    shared = Path("/dev/shm/x")
+    assert report.removes_ipc(shared, NOBODY)
+    assert not report.removes_ipc(shared, 999)
+    assert not report.removes_ipc(Path("/var/tmp/x"), NOBODY)
+    (systemd / str(NOBODY)).touch()  # the user's manager goes on after a logout
+    assert not report.removes_ipc(shared, NOBODY)
+    (systemd / str(NOBODY)).unlink()
+    (systemd / "system").rmdir()
+    assert not report.removes_ipc(shared, NOBODY)
+
+
+def test_a_report_and_the_log_warn_of_what_systemd_removes(
+    bases: tuple[Path, Path],
+    new: Callable[..., SharedStorage],
+    systemd: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(report, "SHARED_MEMORY", str(bases[0]))
+    monkeypatch.setattr(report, "FIRST_REGULAR_UID", 0)
+    monkeypatch.setattr(places, "CHECK_EVERY_NS", 0)
+    storage = new()
+    assert used(storage) == 1
+    (problem,) = reported(storage)[1]
+    assert "write RemoveIPC=no in /etc/systemd/logind.conf" in problem
+    shutil.rmtree(storage.folder)
+    assert used(storage) == 1
+    (warning,) = warnings_of(caplog)
+    assert "counting anew. If that was when a user logged out" in warning
+
+
+# --- a worker that is stopped --------------------------------------------------------------------
+
+
+def test_a_worker_that_is_stopped_while_counting_makes_the_others_wait_until_it_goes_on(
+    tmp_path: Path,
+) -> None:
+    """LMDB's lock has no time limit. README.md says so."""
+    parent = os.getpid()
+    readings = count()
+
+    def clock() -> int:
+        # The second time that a take asks for is that of its transaction.
+        if os.getpid() == stopped and next(readings) == 1:
+            os.kill(stopped, signal.SIGSTOP)
+        return time.monotonic_ns()
+
+    stopped = -1
+    storage = SharedStorage(tmp_path / "counters", size_bytes=MB, clock=clock)
+    assert used(storage) == 1
+    child = os.fork()
+    if child == 0:
+        stopped = os.getpid()
+        used(storage)
+        os._exit(0)
+    os.waitpid(child, os.WUNTRACED)
+    counted: list[int] = []
+    thread = Thread(target=lambda: counted.append(used(storage)))
+    thread.start()
+    thread.join(0.2)
+    assert counted == []
+    os.kill(child, signal.SIGCONT)
+    thread.join()
+    os.waitpid(child, 0)
+    assert counted == [3]
+    assert os.getpid() == parent
+    storage.close()

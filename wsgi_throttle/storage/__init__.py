@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from ..decision import Charge, Take, Terms
 from ..errors import StorageURIError
@@ -49,6 +49,22 @@ class Storage(Protocol):
     def close(self) -> None:
         """Close files and connections. They are opened again if the storage is used again, so it
         does no harm to call this twice or too early."""
+
+
+class Report(NamedTuple):
+    """Where a storage counts and what is wrong with that, in words for the operator."""
+
+    where: tuple[str, ...]
+    """The user of this process first, then others who count for the same application."""
+    problems: tuple[str, ...]
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A storage that can say where it counts."""
+
+    def report(self) -> Report:
+        """Look whether counting can work for the user of this process. Makes and opens nothing."""
 
 
 SCHEMES: dict[str, str] = {

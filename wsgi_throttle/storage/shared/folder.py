@@ -10,6 +10,7 @@ named ``2``, ``3`` and so on, for PID namespaces (containers) that use it at the
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from ...errors import StorageError, StorageURIError
 
 try:
     import fcntl
+    import pwd
 except ImportError as missing:
     raise StorageURIError(
         "shared:// needs Linux or macOS: use memory:// (each process counts alone) or redis://"
@@ -44,14 +46,69 @@ def ensure_private(folder: Path, *, make: bool = True) -> None:
             folder.mkdir(0o700)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
-        raise StorageError(f"{folder} is not a folder, or a symbolic link, which is not followed")
+        raise StorageError(
+            f"{folder} is not a folder, or a symbolic link, which is not followed", remedy=ANOTHER
+        )
     if found.st_uid != os.geteuid():
         raise StorageError(
-            f"{folder} belongs to user {found.st_uid} and this process runs as {os.geteuid()}: "
-            "remove it, or name another in the storage URI"
+            f"{folder} belongs to user {user_name(found.st_uid)}, and this process runs as "
+            f"{user_name(os.geteuid())}",
+            remedy=f"give it to the user that serves, with chown, or {ANOTHER}",
         )
     if found.st_mode & 0o022:
-        raise StorageError(f"{folder} may be written by others: chmod 700 it")
+        raise StorageError(f"{folder} may be written by others", remedy=f"chmod 700 {folder}")
+
+
+def unusable(folder: Path, error: Exception, size_bytes: int = 0) -> StorageError:
+    """What to raise where the folder, or a file in it, cannot be used.
+
+    :param size_bytes: of the file that was to be made.
+    """
+    reason = getattr(error, "strerror", None) or str(error)
+    reason = reason.removeprefix(f"{folder}: ")
+    numbers = [number for number in _REMEDIES if os.strerror(number) in reason]  # LMDB has no errno
+    return StorageError(
+        f"{folder} cannot be used ({reason})",
+        remedy=_REMEDIES[numbers[0] if numbers else errno.EACCES].format(
+            user=user_name(os.geteuid()), size=size_bytes >> 20, another=ANOTHER
+        ),
+    )
+
+
+def broken(folder: Path, error: Exception) -> StorageError:
+    """What to raise where a file that was opened cannot be used, nor a new one instead."""
+    return StorageError(
+        f"{folder} cannot be used ({error})",
+        remedy="restart the server; if that is no help, remove the folder, and all counts with it",
+    )
+
+
+def user_name(uid: int) -> str:
+    """The name of a user, or the number if there is no name."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+ANOTHER = "name another folder in the storage URI, as in shared:///run/app"
+
+_NO_ROOM = (
+    "make room for the {size} MB of the file, ask for less with ?size=, or {another} (in a Docker "
+    "container /dev/shm has 64 MB unless it is started with --shm-size)"
+)
+
+_REMEDIES = {
+    errno.EACCES: "see that it belongs to user {user} and has mode 700, or {another}",
+    errno.ENOENT: "make it, owned by user {user}, with mode 700",
+    errno.EROFS: "mount it so that user {user} may write to it, or {another}",
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EFBIG: "raise the limit of this process for the size of files (ulimit -f), or ask for "
+    "less than {size} MB with ?size=",
+    errno.EMFILE: "raise the limit of this process for open files (ulimit -n)",
+}
+"""What to do against an error of the system, by its number; the first row where there is none."""
 
 
 def slots(folder: Path) -> Iterator[Path]:

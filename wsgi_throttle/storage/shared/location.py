@@ -8,15 +8,27 @@ numbers are put behind it.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
 from contextlib import ExitStack, suppress
 from hashlib import blake2b
 from pathlib import Path
+from urllib.parse import unquote
 
-from ...errors import StorageError
-from .folder import FILES, ensure_private, exclusively, has_files, lock_data, slots
+from ...errors import StorageError, StorageURIError
+from ..uri import split
+from .folder import (
+    FILES,
+    ensure_private,
+    exclusively,
+    has_files,
+    lock_data,
+    slots,
+    unusable,
+    user_name,
+)
 from .stamp import Stamp
 
 BASES = ("/dev/shm", "/var/tmp")  # noqa: S108 - the folders in them are private and checked
@@ -33,6 +45,24 @@ _SPARE_BYTES = 1 << 20
 """What must be free besides the data file."""
 
 
+def named_folder(uri: str) -> Path | None:
+    """The folder that a URI names; None if it names none.
+
+    :raises StorageURIError: it has a host, or the folder does not exist.
+    """
+    parts = split(uri)
+    if parts.netloc or parts.fragment:
+        raise StorageURIError("shared:// has no host: name a folder as in shared:///run/app")
+    path = unquote(parts.path)
+    folder = Path(path) if path.strip("/") else None
+    if folder and (folder.is_symlink() or not folder.is_dir()):
+        raise StorageURIError(
+            f"{folder} is not a folder (nor may it be a symbolic link): make it, owned by the "
+            "user that serves, with mode 700"
+        )
+    return folder
+
+
 class Location:
     """The folder of one application. Immutable; any thread may use it.
 
@@ -46,6 +76,9 @@ class Location:
         self._digest = digest
         self.path = application_id if os.path.isabs(application_id) and not folder else ""
         """The rule file that the folder belongs to; empty if it belongs to none or is named."""
+
+    def __str__(self) -> str:
+        return f"shared://{self._given or ''}"
 
     @property
     def key(self) -> str:
@@ -61,7 +94,7 @@ class Location:
             return self._given if os.path.lexists(self._given) else None
         for base in BASES:
             for folder in self._candidates(base):
-                if _is_private(folder) and (_is_used(folder) or _has_room(base, size_bytes)):
+                if _is_private(folder) and (is_used(folder) or has_room(base, size_bytes)):
                     return folder
         return None
 
@@ -92,7 +125,7 @@ class Location:
     def _make(self, size_bytes: int) -> Path:
         for base in BASES:
             remove_forsaken(base)
-            if not _has_room(base, size_bytes):
+            if not has_room(base, size_bytes):
                 continue
             for number in range(1, MAX_NAMES + 1):
                 folder = Path(base, self._name if number == 1 else f"{self._name}.{number}")
@@ -104,11 +137,41 @@ class Location:
                 except OSError:
                     break  # nothing can be made in this place
                 return folder
-        raise StorageError(
+        raise self.nowhere(size_bytes)
+
+    def nowhere(self, size_bytes: int) -> StorageError:
+        """What to raise where there is no folder and none can be made."""
+        if self._given:
+            return unusable(self._given, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+        return StorageError(
             f"no folder for the counters can be made in {' or '.join(BASES)}, or there is no room "
-            f"for {size_bytes >> 20} MB: make one, owned by the user that serves, with mode 700, "
-            "and name it as in storage: shared:///run/app"
+            f"for {size_bytes >> 20} MB",
+            remedy=f"make a folder, owned by user {user_name(os.geteuid())}, with mode 700, and "
+            "name it in the storage URI, as in shared:///run/app",
         )
+
+    def can_make(self, size_bytes: int) -> bool:
+        """Whether a folder can probably be made, where there is none. Makes nothing."""
+        if self._given:
+            return False
+        return any(
+            has_room(base, size_bytes) and os.access(base, os.W_OK | os.X_OK) for base in BASES
+        )
+
+    def of_other_users(self) -> list[tuple[Path, int]]:
+        """The folders of the same application which other users have made, with their user ids."""
+        if self._given:
+            return []
+        found = []
+        for base in BASES:
+            for name in sorted(_listed(base)):
+                match = re.fullmatch(rf"wsgi_throttle-([0-9]+)-{self._digest}(?:\.[0-9]+)?", name)
+                folder = Path(base, name)
+                with suppress(OSError):
+                    uid = folder.lstat().st_uid
+                    if match and int(match[1]) == uid != os.geteuid():
+                        found.append((folder, uid))
+        return found
 
 
 def remove_forsaken(base: str) -> None:
@@ -172,11 +235,13 @@ def _is_private(folder: Path) -> bool:
     return True
 
 
-def _is_used(folder: Path) -> bool:
+def is_used(folder: Path) -> bool:
+    """Whether there is a data file in it, or a part of one."""
     return any(map(has_files, slots(folder)))
 
 
-def _has_room(base: str, size_bytes: int) -> bool:
+def has_room(base: str | Path, size_bytes: int) -> bool:
+    """Whether a file of this size can be made there."""
     try:
         room = os.statvfs(base)
     except OSError:

@@ -18,6 +18,7 @@ import lmdb
 
 from ...errors import StorageError
 from .folder import (
+    ANOTHER,
     FILES,
     MAX_SLOTS,
     ensure_private,
@@ -26,6 +27,7 @@ from .folder import (
     lock_data,
     share_data,
     slots,
+    unusable,
 )
 from .stamp import Stamp
 
@@ -106,8 +108,10 @@ def open_folder(folder: Path, size_bytes: int, path: str = "") -> Opened:
                 if locked:
                     return _open(folder, size_bytes, path)._replace(folder=folder)
     except (OSError, lmdb.Error) as error:
-        raise StorageError(f"{folder} cannot be used: {error}") from error
-    raise StorageError(f"{folder} cannot be used: it is removed again and again")
+        raise unusable(folder, error, size_bytes) from error
+    raise StorageError(
+        f"{folder} cannot be used, since it is removed again and again", remedy=ANOTHER
+    )
 
 
 def set_aside(opened: Opened) -> None:
@@ -121,7 +125,7 @@ def set_aside(opened: Opened) -> None:
             if opened.is_current():
                 _set_aside(opened.data.parent)
     except OSError as error:
-        raise StorageError(f"{opened.folder} cannot be used: {error}") from error
+        raise unusable(opened.folder, error) from error
 
 
 # --- with the lock of the folder held -------------------------------------------------------------
@@ -157,7 +161,10 @@ def _open(folder: Path, size_bytes: int, path: str) -> Opened:
         else:
             os.close(lock)
         return _replace(slot, size_bytes, mine, fault, passed)
-    raise StorageError(f"{folder} cannot be used: {MAX_SLOTS} PID namespaces (containers) do")
+    raise StorageError(
+        f"{folder} cannot be used, since {MAX_SLOTS} containers (PID namespaces) use it",
+        remedy=ANOTHER,
+    )
 
 
 def _inspect(slot: Path) -> tuple[Stamp | None, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from pathlib import Path
 from weakref import WeakSet
@@ -12,6 +13,7 @@ from ...clock import SECOND
 from ..fork import ForkLock
 from .location import Location
 from .opening import Opened, open_folder, set_aside
+from .report import removes_ipc
 
 CHECK_EVERY_NS = SECOND
 """How often it is checked whether another process has deleted or replaced the file."""
@@ -52,7 +54,11 @@ class Place:
         if opened and now_ns < self._check_at_ns:
             return opened.env
         if opened and not opened.is_current():
-            _warn("shared storage: %s was deleted or replaced; counting anew", self.folder)
+            _warn(
+                "shared storage: %s was deleted or replaced; counting anew%s",
+                self.folder,
+                _WHO_REMOVES if removes_ipc(self.folder, os.geteuid()) else "",
+            )
             self.close()
             opened = None
         if opened:
@@ -112,6 +118,12 @@ class Place:
 
     def _warn_set_aside(self, opened: Opened, why: str) -> None:
         _warn("shared storage: what was in %s is set aside: %s", opened.data.parent, why)
+
+
+_WHO_REMOVES = (
+    ". If that was when a user logged out, it was systemd: write RemoveIPC=no in "
+    "/etc/systemd/logind.conf"
+)
 
 
 def _warn(message: str, *arguments: object) -> None:

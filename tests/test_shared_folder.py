@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from threading import Thread
@@ -192,6 +193,22 @@ def test_workers_of_a_namespace_stay_together_when_an_earlier_file_becomes_free(
     assert len(warnings_of(caplog)) == 1
 
 
+def test_a_file_that_was_taken_over_is_shared_by_all_workers_of_its_new_namespace(
+    tmp_path: Path, container: Callable[[], Container]
+) -> None:
+    folder = tmp_path / "common"
+    before = container()
+    before.used()
+    before.stop()
+    storage = SharedStorage(folder, size_bytes=2 * MB)  # and keeps the size that it has
+    assert used(storage) == 2
+    assert in_child(lambda: used(SharedStorage(folder, size_bytes=2 * MB))) == 3
+    storage.close()
+    assert used(storage) == 4
+    assert data_files(folder) == ["data.mdb"]
+    storage.close()
+
+
 def test_a_file_that_a_process_has_open_is_not_set_aside_at_a_start(
     tmp_path: Path, new: Callable[..., SharedStorage], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -354,7 +371,7 @@ _numbers = count(1)
 
 def make_another() -> None:
     """Start an application that has no folder yet."""
-    in_other_process(f"namespace:{next(_numbers)}")
+    Location(None, f"namespace:{next(_numbers)}").find_or_make(MB)
 
 
 def test_a_folder_of_a_file_that_is_gone_is_removed_when_another_is_made(forsaken: Path) -> None:
@@ -397,10 +414,26 @@ def test_a_folder_that_a_process_has_open_is_kept(
     assert used(running) == 2
     age(forsaken)
     make_another()
+    assert (forsaken / "data.mdb").exists()
     assert used(running) == 3
+    age(forsaken)
     running.close()
     make_another()  # closing it was a use
     assert (forsaken / "data.mdb").exists()
+    age(forsaken)
+    make_another()
+    assert not forsaken.exists()
+
+
+def test_a_worker_that_counts_shows_that_it_uses_the_file(
+    tmp_path: Path, new: Callable[..., SharedStorage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "CHECK_EVERY_NS", 0)
+    storage = new(tmp_path / "counters")
+    assert used(storage) == 1
+    age(storage.folder)
+    take(storage, [one._replace(cost=0) for one in CHARGES])  # writes nothing
+    assert time.time() - (storage.folder / "data.mdb").stat().st_mtime < 60
 
 
 def test_a_named_folder_is_never_removed(
@@ -424,14 +457,20 @@ def test_a_folder_that_is_removed_while_a_process_waits_for_it_is_made_anew(
     storage = new(folder)
     counted: list[int] = []
     thread = Thread(target=lambda: counted.append(used(storage)))
-    with exclusively(folder) as locked:
-        assert locked
-        inode = (folder / "open.lock").stat().st_ino
-        with exclusively(folder, wait=False) as too:
-            assert not too
-        thread.start()
-        wait_until(lambda: _waits_for(inode))
-        shutil.rmtree(folder)
+    with ExitStack() as again:
+        with exclusively(folder) as locked:
+            assert locked
+            inode = (folder / "open.lock").stat().st_ino
+            with exclusively(folder, wait=False) as too:
+                assert not too
+            thread.start()
+            wait_until(lambda: _waits_for(inode))
+            folder.rename(tmp_path / "removed")
+            folder.mkdir(0o700)
+            assert again.enter_context(exclusively(folder))
+            new_inode = (folder / "open.lock").stat().st_ino
+        wait_until(lambda: _waits_for(new_inode))
+        assert counted == []
     thread.join()
     assert counted == [1]
     assert in_child(lambda: used(SharedStorage(folder, size_bytes=MB))) == 2

@@ -35,7 +35,7 @@ class Place:
         """The storages that count here."""
         self._opened: Opened | None = None
         self._check_at_ns = 0
-        self._told: set[str] = set()
+        self._told_size = False
 
     @property
     def folder(self) -> Path:
@@ -93,11 +93,10 @@ class Place:
             self._opened = None
 
     def _tell(self, opened: Opened) -> None:
-        """Log what is not as it was asked for: a loss each time, the rest once."""
+        """Log what is not as it was asked for."""
         if opened.fault:
             self._warn_set_aside(opened, opened.fault)
-        if opened.passed and "passed" not in self._told:
-            self._told.add("passed")
+        if opened.passed:  # not by later workers, which find the file that this one has made
             _warn(
                 "shared storage: the counters in %s cannot be shared: %s. This process counts in "
                 "%s, so each client may use up its limits here too. Give each container a folder "
@@ -106,8 +105,8 @@ class Place:
                 opened.passed,
                 opened.data.parent,
             )
-        if opened.size_bytes != self._new_bytes and "size" not in self._told:
-            self._told.add("size")
+        if opened.size_bytes != self._new_bytes and not self._told_size:
+            self._told_size = True
             _warn(
                 "shared storage: the file in %s has %d bytes and keeps them, although %d are asked "
                 "for. To change that, remove the folder; all counts start anew then",

@@ -13,6 +13,8 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
+import pytest
+
 NAME = "email"
 
 Reader = Callable[[dict[str, Any]], Iterable[Any]]
@@ -115,7 +117,7 @@ def pyramid_readers() -> Readers:
 def cherrypy_readers() -> Readers:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what it imports is deprecated
-        import cherrypy
+        cherrypy = pytest.importorskip("cherrypy", reason="needs cherrypy, of the extra test")
 
     def read(environ: dict[str, Any], *, is_json: bool) -> list[Any]:
         seen: list[Any] = []

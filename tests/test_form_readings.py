@@ -6,6 +6,7 @@ that cannot be read counts on ``?``, which is a charge too.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections import Counter
@@ -259,10 +260,12 @@ def check(framework: str, keys: str, cases: Iterable[tuple[bytes, str | None, st
 
 
 @pytest.fixture(autouse=True)
-def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """What frameworks say of the bodies that they do not like."""
     for name in ("django.request", "falcon", "bottle", "cherrypy"):
         caplog.set_level(logging.CRITICAL, name)
+    yield
+    gc.collect()  # of files that they leave open, no later test is to hear
 
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what frameworks import and do
@@ -270,7 +273,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # what frameworks import and 
 
 @pytest.mark.parametrize("framework", READERS)
 def test_who_is_seen_as_the_victim_was_charged_for_it(framework: str) -> None:
-    check(framework, "both", CASES[::3])
+    check(framework, "both", CASES[::5])
 
 
 @pytest.mark.soak

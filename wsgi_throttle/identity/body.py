@@ -8,25 +8,30 @@ from collections.abc import Iterable
 from typing import Any
 
 MAX_FIELDS = 1000
-"""Fields of a form or query, members of an object of JSON; what has more is unreadable. Django has
-the same limit for forms."""
+"""A form or query with more fields, or a JSON object with more members, counts as unreadable.
+Django has the same bound for forms."""
 
 MAX_VALUES = 4
-"""Distinct values of one field, each of which is charged; a field with more is unreadable."""
+"""Each distinct value of a field is charged. A field with more values counts as unreadable."""
 
 MAX_LENGTH = 256
-"""Characters of a value; a longer one is unreadable. An e-mail address has 254 at most (RFC 5321).
-It also bounds the normalisation, whose time grows with the square of a run of combining marks."""
+"""A value with more characters counts as unreadable. An e-mail address has at most 254 (RFC 5321).
+The bound also keeps normalisation fast: its time grows with the square of the number of combining
+marks in a row."""
+
+begins_as_object = re.compile(rb"[^!-~]*\{").match
+"""Whether a body may be an object of JSON: its first visible character is a brace, in any of the
+encodings of JSON."""
 
 _BODY = "wsgi_throttle.body"
-"""The environ variable with (the stream that replaced wsgi.input, the body)."""
+"""The environ variable that holds a pair: the stream that replaced wsgi.input, and the body."""
 
 _is_length = re.compile(r"[0-9]{1,18}").fullmatch
 _is_utf8 = re.compile(r"(?i);\s*charset\s*=\s*\"?utf-?8\"?\s*(;|$)").search
 
 
 class UnreadableError(Exception):
-    """A body or query in which the application may find a value that we cannot find."""
+    """A body or query that we cannot read, though the application may find values in it."""
 
 
 def media_type(environ: dict[str, Any]) -> str:
@@ -48,13 +53,13 @@ def check_charset(environ: dict[str, Any]) -> None:
 def read_body(environ: dict[str, Any], max_bytes: int) -> bytes:
     """The whole body; empty where there is none.
 
-    The first key of a request reads it and all others find it in the environ, unless somebody has
-    put another stream there since. ``wsgi.input`` is replaced by a stream that gives the
-    application all that was read here.
+    It is read once for all keys of a request and kept in the environ. It is read again if
+    wsgi.input has been replaced since. ``wsgi.input`` is replaced by a stream from which the
+    application can read the whole body.
 
-    :param max_bytes: the longest body that is read.
-    :raises UnreadableError: it is longer, compressed, ends too early or in an error of the server,
-        or has no known end.
+    :param max_bytes: a longer body counts as unreadable.
+    :raises UnreadableError: it is too long or compressed, ends early or with an error of the
+        server, or has no known end.
     """
     if not _may_have_body(environ):
         return b""
@@ -93,10 +98,10 @@ def _may_have_body(environ: dict[str, Any]) -> bool:
 
 
 def _read(environ: dict[str, Any], max_bytes: int) -> bytes | None:
-    """The whole body, or None where it is longer than that, ends too early, or has no known end.
+    """The whole body; None where it is too long, ends early or has no known end.
 
-    Never reads beyond the end of the body, where some servers would wait for ever (PEP 3333), and
-    reads nothing of a body whose Content-Length is too large.
+    It is never read beyond its end, because some servers would then wait forever (PEP 3333). A body
+    whose Content-Length is too large is not read at all.
     """
     stream = environ["wsgi.input"]
     text = environ.get("CONTENT_LENGTH")
@@ -116,7 +121,7 @@ def _read(environ: dict[str, Any], max_bytes: int) -> bytes | None:
         while left > 0 and (piece := stream.read(left)):
             pieces.append(piece)
             left -= len(piece)
-    except Exception as error:  # noqa: BLE001 - the application gets it when it reads
+    except Exception as error:  # noqa: BLE001 - raised again when the application reads
         failure = error
     body = b"".join(pieces)
     if failure is not None or len(body) > max_bytes:
@@ -127,8 +132,8 @@ def _read(environ: dict[str, Any], max_bytes: int) -> bytes | None:
 
 
 class _Replay(io.RawIOBase):
-    """A stream that gives what was read of another one, and then the rest of that, or the exception
-    that reading it raised."""
+    """A stream that first gives what was already read from another stream, and then either the rest
+    of that stream or the exception that reading it raised."""
 
     def __init__(self, head: bytes, rest: Any, failure: Exception | None) -> None:
         self._head = head

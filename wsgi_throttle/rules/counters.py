@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from ..identity import key_function, preflight_key
+from ..identity import is_client_controlled, key_function, preflight_key
 from ..limits import multiplied
 from .model import RuleLimit, RuleSet
 from .plan import Counter, CounterLimit
@@ -56,7 +56,15 @@ class CounterMaker:
         for (scope, key), found in groups.items():
             prefix = self._prefix(scope, key, method, enforce, preflight)
             counted_by = preflight_key(key)[0] if preflight else key
-            counters.append(Counter(prefix, counted_by, self._keys[counted_by], tuple(found)))
+            counters.append(
+                Counter(
+                    prefix,
+                    counted_by,
+                    self._keys[counted_by],
+                    tuple(found),
+                    any(is_client_controlled(part) for part in counted_by),
+                )
+            )
         return tuple(counters)
 
     def _prefix(

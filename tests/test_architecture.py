@@ -68,7 +68,15 @@ def test_the_page_on_the_architecture_has_a_line_for_every_file() -> None:
         folders[len(indent) // 2 :] = [name]
         listed.append(f"{path}__init__.py" if path.endswith("/") else path)
     files = [*FILES, *PACKAGE.rglob("*.lua")]
-    assert sorted(listed) == sorted(file.relative_to(PACKAGE).as_posix() for file in files)
+    assert not {file.relative_to(PACKAGE).as_posix() for file in files} ^ set(listed)
+    assert len(listed) == len(files), "a file is listed twice"
+
+
+def test_the_page_on_the_architecture_names_what_there_is() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    code = "".join(file.read_text() for file in FILES) + Path(__file__).read_text()
+    names = {part for name in re.findall(r"`([A-Za-z_.]+)`", text) for part in name.split(".")}
+    assert not names - set(re.findall(r"\w+", code))
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -33,11 +33,14 @@ def charges(plan: Plan, environ: dict[str, Any]) -> list[Charge]:
 
 
 def charged(rules: RuleTable, request: str, **environ: Any) -> list[str]:
-    """The charges of ``METHOD /path``, each as ``policy`` or ``policy (shadow)``."""
+    """The charges of ``METHOD /path``, each as ``name`` (that of logs) or ``name (shadow)``."""
     method, _, path = request.partition(" ")
     plan = rules.match(method, path)
     found = charges(plan, {"REMOTE_ADDR": "192.0.2.1", "REQUEST_METHOD": method, **environ})
-    return [charge.policy + ("" if charge.enforce else " (shadow)") for charge in found]
+    return [
+        (charge.label or charge.policy) + ("" if charge.enforce else " (shadow)")
+        for charge in found
+    ]
 
 
 def buckets(rules: RuleTable, request: str, **environ: Any) -> list[str]:

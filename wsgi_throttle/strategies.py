@@ -226,7 +226,8 @@ def compile_terms(terms: Iterable[Term]) -> tuple[Compiled, ...]:
 
 
 def with_costs(compiled: Iterable[Compiled], costs: Sequence[int]) -> list[Compiled]:
-    """Replace the costs.
+    """The same steps, for a take that is given its costs: a look, whose costs are all 0, or a
+    request that uses up more or less than its rule says.
 
     :param costs: one for each term.
     """

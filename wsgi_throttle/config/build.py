@@ -27,8 +27,8 @@ class Config(RuleSet):
 
     path: Path | None = None
     """The file that it was read from; None for a mapping."""
-    storage: str = ""
-    """The URI of the storage."""
+    storage: str = field(default="", repr=False)
+    """The URI of the storage, which may contain a password."""
     opened_storage: Storage | None = field(default=None, compare=False, repr=False)
     """The storage itself, which does not connect before it is used; None where its URI is wrong."""
     reload: bool = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..hooks import Hook, load_hook
 from ..networks import Address, Networks, parse_network, read_networks
-from .address import IPV4_PREFIXES, IPV6_PREFIXES, Client, ClientIP, Clients
+from .address import IPV4_PREFIXES, IPV6_PREFIXES, MAX_HOPS, Client, ClientIP, Clients
 from .key_types import KEY_TYPES, Environ, Key, KeyType, PathArgs
 from .keys import (
     KeyFunction,
@@ -27,6 +27,7 @@ __all__ = [
     "IPV4_PREFIXES",
     "IPV6_PREFIXES",
     "KEY_TYPES",
+    "MAX_HOPS",
     "Address",
     "Client",
     "ClientIP",

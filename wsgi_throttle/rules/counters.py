@@ -51,7 +51,7 @@ class CounterMaker:
                 limit = multiplied(limit, PREFLIGHT_FACTOR)
             counted = groups.setdefault((one.scope, one.key), [])
             if all(limit != other.limit for other in counted):  # multiplied limits may be equal
-                counted.append(CounterLimit(limit, one.cost, enforce, one.policy))
+                counted.append(CounterLimit(limit, one.cost, enforce, one.policy, one.label))
         counters = []
         for (scope, key), found in groups.items():
             prefix = self._prefix(scope, key, method, enforce, preflight)

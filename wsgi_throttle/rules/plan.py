@@ -40,6 +40,7 @@ class CounterLimit(NamedTuple):
     cost: int
     enforce: bool
     policy: str
+    label: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,11 +140,11 @@ class Statements:
         found: dict[int, dict[Limit, Term]] = {}
         for counter, bucket in zip(key[::2], key[1::2], strict=True):
             terms = found.setdefault(bucket, {})
-            for limit, cost, enforce, policy in counter.limits:
+            for limit, cost, enforce, policy, label in counter.limits:
                 known = terms.get(limit)
                 if known is None or known.cost < cost:
                     chosen = counter.is_client_controlled
-                    terms[limit] = Term(bucket, limit, cost, enforce, policy, chosen)
+                    terms[limit] = Term(bucket, limit, cost, enforce, policy, label, chosen)
         made = Terms(term for terms in found.values() for term in terms.values())
         prepared = Statement(made, self._prepare(made) if made else _nothing_to_count)
         return self._known.keep(key, prepared)

@@ -260,7 +260,7 @@ class RefusalCache:
         # Once the client may pass by these limits, it may use up others in another process.
         until_ns = asked_ns + min(max(waits_ms, default=0) * MS, MAX_AGE_NS)
         with self._lock:
-            for (bucket, limit, cost, _, _), found in zip(charges, decision.measured, strict=True):
+            for (bucket, limit, cost, *_), found in zip(charges, decision.measured, strict=True):
                 refuses_until_ns = asked_ns + min(found[0] * MS, MAX_AGE_NS)
                 limits = known.setdefault(bucket, {})
                 if len(limits) >= MAX_LIMITS:

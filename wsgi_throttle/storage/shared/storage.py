@@ -14,7 +14,7 @@ from hashlib import blake2b
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 from weakref import WeakValueDictionary
 
 import lmdb
@@ -25,7 +25,7 @@ from ...decision import Charge, Decision, Measured, Take, Terms
 from ...errors import StorageError, StorageURIError
 from ...log_once import LogOnce
 from ...strategies import Compiled, State, compile_terms, take, with_costs
-from ..uri import options, size_bytes
+from ..uri import options, size_bytes, split
 from .eviction import Eviction
 from .folder import DAMAGE, derived_folder
 from .places import Place, places
@@ -94,11 +94,12 @@ class SharedStorage:
     def from_uri(
         cls, uri: str, *, application_id: str = "", timeout_s: float = 0.1
     ) -> SharedStorage:
-        """The storage of a ``shared://`` URI. Opens nothing; ``timeout_s`` is not used.
+        """The storage of a ``shared://`` URI. Opens nothing. A URI without a folder means the one
+        that belongs to this application; ``timeout_s`` is for storages with a network.
 
         :raises StorageURIError: a host, a folder that does not exist, or a bad option.
         """
-        parts = urlsplit(uri)
+        parts = split(uri)
         if parts.netloc or parts.fragment:
             raise StorageURIError("shared:// has no host: name a folder as in shared:///run/app")
         found = options(uri, {"size"})
@@ -162,7 +163,7 @@ class SharedStorage:
         self._run(forget)
 
     def ping(self) -> None:
-        """See :class:`.Storage`: whether the file can be opened and written."""
+        """See :class:`.Storage`. Raises if the file cannot be opened or written."""
 
         def begin(environment: lmdb.Environment) -> None:
             environment.begin(write=True).abort()

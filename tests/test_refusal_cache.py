@@ -320,6 +320,25 @@ def test_a_shadow_charge_that_is_not_known_is_left_out(
     assert asked.asked == 2
 
 
+def test_a_look_before_a_body_is_told_of_all_limits_that_refuse_too(
+    asked: Counting, storage: RefusalCache
+) -> None:
+    hour = charge(Limit("sliding-window", 1, 3_600_000, 1), bucket="t:other:{ip:192.0.2.1}")
+    terms, buckets = Terms.of([hour, charge()])
+    look = storage.prepare_look(terms)
+    assert look(buckets) is None
+    take(storage, [hour])
+    take(storage, [charge()])
+    take(storage, [charge()])
+    seen = asked.asked
+    for _ in range(2):
+        refusal = look(buckets)
+        assert refusal is not None
+        assert refusal.retry_after_s == 3600
+        assert not take(storage, [hour, charge()]).granted
+    assert asked.asked == seen + 1
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_who_waits_as_told_and_asks_nothing_meanwhile_is_admitted_by_all_limits_that_were_told(
     seed: int,

@@ -195,7 +195,7 @@ TOP_LEVEL = (
         "form_max_bytes",
         integer(1, 1 << 24),
         Identity.form_max_bytes,
-        "the longest body that a `form:` key reads, in bytes",
+        "the longest body that a `form:` or `json:` key reads, in bytes",
     ),
     Option("responses", mapping(RESPONSES), None, "the headers and bodies of responses", "below"),
     Option(

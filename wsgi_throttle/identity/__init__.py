@@ -16,6 +16,7 @@ from .keys import (
     client_address,
     is_client_controlled,
     key_function,
+    needs_body,
     preflight_key,
 )
 from .numbers import canonical_path_value, with_canonical_numbers
@@ -49,6 +50,7 @@ __all__ = [
     "is_header_name",
     "key_function",
     "load_hook",
+    "needs_body",
     "parse_network",
     "preflight_key",
     "read_networks",

@@ -15,6 +15,7 @@ from ..clock import MONOTONIC, MS, Clock
 from ..decision import NEVER_MS, Charge, Decision, Measured, Take, Terms
 from . import Storage
 from .fork import ForkLock
+from .look import Look, prepare_look
 
 MAX_AGE_NS = 1_000_000_000
 """What was measured is kept for no longer than this, so that a reset by another process, a failover
@@ -122,8 +123,8 @@ class RefusalCache:
     that a client that waits as it is told is refused by none of them; otherwise the storage is
     asked, and all that it measures is remembered, also of limits that would have let the request
     pass. Only limits by a key that clients choose need not be known, since nothing is known of a
-    new value: they are left out of the decision. So are shadow charges that are not known. A look
-    always asks the wrapped storage.
+    new value: they are left out of the decision. So are shadow charges that are not known. A take
+    that is a look always asks the wrapped storage.
 
     Any thread may call every method, and so may a forked child, which has its own copy from then
     on.
@@ -171,6 +172,25 @@ class RefusalCache:
             return decision
 
         return take
+
+    def prepare_look(self, terms: Terms) -> Look:
+        """As the storage's, but that a refusal which is remembered is not asked for again."""
+        ask = prepare_look(self._storage, terms)
+        clock, known = self._clock, self._known
+        question = _Question(terms)
+
+        def look(buckets: tuple[str, ...]) -> Decision | None:
+            now_ns = clock()
+            if known:
+                remembered = self._recall(question, buckets, None, now_ns)
+                if remembered is not None:
+                    return remembered
+            decision = ask(buckets)
+            if decision:
+                self._remember(decision, now_ns)
+            return decision
+
+        return look
 
     def reset(self, charges: Sequence[Charge]) -> None:
         """See :class:`.Storage`."""

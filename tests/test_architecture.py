@@ -19,7 +19,7 @@ PACKAGE = ROOT / "wsgi_throttle"
 PIPELINE = [
     *("testing", "__main__", "cli", "__init__", "middleware", "engine", "body_last", "observers"),
     *("verdict", "reload", "config", "rules", "http", "identity", "storage", "hooks", "networks"),
-    *("limits", "strategies", "decision", "log_once", "clock", "cache", "errors"),
+    *("limits", "strategies", "decision", "twins", "log_once", "clock", "cache", "errors"),
 ]
 """Modules and packages, from the whole to its parts: each may import those after it. The modules
 inside a package have no order, but may not import each other in a circle."""

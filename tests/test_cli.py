@@ -81,6 +81,22 @@ def test_check_prints_warnings_and_succeeds(run: Run, tmp_path: Path) -> None:
     assert "can never be reached" in out
 
 
+def test_check_says_where_the_counts_are_and_what_is_wrong_there(run: Run, tmp_path: Path) -> None:
+    counters = tmp_path / "counters"
+    counters.mkdir(mode=0o700)
+    path = tmp_path / "throttle.yaml"
+    path.write_text(f"storage: shared://{counters}\ndefault_limits: 1/s")
+    status, out, _ = run("check", str(path))
+    assert status == 0
+    assert f"counts in {counters}, by user" in out
+    assert "warning" not in out.replace("0 warnings", "")
+    counters.chmod(0o777)
+    _, out, _ = run("check", str(path))
+    assert f"warning: {counters} may be written by others: chmod 700 {counters}" in out
+    assert "1 warnings" in out
+    assert not any(counters.iterdir())
+
+
 def test_check_shows_no_password(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "throttle.yaml"
     path.write_text(

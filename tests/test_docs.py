@@ -134,7 +134,7 @@ def test_every_command_runs(
 
 def test_the_page_of_ones_own_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = [block for block in blocks("python") if "on_limit=" in block.text]
-    monkeypatch.setattr("wsgi_throttle.storage.shared.folder.SHARED_MEMORY", str(tmp_path))
+    monkeypatch.setattr("wsgi_throttle.storage.shared.location.BASES", (str(tmp_path),))
     monkeypatch.chdir(tmp_path)
     module: dict[str, Any] = {"__name__": "readme"}
     exec(block.text, module)

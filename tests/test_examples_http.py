@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from support.servers import ROOT, Response, Server, gunicorn
-from wsgi_throttle.storage.shared.folder import derived_folder
+from wsgi_throttle.storage.shared.location import Location
 from wsgi_throttle.storage.shared.storage import DEFAULT_BYTES
 
 EXAMPLE = ROOT / "config.example.yaml"
@@ -223,7 +223,7 @@ def test_exempt_paths_are_neither_counted_nor_marked(
 def test_the_demo_is_limited_with_no_setting_at_all(tmp_path: Path) -> None:
     rules = tmp_path / "config.example.yaml"
     rules.write_text(EXAMPLE.read_text())
-    counters = derived_folder(str(rules), DEFAULT_BYTES)
+    counters = Location(None, str(rules)).expected(DEFAULT_BYTES)
     try:
         with gunicorn("examples.wsgi:application", workers=4, cwd=tmp_path) as server:
             statuses = [server.post("/login", "user_id=7").status for _ in range(6)]

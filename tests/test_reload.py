@@ -124,7 +124,7 @@ def test_what_is_read_at_the_start_alone_says_that_it_needs_a_restart(
     told = [record.getMessage() for record in caplog.records if "restart" in record.getMessage()]
     is_live = {option.name: option.live for option in TOP_LEVEL}[name]
     assert told == ([] if is_live else [f"changed, but not in force before a restart: {name}"])
-    assert is_live == (name not in ("storage", "storage_timeout", "reload"))
+    assert is_live == (name not in ("storage", "storage_timeout", "namespace", "reload"))
 
 
 def test_an_option_that_is_changed_back_needs_no_restart(

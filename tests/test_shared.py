@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,9 +28,7 @@ from wsgi_throttle.clock import SECOND
 from wsgi_throttle.decision import Charge, Limit
 from wsgi_throttle.errors import StorageError, StorageURIError
 from wsgi_throttle.storage import open_storage
-from wsgi_throttle.storage.shared import eviction, places, record
-from wsgi_throttle.storage.shared import folder as folder_module
-from wsgi_throttle.storage.shared.folder import derived_folder
+from wsgi_throttle.storage.shared import eviction, location, places, record, stamp
 from wsgi_throttle.storage.shared.record import Packing, rank
 from wsgi_throttle.storage.shared.storage import MIN_BYTES, SharedStorage
 from wsgi_throttle.strategies import STRATEGIES, State
@@ -115,7 +112,7 @@ def test_the_folder_and_its_files_are_for_this_user_alone(
 def test_without_a_folder_it_is_in_shared_memory_named_by_user_and_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder_module, "SHARED_MEMORY", str(tmp_path))
+    monkeypatch.setattr(location, "BASES", (str(tmp_path),))
     storage = SharedStorage(application_id="/srv/app/throttle.yaml", size_bytes=MB)
     assert taken(storage) == FRESH
     storage.close()
@@ -124,23 +121,10 @@ def test_without_a_folder_it_is_in_shared_memory_named_by_user_and_configuration
     assert (made / "data.mdb").stat().st_size == MB
 
 
-@pytest.mark.parametrize("memory", ["missing", "tiny"])
-def test_without_shared_memory_it_is_in_the_temporary_folder(
-    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
-    size = MB
-    if memory == "missing":
-        monkeypatch.setattr(folder_module, "SHARED_MEMORY", str(tmp_path / "none"))
-    else:
-        size = 1 << 60
-    assert derived_folder("/srv/throttle.yaml", size).parent == tmp_path
-
-
 def test_two_applications_of_one_user_count_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder_module, "SHARED_MEMORY", str(tmp_path))
+    monkeypatch.setattr(location, "BASES", (str(tmp_path),))
     one, same, other = (
         SharedStorage(application_id=path, size_bytes=MB)
         for path in ("/srv/a/throttle.yaml", "/srv/a/throttle.yaml", "/srv/b/throttle.yaml")
@@ -297,8 +281,13 @@ def hurt_layout(folder: Path) -> None:
 
 
 def hurt_boot(folder: Path) -> None:
-    lines = (folder / "format").read_text().splitlines()
-    (folder / "format").write_text("\n".join([*lines[:2], "boot another", ""]))
+    found = stamp.Stamp.read(folder)
+    assert found
+    found._replace(boot="another").write(folder)
+
+
+def hurt_format(folder: Path) -> None:
+    os.truncate(folder / "format", 100)
 
 
 def hurt_foreign(folder: Path) -> None:
@@ -352,24 +341,34 @@ def test_a_file_that_is_damaged_or_foreign_is_set_aside_with_one_warning(
     assert len(warnings_of(caplog)) == 1
 
 
-def test_another_size_replaces_the_file_once_and_running_processes_follow(
-    folder: Path, new: Callable[..., SharedStorage], always_checking: None
+def test_a_sound_file_of_another_size_is_taken_as_it_is_and_told_once(
+    folder: Path,
+    new: Callable[..., SharedStorage],
+    always_checking: None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    running = new()
-    take(running, charge())
+    running = new(size_bytes=MB)
+    assert taken(running, 1) == [True]
 
-    restarted = (
-        "import sys; from test_shared import *;"
-        "print(taken(SharedStorage(Path(sys.argv[1]), size_bytes=2 * MB), 1))"
-    )
-    command = [sys.executable, "-c", restarted, str(folder)]
-    path = os.pathsep.join(["tests", "."])
-    done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": path}, cwd=ROOT, capture_output=True, check=True
-    )
-    assert done.stdout == b"[True]\n"
-    assert (folder / "data.mdb").stat().st_size == 2 * MB
-    assert taken(running, 2) == [True, False]
+    def restarted() -> list[bool]:
+        return taken(SharedStorage(folder, size_bytes=2 * MB), 1)
+
+    assert in_child(restarted) == [True]
+    assert taken(running, 1) == [False]
+    running.close()
+    for _ in range(3):
+        other = new(size_bytes=2 * MB)
+        assert taken(other, 1) == [False]
+        assert (folder / "data.mdb").stat().st_size == MB
+        (warning,) = warnings_of(caplog)
+        assert f"{MB} bytes" in warning
+        assert "remove the folder" in warning
+        caplog.clear()
+        assert taken(other, 1) == [False]
+        assert warnings_of(caplog) == []
+        other.close()
+    shutil.rmtree(folder)
+    assert taken(other) == FRESH
     assert (folder / "data.mdb").stat().st_size == 2 * MB
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,8 @@ class Engine:
         if isinstance(source, Mapping):
             return cls(load(source, lenient_when_off=True), clock=clock, observers=observers)
         path = Path(source)
+        with suppress(FileNotFoundError):  # the working folder was deleted
+            path = path.absolute()  # so that it is the same file after os.chdir()
         # Made before the file is read, so that no change is missed.
         watcher = FileWatcher(path, lambda: engine.reload(path), clock=clock)
         config = load(path, lenient_when_off=True)
@@ -264,10 +268,13 @@ class Engine:
         except Exception:  # noqa: BLE001 - whatever it is must be in the log
             _log.exception("the old rules stay in force: the changed file could not be read")
             return
-        changed = self._started_with.needs_restart(config)
-        if self._started_with.opened_storage is None:  # then nothing was counted yet
+        started_with = self._started_with
+        changed = started_with.needs_restart(config)
+        if started_with.opened_storage is None:  # then nothing was counted yet
             self._use_storage(config)
-            changed = [name for name in changed if name not in ("storage", "storage_timeout")]
+            changed = [name for name in changed if name == "reload"]
+        else:
+            config = replace(config, namespace=started_with.namespace)
         if changed:
             _log.warning("changed, but not in force before a restart: %s", ", ".join(changed))
         _log_diagnostics(config)

@@ -59,7 +59,15 @@ class ConfigError(ThrottleError, ValueError):
 
 
 class StorageError(ThrottleError):
-    """The storage did not answer, or its answer cannot be used. The cause is in ``__cause__``."""
+    """The storage did not answer, or its answer cannot be used. The cause is in ``__cause__``.
+
+    :ivar remedy: what somebody has to do before it can work, which the message ends with; empty if
+        it may work again by itself.
+    """
+
+    def __init__(self, message: str = "", *, remedy: str = "") -> None:
+        super().__init__(f"{message}: {remedy}" if remedy else message)
+        self.remedy = remedy
 
 
 class StorageURIError(ThrottleError, ValueError):

@@ -9,6 +9,7 @@ from pkgutil import resolve_name
 from time import monotonic, time
 from typing import Any, TypeAlias
 
+from . import twins
 from .decision import Decision
 from .engine import Engine
 from .http.headers import Header
@@ -58,6 +59,7 @@ class Throttle:
         self.engine = Engine.from_source(config, observers=observers)
         """Decides on requests. May be replaced at any time, by any thread: a request that has begun
         is finished by the engine that it began with."""
+        twins.add(self.engine.config.counters, self, self.engine.config.source)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         engine = self.engine
@@ -88,6 +90,7 @@ class Throttle:
 
     def close(self) -> None:
         """Close files and connections. May be called twice. A later request opens them again."""
+        twins.remove(self)
         self.engine.close()
 
     def _refuse(

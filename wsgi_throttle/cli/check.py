@@ -8,6 +8,7 @@ from typing import Any
 from ..limits import describe
 from ..rules.lint import warnings
 from ..rules.model import RuleLimit
+from ..storage import Reporting
 from .command import Command, add_file, name_and_mode, read_file
 
 
@@ -39,7 +40,13 @@ def _run(arguments: Any) -> int:
         f"\nstorage {_without_secrets(config.storage)}, mode {config.mode}, "
         f"on_storage_error {config.on_storage_error}"
     )
-    found = warnings(config, reach=config.reach)
+    storage: object = config.opened_storage
+    problems: Sequence[str] = ()
+    if isinstance(storage, Reporting):
+        where, problems = storage.report()
+        for one in where:
+            print(f"counts in {one}")
+    found = [*map(str, warnings(config, reach=config.reach)), *problems]
     for warning in found:
         print(f"warning: {warning}")
     print(f"{arguments.file}: {len(config.rules)} rules, {len(found)} warnings")

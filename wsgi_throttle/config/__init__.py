@@ -50,7 +50,7 @@ def load(
     top = Cursor(source, root, "").attempt(lambda at: Options.read(at, TOP_LEVEL), None)
     if top is None:
         raise ConfigError(source.diagnostics)
-    loaded = build_config(top, path)
+    loaded = build_config(top, path, config if isinstance(config, Mapping) else None)
     if not source.diagnostics:
         return loaded
     diagnostics = sorted(source.diagnostics, key=lambda found: (found.line or 0, found.column or 0))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from ..errors import Diagnostic
 from ..http.responder import Responder
@@ -29,6 +32,8 @@ class Config(RuleSet):
     """The file that it was read from; None for a mapping."""
     storage: str = field(default="", repr=False)
     """The URI of the storage, which may contain a password."""
+    application_id: str = ""
+    """Tells this application's counters from those of others on the same host."""
     opened_storage: Storage | None = field(default=None, compare=False, repr=False)
     """The storage itself, which does not connect before it is used; None where its URI is wrong."""
     storage_timeout_s: float = 0.1
@@ -46,6 +51,14 @@ class Config(RuleSet):
         """Which processes share the counters of the storage: this ``process`` alone, all of the
         ``host``, or all of the ``network``."""
         return self.opened_storage.reach if self.opened_storage else "process"
+
+    @property
+    def counters(self) -> tuple[str, str] | None:
+        """Whose counters these are, and where: equal for two configurations that count together.
+        None where each counts for itself, in the memory of its process."""
+        if self.reach == "process":
+            return None
+        return self.application_id, self.storage.partition("?")[0]
 
     def without_rules(self, diagnostics: Sequence[Diagnostic]) -> Config:
         """A copy that cannot refuse or block any request, because of these mistakes."""
@@ -68,17 +81,55 @@ class Config(RuleSet):
         ]
 
 
-def application_id(path: Path | None, namespace: str) -> str:
-    """A text that separates this application's counters from those of others on the same host: the
-    path of the rule file. Symbolic links are not resolved, so that an application that is deployed
-    through a link such as ``current/`` keeps its counters."""
-    return os.path.abspath(path) if path else f"{Path.cwd()}:{namespace}"
+def application_id(
+    path: Path | None, mapping: Mapping[str, Any] | None = None, namespace: str = ""
+) -> str:
+    """A text that tells this application's counters from those of others on the same host.
+
+    A namespace is enough, so that several rule files can share their counters on purpose. Else it
+    is the absolute path of the rule file; symbolic links are not resolved, so that an application
+    that is deployed through a link such as ``current/`` keeps its counters. A mapping has no path:
+    it is told by the working folder and a digest of its content. The storage and the secret keys
+    are left out of that, since they may change while the limits stay the same.
+
+    :param namespace: empty if the configuration does not name one.
+    """
+    if namespace:
+        return f"namespace:{namespace}"
+    if path:
+        return os.path.abspath(path)
+    content = _plain(mapping or {})
+    content.pop("storage", None)
+    if isinstance(content.get("session"), dict):
+        content["session"].pop("secret_key", None)
+    text = json.dumps(content, sort_keys=True)
+    digest = blake2b(text.encode(), digest_size=16).hexdigest()
+    try:
+        folder = os.getcwd()
+    except FileNotFoundError:  # it was deleted
+        folder = ""
+    return f"mapping:{digest}:{folder}"
 
 
-def build_config(top: Options, path: Path | None) -> Config:
+def _plain(value: Any) -> Any:
+    """A copy of a configuration, made of JSON's types alone. What has another type, which is
+    reported as a mistake elsewhere, is None in it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float) else None
+
+
+def build_config(
+    top: Options, path: Path | None, mapping: Mapping[str, Any] | None = None
+) -> Config:
     """Build the configuration. Options with mistakes have their defaults in it.
 
     Mistakes that only show when several options are seen together are reported to the source.
+
+    :param path: of the file that the options were read from; None for a mapping.
+    :param mapping: the mapping that they were read from, if there is no file.
     """
     identity = _identity(top)
     builder = RuleBuilder(identity)
@@ -87,10 +138,13 @@ def build_config(top: Options, path: Path | None) -> Config:
     application = replace(owner, scope="application", policy="application")
     default_limits = builder.limits(top, "default_limits", owner)
     responses = _responses(top)
+    names_one = "namespace" in top.given and "namespace" not in top.invalid
+    whose = application_id(path, mapping, top["namespace"] if names_one else "")
     config = Config(
         source=top.at.source.name,
         path=path,
-        opened_storage=_open_storage(top, path),
+        application_id=whose,
+        opened_storage=_open_storage(top, whose),
         storage_timeout_s=top["storage_timeout"] / 1000,
         application_limits=builder.limits(top, "application_limits", application),
         default_limits=default_limits,
@@ -121,14 +175,14 @@ def _comparable(config: Config, top: Options) -> Config:
     return replace(config, rules=rules)
 
 
-def _open_storage(top: Options, path: Path | None) -> Storage | None:
+def _open_storage(top: Options, application_id: str) -> Storage | None:
     if "storage" in top.invalid and not top.given["storage"].node.unset:
         return None
 
     def parse(_: Cursor) -> Storage:
         return open_storage(
             top["storage"],
-            application_id=application_id(path, top["namespace"]),
+            application_id=application_id,
             timeout_s=top["storage_timeout"] / 1000,
         )
 

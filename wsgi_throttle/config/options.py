@@ -216,7 +216,9 @@ TOP_LEVEL = (
         "namespace",
         NAMESPACE,
         RuleSet.namespace,
-        "the prefix of this application's keys in Redis",
+        "the prefix of this application's keys in Redis; files that name the same one "
+        "[count together](#whose-counters)",
+        live=False,
     ),
     Option("reload", BOOLEAN, True, "whether a changed file is used without a restart", live=False),
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -179,6 +180,8 @@ class Source:
         """
         self._count(depth, None, None)
         if isinstance(value, Mapping):
+            for key in (key for key in value if not isinstance(key, str)):
+                self._report_type("a key", key, where)
             return Node(
                 {
                     str(key): self.from_python(item, depth + 1, f"{where}.{shown_key(str(key))}")
@@ -186,24 +189,20 @@ class Source:
                 }
             )
         if isinstance(value, list | tuple):
-            return Node(
-                [
-                    self.from_python(item, depth + 1, f"{where}[{index}]")
-                    for index, item in enumerate(value)
-                ]
-            )
+            at = (f"{where}[{index}]" for index in count())
+            return Node([self.from_python(item, depth + 1, next(at)) for item in value])
         if isinstance(value, str):
             return self._scalar(value, None, None, plain=False, where=where.lstrip("."))
         if isinstance(value, bool):
             return Node(str(value).lower(), plain=True)
         if value is not None and not isinstance(value, int | float):
-            kind = type(value).__name__
-            self.report(
-                f"a value of type {kind} is not known here: give it as text",
-                where=where.lstrip("."),
-            )
+            self._report_type("a value", value, where)
             return Node(None)
         return Node(None if value is None else str(value), plain=True)
+
+    def _report_type(self, what: str, found: object, where: str) -> None:
+        message = f"{what} of type {type(found).__name__} is not known here: give it as text"
+        self.report(message, where=where.lstrip("."))
 
     def _from_yaml(self, node: Any, depth: int) -> Node:
         line, column = node.start_mark.line + 1, node.start_mark.column + 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from ..decision import Charge, Take, Terms
 from ..errors import StorageURIError
@@ -51,6 +51,22 @@ class Storage(Protocol):
         does no harm to call this twice or too early."""
 
 
+class Report(NamedTuple):
+    """Where a storage counts and what is wrong with that, in words for the operator."""
+
+    where: tuple[str, ...]
+    """The user of this process first, then others who count for the same application."""
+    problems: tuple[str, ...]
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A storage that can say where it counts."""
+
+    def report(self) -> Report:
+        """Look whether counting can work for the user of this process. Makes and opens nothing."""
+
+
 SCHEMES: dict[str, str] = {
     "memory": "wsgi_throttle.storage.memory:MemoryStorage",
     "shared": "wsgi_throttle.storage.shared.storage:SharedStorage",
@@ -68,7 +84,8 @@ def open_storage(uri: str, *, application_id: str = "", timeout_s: float = 0.1) 
     no error here.
 
     :param application_id: tells this application's counters from those of others on the same host,
-        where the URI does not (``shared://`` without a folder). Use the path of the configuration.
+        where the URI does not (``shared://`` without a folder). If it is an absolute path, the
+        counters belong to that file.
     :param timeout_s: seconds that a request waits for a server at most, for a free connection and
         again for the reply.
     :raises StorageURIError: an unknown scheme or option, a value that is not allowed, or a storage

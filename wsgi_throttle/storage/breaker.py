@@ -200,15 +200,22 @@ class CircuitBreaker:
                 return failure
             now = self._clock()
             self._outage = _Outage(now, str(error), FIRST_DELAY_NS, now + FIRST_DELAY_NS)
-        _log.warning(
-            "%r failed (%s). Until it answers again requests are treated as on_storage_error says. "
-            "Check that it runs, can be reached and answers within storage_timeout.",
+        self._log_outage(error)
+        self._on_change(True, str(error))
+        return failure
+
+    def _log_outage(self, error: Exception) -> None:
+        remedy = getattr(error, "remedy", "")
+        _log.log(
+            logging.ERROR if remedy else logging.WARNING,
+            "%r cannot count: %s. Until then requests are treated as on_storage_error says."
+            if remedy
+            else "%r failed (%s). Until it answers again requests are treated as on_storage_error "
+            "says. Check that it runs, can be reached and answers within storage_timeout.",
             self._storage,
             error,
             extra={"storage": repr(self._storage)},
         )
-        self._on_change(True, str(error))
-        return failure
 
     def _recovered(self, outage: _Outage) -> None:
         with self._lock:

@@ -1,8 +1,11 @@
-"""The folder of shared://: where it is, whether it may be trusted, and how it is opened.
+"""A folder of shared://: whether it may be trusted, where in it the files are, and its locks.
 
-It has four files. ``data.mdb`` and ``lock.mdb`` are LMDB's own. ``format`` is written last and says
-of which version, size and boot these two are. ``open.lock`` is locked by the process that inspects
-or creates the others.
+Each process that has a data file open holds a shared flock(2) on it. So whoever gets that lock
+exclusively knows that nobody has the file open. The file ``open.lock`` is locked by the process
+that inspects, creates or removes the others.
+
+A slot is where one data file is. The first one is the folder itself; the others are folders in it,
+named ``2``, ``3`` and so on, for PID namespaces (containers) that use it at the same time.
 """
 
 from __future__ import annotations
@@ -10,253 +13,162 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
-
-import lmdb
 
 from ...errors import StorageError, StorageURIError
-from .record import LAYOUT
 
 try:
     import fcntl
+    import pwd
 except ImportError as missing:
     raise StorageURIError(
         "shared:// needs Linux or macOS: use memory:// (each process counts alone) or redis://"
     ) from missing
 
-SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the folder in it is private and checked
-BOOT_ID = "/proc/sys/kernel/random/boot_id"
+MAX_SLOTS = 64
 
-_LOCK_BYTES = 8192  # the size that LMDB gives lock.mdb with max_readers=126
-_FILES = ("format", "data.mdb", "lock.mdb")
-"""In the order in which they are removed: without "format" nobody opens the other two."""
-
-DAMAGE = (
-    lmdb.BadDbiError,
-    lmdb.BadRslotError,
-    lmdb.BadTxnError,
-    lmdb.BadValsizeError,
-    lmdb.CorruptedError,
-    lmdb.IncompatibleError,
-    lmdb.InvalidError,
-    lmdb.MapFullError,
-    lmdb.MapResizedError,
-    lmdb.PageFullError,
-    lmdb.PageNotFoundError,
-    lmdb.PanicError,
-    lmdb.VersionMismatchError,
-)
-"""What LMDB raises when the file is damaged or full, so that a new file helps. It does not help
-against other errors: no memory, no permission, a full disk."""
+FILES = ("format", "data.mdb", "lock.mdb")
+"""What is in a slot. In the order in which they are removed: without "format" nobody opens the
+other two."""
 
 
-class Opened(NamedTuple):
-    """A file that this process has open."""
+def ensure_private(folder: Path, *, make: bool = True) -> None:
+    """Make the folder if it is missing, and refuse one that other users could have filled.
 
-    env: lmdb.Environment
-    data: Path
-    inode: tuple[int, int]
-    """(device, inode) of the data file."""
-    size_bytes: int
-    fault: str
-    """Why the file that was there before was set aside; empty if none was."""
-
-    def is_current(self) -> bool:
-        """Whether the file at this path is still the one that is open."""
-        try:
-            return _inode(self.data) == self.inode
-        except OSError:
-            return False
-
-
-def derived_folder(application_id: str, size_bytes: int) -> Path:
-    """The folder of an application whose URI names none: in shared memory if that is large enough,
-    else in the temporary folder.
-
-    How much is free at the moment does not count: all processes must choose the same folder.
+    :param make: False if it is not to be made.
+    :raises StorageError: it is such a one.
+    :raises OSError: it is missing and not made.
     """
-    base = SHARED_MEMORY
-    try:
-        room = os.statvfs(base)
-        fits = room.f_blocks * room.f_frsize >= size_bytes + (1 << 20)
-    except OSError:
-        fits = False
-    if not fits or not os.access(base, os.W_OK | os.X_OK):
-        base = tempfile.gettempdir()
-    name = blake2b(os.path.abspath(application_id).encode(errors="surrogateescape"), digest_size=8)
-    return Path(base, f"wsgi_throttle-{os.geteuid()}-{name.hexdigest()}")
-
-
-def open_folder(folder: Path, size_bytes: int, *, any_size: bool = False) -> Opened:
-    """Open the file in this folder. One that is damaged, of another version or boot, or of another
-    size is set aside (renamed to ``*.aside``), and a new one is created.
-
-    The caller makes sure that this process does not have the file open.
-
-    :param any_size: open a sound file of another size as well.
-    :raises StorageError: the folder cannot be made, belongs to another user or may be written by
-        others, or the disk is full.
-    """
-    try:
-        _ensure_private(folder)
-        with _exclusively(folder):
-            return _open(folder, size_bytes, any_size)
-    except (OSError, lmdb.Error) as error:
-        raise StorageError(f"{folder} cannot be used: {error}") from error
-
-
-def set_aside(folder: Path) -> None:
-    """Rename the files of this folder. Other processes that have them open notice that the inode is
-    another.
-
-    :raises StorageError: they cannot be renamed.
-    """
-    try:
-        with _exclusively(folder):
-            _set_aside(folder)
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be used: {error}") from error
-
-
-def _ensure_private(folder: Path) -> None:
-    """Make the folder if it is missing, and refuse one that other users could have filled."""
-    with suppress(FileExistsError):
-        folder.mkdir(0o700)
+    if make:
+        with suppress(FileExistsError):
+            folder.mkdir(0o700)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
-        raise StorageError(f"{folder} is not a folder, or a symbolic link, which is not followed")
+        raise StorageError(
+            f"{folder} is not a folder, or a symbolic link, which is not followed", remedy=ANOTHER
+        )
     if found.st_uid != os.geteuid():
         raise StorageError(
-            f"{folder} belongs to user {found.st_uid} and this process runs as {os.geteuid()}: "
-            "remove it, or name another in the storage URI"
+            f"{folder} belongs to user {user_name(found.st_uid)}, and this process runs as "
+            f"{user_name(os.geteuid())}",
+            remedy=f"give it to the user that serves, with chown, or {ANOTHER}",
         )
     if found.st_mode & 0o022:
-        raise StorageError(f"{folder} may be written by others: chmod 700 it")
+        raise StorageError(f"{folder} may be written by others", remedy=f"chmod 700 {folder}")
+
+
+def unusable(folder: Path, error: Exception, size_bytes: int = 0) -> StorageError:
+    """What to raise where the folder, or a file in it, cannot be used.
+
+    :param size_bytes: of the file that was to be made.
+    """
+    reason = getattr(error, "strerror", None) or str(error)
+    reason = reason.removeprefix(f"{folder}: ")
+    numbers = [number for number in _REMEDIES if os.strerror(number) in reason]  # LMDB has no errno
+    return StorageError(
+        f"{folder} cannot be used ({reason})",
+        remedy=_REMEDIES[numbers[0] if numbers else errno.EACCES].format(
+            user=user_name(os.geteuid()), size=size_bytes >> 20, another=ANOTHER
+        ),
+    )
+
+
+def broken(folder: Path, error: Exception) -> StorageError:
+    """What to raise where a file that was opened cannot be used, nor a new one instead."""
+    return StorageError(
+        f"{folder} cannot be used ({error})",
+        remedy="restart the server; if that is no help, remove the folder, and all counts with it",
+    )
+
+
+def user_name(uid: int) -> str:
+    """The name of a user, or the number if there is no name."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+ANOTHER = "name another folder in the storage URI, as in shared:///run/app"
+
+_NO_ROOM = (
+    "make room for the {size} MB of the file, ask for less with ?size=, or {another} (in a Docker "
+    "container /dev/shm has 64 MB unless it is started with --shm-size)"
+)
+
+_REMEDIES = {
+    errno.EACCES: "see that it belongs to user {user} and has mode 700, or {another}",
+    errno.ENOENT: "make it, owned by user {user}, with mode 700",
+    errno.EROFS: "mount it so that user {user} may write to it, or {another}",
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EFBIG: "raise the limit of this process for the size of files (ulimit -f), or ask for "
+    "less than {size} MB with ?size=",
+    errno.EMFILE: "raise the limit of this process for open files (ulimit -n)",
+}
+"""What to do against an error of the system, by its number; the first row where there is none."""
+
+
+def slots(folder: Path) -> Iterator[Path]:
+    """Where the data files of a folder are, or can be."""
+    yield folder
+    for number in range(2, MAX_SLOTS + 1):
+        yield folder / str(number)
+
+
+def has_files(slot: Path) -> bool:
+    """Whether there is a data file, or a part of what belongs to one."""
+    return any(os.path.lexists(slot / name) for name in FILES)
 
 
 @contextmanager
-def _exclusively(folder: Path) -> Iterator[None]:
-    """Hold the lock of all processes that inspect or create the files."""
-    lock = os.open(folder / "open.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+def exclusively(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of all processes that inspect or create files in the folder.
+
+    Gives False where the folder was removed before the lock was had, or where ``wait`` is False and
+    another process has the lock.
+    """
+    path = folder / "open.lock"
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        locked = _flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield locked and _is_at(lock, path)
     finally:
         os.close(lock)
 
 
-def _open(folder: Path, size_bytes: int, any_size: bool) -> Opened:
-    found_bytes, fault = _inspect(folder)
-    if found_bytes and found_bytes != size_bytes and not any_size:
-        fault = f"it has {found_bytes} bytes and {size_bytes} are asked for"
-    elif found_bytes:
-        try:
-            return _opened(folder, found_bytes, "")
-        except DAMAGE as error:
-            fault = str(error)
-    if fault:
-        _set_aside(folder)
+def lock_data(slot: Path, *, alone: bool) -> int:
+    """Lock the data file and return the descriptor that holds the lock.
+
+    :param alone: ask for the exclusive lock, which nobody gets while a process has the file open.
+    :raises BlockingIOError: the lock is not to be had.
+    :raises OSError: there is no data file.
+    """
+    file = os.open(slot / "data.mdb", os.O_RDWR | os.O_NOFOLLOW)
+    if _flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB):
+        return file
+    os.close(file)
+    raise BlockingIOError
+
+
+def share_data(lock: int) -> None:
+    """Make an exclusive lock a shared one. Requires that the folder's lock is held, since there is
+    an instant without any."""
+    fcntl.flock(lock, fcntl.LOCK_SH)
+
+
+def _flock(file: int, operation: int) -> bool:
     try:
-        return _create(folder, size_bytes, fault)
-    except OSError as error:
-        if not fault or error.errno != errno.ENOSPC:
-            raise
-    for name in _FILES:  # the files that were set aside may be what fills the disk
-        with suppress(FileNotFoundError):
-            (folder / f"{name}.aside").unlink()
-    return _create(folder, size_bytes, fault)
+        fcntl.flock(file, operation)
+    except BlockingIOError:
+        return False
+    return True
 
 
-def _inspect(folder: Path) -> tuple[int, str]:
-    """(size in bytes, fault). The size is 0 where there is no file or it cannot be used; the fault
-    says why not, and is empty where there is no file."""
-    if not any(os.path.lexists(folder / name) for name in _FILES):
-        return 0, ""
-    for name in _FILES:
-        try:
-            mode = (folder / name).lstat().st_mode
-        except FileNotFoundError:
-            return 0, f"{name} is missing"
-        if not stat.S_ISREG(mode):
-            return 0, f"{name} is not a regular file"
-    size = (folder / "data.mdb").stat().st_size
-    text = (folder / "format").read_bytes()[:1000]
-    if text != _format(size):
-        return 0, "it is of another program, version or boot, or was cut off"
-    if (folder / "lock.mdb").stat().st_size != _LOCK_BYTES:
-        return 0, "lock.mdb has a wrong size"
-    return size, ""
-
-
-def _format(size_bytes: int) -> bytes:
-    """The content of ``format``. It names the boot, since timestamps are CLOCK_MONOTONIC, which
-    starts again with each boot."""
+def _is_at(file: int, path: Path) -> bool:
     try:
-        boot = Path(BOOT_ID).read_text().strip()
-    except OSError:  # not Linux: strategies take timestamps of the future for now, which must do
-        boot = "unknown"
-    return f"wsgi_throttle shared layout {LAYOUT}\nsize {size_bytes}\nboot {boot}\n".encode()
-
-
-def _set_aside(folder: Path) -> None:
-    for name in _FILES:
-        with suppress(FileNotFoundError):
-            (folder / name).replace(folder / f"{name}.aside")
-
-
-def _create(folder: Path, size_bytes: int, fault: str) -> Opened:
-    opened = None
-    try:
-        # Writing to mapped memory that the disk has no room for is a SIGBUS, which kills the
-        # process. So all of the room is allocated before.
-        _allocate(folder / "lock.mdb", _LOCK_BYTES, os.O_CREAT | os.O_EXCL)
-        opened = _opened(folder, size_bytes, fault)
-        _allocate(opened.data, size_bytes)
-        draft = folder / "format.new"
-        draft.write_bytes(_format(size_bytes))
-        draft.chmod(0o600)
-        draft.replace(folder / "format")
-    except BaseException:
-        if opened:
-            opened.env.close()
-        for name in _FILES:
-            with suppress(OSError):
-                (folder / name).unlink()
-        raise
-    return opened
-
-
-def _opened(folder: Path, size_bytes: int, fault: str) -> Opened:
-    env = lmdb.open(
-        str(folder),
-        map_size=size_bytes,
-        mode=0o600,
-        writemap=True,
-        sync=False,
-        metasync=False,
-        meminit=False,
-        readahead=False,
-    )
-    data = folder / "data.mdb"
-    return Opened(env, data, _inode(data), size_bytes, fault)
-
-
-def _allocate(path: Path, size_bytes: int, flags: int = 0) -> None:
-    file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | flags, 0o600)
-    try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file, 0, size_bytes)
-        else:  # macOS, for development
-            os.ftruncate(file, size_bytes)
-    finally:
-        os.close(file)
-
-
-def _inode(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
+        return os.path.samestat(os.fstat(file), path.lstat())
+    except FileNotFoundError:
+        return False

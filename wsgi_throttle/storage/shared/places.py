@@ -11,7 +11,9 @@ import lmdb
 
 from ...clock import SECOND
 from ..fork import ForkLock
-from .folder import Opened, open_folder, set_aside
+from .location import Location
+from .opening import Opened, open_folder, set_aside
+from .report import removes_ipc
 
 CHECK_EVERY_NS = SECOND
 """How often it is checked whether another process has deleted or replaced the file."""
@@ -19,16 +21,28 @@ CHECK_EVERY_NS = SECOND
 
 class Place:
     """A folder, and the file in it that this process has open once it was used. Everything here
-    requires that ``places.lock`` is held."""
+    requires that ``places.lock`` is held.
 
-    def __init__(self, folder: Path, size_bytes: int) -> None:
-        self.folder = folder
+    :param size_bytes: of a new file.
+    """
+
+    def __init__(self, location: Location, size_bytes: int) -> None:
+        self._location = location
+        self._new_bytes = size_bytes
         self.size_bytes = size_bytes
+        """The size of the file that is open, or was."""
         self.users: WeakSet[object] = WeakSet()
         """The storages that count here."""
         self._opened: Opened | None = None
         self._check_at_ns = 0
-        self._was_opened = False
+        self._told: set[str] = set()
+
+    @property
+    def folder(self) -> Path:
+        """Where the file is, or probably will be once it is used."""
+        if self._opened:
+            return self._opened.data.parent
+        return self._location.expected(self._new_bytes)
 
     def environment(self, now_ns: int) -> lmdb.Environment:
         """The file, opened where it is not open yet or is no longer the one at its path.
@@ -40,19 +54,20 @@ class Place:
         if opened and now_ns < self._check_at_ns:
             return opened.env
         if opened and not opened.is_current():
-            places.warnings.append(
-                ("shared storage: %s was deleted or replaced; counting anew", self.folder)
+            _warn(
+                "shared storage: %s was deleted or replaced; counting anew%s",
+                self.folder,
+                _WHO_REMOVES if removes_ipc(self.folder, os.geteuid()) else "",
             )
             self.close()
             opened = None
-        if not opened:
-            # A storage replaces a file of another size once, when it first opens it.
-            opened = open_folder(self.folder, self.size_bytes, any_size=self._was_opened)
-            self._opened = opened
-            self._was_opened = True
+        if opened:
+            opened.note_use()
+        else:
+            folder = self._location.find_or_make(self._new_bytes)
+            self._opened = opened = open_folder(folder, self._new_bytes, self._location.path)
             self.size_bytes = opened.size_bytes
-            if opened.fault:
-                self._warn_set_aside(opened.fault)
+            self._tell(opened)
         self._check_at_ns = now_ns + CHECK_EVERY_NS
         return opened.env
 
@@ -62,27 +77,62 @@ class Place:
         :param why: for the log.
         :raises StorageError: it cannot be renamed.
         """
-        current = self._opened and self._opened.is_current()
+        opened = self._opened
+        if opened is None:
+            return
+        current = opened.is_current()
         self.close()
         if current:
-            set_aside(self.folder)
-            self._warn_set_aside(why)
+            set_aside(opened)
+            self._warn_set_aside(opened, why)
 
     def close(self) -> None:
         """Close what is open. It is opened again at the next use."""
         if self._opened:
-            self._opened.env.close()
+            self._opened.close()
             self._opened = None
 
-    def _warn_set_aside(self, why: str) -> None:
-        places.warnings.append(
-            ("shared storage: what was in %s is set aside: %s", self.folder, why)
-        )
+    def _tell(self, opened: Opened) -> None:
+        """Log what is not as it was asked for: a loss each time, the rest once."""
+        if opened.fault:
+            self._warn_set_aside(opened, opened.fault)
+        if opened.passed and "passed" not in self._told:
+            self._told.add("passed")
+            _warn(
+                "shared storage: the counters in %s cannot be shared: %s. This process counts in "
+                "%s, so each client may use up its limits here too. Give each container a folder "
+                "of its own, or let all of them count in one Redis",
+                opened.folder,
+                opened.passed,
+                opened.data.parent,
+            )
+        if opened.size_bytes != self._new_bytes and "size" not in self._told:
+            self._told.add("size")
+            _warn(
+                "shared storage: the file in %s has %d bytes and keeps them, although %d are asked "
+                "for. To change that, remove the folder; all counts start anew then",
+                opened.data.parent,
+                opened.size_bytes,
+                self._new_bytes,
+            )
+
+    def _warn_set_aside(self, opened: Opened, why: str) -> None:
+        _warn("shared storage: what was in %s is set aside: %s", opened.data.parent, why)
+
+
+_WHO_REMOVES = (
+    ". If that was when a user logged out, it was systemd: write RemoveIPC=no in "
+    "/etc/systemd/logind.conf"
+)
+
+
+def _warn(message: str, *arguments: object) -> None:
+    places.warnings.append((message, *arguments))
 
 
 class Places:
-    """All folders that this process uses. They are kept by real path, since a process must not have
-    the same LMDB file open twice."""
+    """All folders that this process uses. A process must not have the same LMDB file open
+    twice, so there is one place for each."""
 
     def __init__(self) -> None:
         self._fork_lock = ForkLock(after_in_child=self._close_all)
@@ -92,12 +142,12 @@ class Places:
         while it waits for the GIL."""
         self.warnings: deque[tuple[object, ...]] = deque(maxlen=100)
         """To be logged once the lock is free: messages with their arguments."""
-        self._by_path: dict[str, Place] = {}
+        self._by_key: dict[str, Place] = {}
 
-    def join(self, storage: object, folder: Path, size_bytes: int) -> Place:
-        """The place of this folder, which a storage is going to use until it leaves. Requires that
-        the lock is held."""
-        place = self._by_path.setdefault(os.path.realpath(folder), Place(folder, size_bytes))
+    def join(self, storage: object, location: Location, size_bytes: int) -> Place:
+        """The place at this location, which a storage is going to use until it leaves. Requires
+        that the lock is held."""
+        place = self._by_key.setdefault(location.key, Place(location, size_bytes))
         place.users.add(storage)
         return place
 
@@ -106,10 +156,10 @@ class Places:
         place.users.discard(storage)
         if not place.users:
             place.close()
-            self._by_path = {path: kept for path, kept in self._by_path.items() if kept.users}
+            self._by_key = {key: kept for key, kept in self._by_key.items() if kept.users}
 
     def _close_all(self) -> None:
-        for place in self._by_path.values():
+        for place in self._by_key.values():
             place.close()
 
 

@@ -1,7 +1,8 @@
 """``shared://[/folder][?size=32mb]``: counters of all processes of one host, in an LMDB file.
 
-A URI without a folder means one in /dev/shm, named after this user and the configuration file. For
-each bucket the file has one record (record.py); its key is a hash of the bucket.
+A URI without a folder means one that is found or made in /dev/shm or /var/tmp, named after this
+user and the application (location.py). For each bucket the file has one record (record.py); its key
+is a hash of the bucket.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from hashlib import blake2b
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
-from urllib.parse import unquote
 from weakref import WeakValueDictionary
 
 import lmdb
@@ -22,14 +22,17 @@ import lmdb
 from ...cache import Bounded
 from ...clock import MONOTONIC, MS, Clock
 from ...decision import Charge, Decision, Measured, Take, Terms
-from ...errors import StorageError, StorageURIError
 from ...log_once import LogOnce
 from ...strategies import Compiled, State, compile_terms, take, with_costs
-from ..uri import options, size_bytes, split
+from .. import Report
+from ..uri import options, size_bytes
 from .eviction import Eviction
-from .folder import DAMAGE, derived_folder
+from .folder import broken
+from .location import Location, named_folder
+from .opening import DAMAGE
 from .places import Place, places
 from .record import Packing
+from .report import report
 
 DEFAULT_BYTES = 32 << 20
 """Half of the /dev/shm that a Docker container has by default."""
@@ -78,8 +81,7 @@ class SharedStorage:
         size_bytes: int = DEFAULT_BYTES,
         clock: Clock = MONOTONIC,
     ) -> None:
-        self._given_folder = folder
-        self._application_id = application_id
+        self._location = Location(folder, application_id)
         self._size_bytes = -(-size_bytes // _PAGE) * _PAGE
         self._clock = clock
         self._place: Place | None = None
@@ -99,19 +101,9 @@ class SharedStorage:
 
         :raises StorageURIError: a host, a folder that does not exist, or a bad option.
         """
-        parts = split(uri)
-        if parts.netloc or parts.fragment:
-            raise StorageURIError("shared:// has no host: name a folder as in shared:///run/app")
         found = options(uri, {"size"})
         size = size_bytes("size", found["size"], MIN_BYTES) if "size" in found else DEFAULT_BYTES
-        path = unquote(parts.path)
-        folder = Path(path) if path.strip("/") else None
-        if folder and (folder.is_symlink() or not folder.is_dir()):
-            raise StorageURIError(
-                f"{folder} is not a folder (nor may it be a symbolic link): make it, owned by the "
-                "user that serves, with mode 700"
-            )
-        return cls(folder, application_id=application_id, size_bytes=size)
+        return cls(named_folder(uri), application_id=application_id, size_bytes=size)
 
     def prepare(self, terms: Terms) -> Take:
         """See :class:`.Storage`.
@@ -177,6 +169,13 @@ class SharedStorage:
                 places.leave(self, self._place)
                 self._place = None
 
+    def __repr__(self) -> str:
+        return f"<SharedStorage {self._location}>"
+
+    def report(self) -> Report:
+        """See :class:`.Reporting`."""
+        return report(self._location, self._size_bytes)
+
     @property
     def folder(self) -> Path:
         """Where the file is, or will be once it is used."""
@@ -210,13 +209,12 @@ class SharedStorage:
                 return work(place.environment(self._clock()))
         except lmdb.Error as second:
             error = second
-        raise StorageError(f"{place.folder}: {error}") from error
+        raise broken(place.folder, error) from error
 
     def _joined_place(self) -> Place:
         """This storage's place, joined at the first call. Requires that ``places.lock`` is held."""
         if self._place is None:
-            folder = self._given_folder or derived_folder(self._application_id, self._size_bytes)
-            self._place = places.join(self, folder, self._size_bytes)
+            self._place = places.join(self, self._location, self._size_bytes)
         return self._place
 
     def _charge_function(self, terms: Terms) -> _ChargeFunction:

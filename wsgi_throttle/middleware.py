@@ -78,15 +78,18 @@ class Throttle:
             return _followed(engine, verdict, self._app, environ, start_response)
         return self._app(environ, start_response)
 
-    def reset(self, key: str) -> None:
+    def reset(self, key: str) -> int:
         """Forget what a client has used up, on every counter of the present rules.
 
         :param key: as logs show it, ``ip:192.0.2.1`` or ``session-user:42``; a bare address means
-            the same as with ``ip:``.
-        :raises ValueError: it is neither an address nor a key.
+            the same as with ``ip:``. Values may also be written as they are: ``cookie:id:abc``,
+            ``session-user:jane doe``.
+        :return: how many counters were forgotten, each of one limit. 0 if nothing was counted, or
+            if no limit counts by such a key.
+        :raises ValueError: no client can have such a key.
         :raises StorageError: the storage did not answer.
         """
-        self.engine.reset(key)
+        return self.engine.reset(key)
 
     def close(self) -> None:
         """Close files and connections. May be called twice. A later request opens them again."""

@@ -23,6 +23,7 @@ from .numbers import canonical_path_value, with_canonical_numbers
 from .session import Session, user_reader
 from .settings import Identity
 from .text import environ_name, is_header_name
+from .written import written_keys
 
 __all__ = [
     "IPV4_PREFIXES",
@@ -56,4 +57,5 @@ __all__ = [
     "read_networks",
     "user_reader",
     "with_canonical_numbers",
+    "written_keys",
 ]

@@ -192,10 +192,10 @@ class RefusalCache:
 
         return look
 
-    def reset(self, charges: Sequence[Charge]) -> None:
+    def reset(self, charges: Sequence[Charge]) -> int:
         """See :class:`.Storage`."""
         try:
-            self._storage.reset(charges)
+            return self._storage.reset(charges)
         finally:
             self.clear()
 

@@ -136,23 +136,26 @@ class SharedStorage:
 
         return take
 
-    def reset(self, charges: Sequence[Charge]) -> None:
+    def reset(self, charges: Sequence[Charge]) -> int:
         """See :class:`.Storage`."""
         terms, buckets = Terms.of(charges)
         packings = self._packings_of(terms)
 
-        def forget(environment: lmdb.Environment) -> None:
+        def forget(environment: lmdb.Environment) -> int:
+            forgotten = 0
             with environment.begin(write=True) as txn:
                 now = self._clock() // MS
                 for bucket, packing in zip(buckets, packings, strict=True):
                     key = _key(bucket)
-                    _, others = packing.unpack(txn.get(key, b""), now)
+                    used, others = packing.without_limits(txn.get(key, b""), now)
+                    forgotten += used
                     if others:
                         txn.put(key, others)
                     else:
                         txn.delete(key)
+            return forgotten
 
-        self._run(forget)
+        return self._run(forget)
 
     def ping(self) -> None:
         """See :class:`.Storage`. Raises if the file cannot be opened or written."""

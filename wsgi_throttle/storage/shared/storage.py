@@ -137,7 +137,9 @@ class SharedStorage:
         return take
 
     def reset(self, charges: Sequence[Charge]) -> int:
-        """See :class:`.Storage`."""
+        """See :class:`.Storage`. Makes no file where nothing was counted."""
+        if not self._location.has_counts(self._size_bytes):
+            return 0
         terms, buckets = Terms.of(charges)
         packings = self._packings_of(terms)
 
@@ -160,10 +162,7 @@ class SharedStorage:
     def ping(self) -> None:
         """See :class:`.Storage`. Raises if the file cannot be opened or written."""
 
-        def begin(environment: lmdb.Environment) -> None:
-            environment.begin(write=True).abort()
-
-        self._run(begin)
+        self._run(lambda environment: environment.begin(write=True).abort())
 
     def close(self) -> None:
         """See :class:`.Storage`."""

@@ -352,7 +352,8 @@ class Watched:
 
         return take
 
-    def reset(self, charges: Sequence[Charge]) -> None: ...
+    def reset(self, charges: Sequence[Charge]) -> int:
+        return 0
 
     def ping(self) -> None: ...
 

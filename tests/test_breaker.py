@@ -337,8 +337,9 @@ class Scripted:
 
         return take
 
-    def reset(self, charges: Sequence[Charge]) -> None:
+    def reset(self, charges: Sequence[Charge]) -> int:
         self.answer("reset")
+        return len(charges)
 
     def ping(self) -> None:
         self.answer("ping")

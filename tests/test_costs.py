@@ -235,6 +235,29 @@ def test_a_blocked_client_costs_one_call_of_the_storage_a_second(
     assert spent["evalsha"] == 10
 
 
+@pytest.mark.parametrize("key", ["path:id", ["environ:REMOTE_USER", "path:id"]], ids=str)
+def test_a_blocked_client_with_a_new_key_each_time_costs_one_call_of_the_storage_a_second(
+    redis_server: Server, tmp_path: Path, key: str | list[str]
+) -> None:
+    config = {
+        "storage": redis_server.uri,
+        "namespace": tmp_path.name,
+        "storage_timeout": "5 s",
+        "application_limits": "1 per hour",
+        "rules": [{"name": "item", "path": "/items/<int:id>", "limits": "5 per hour", "key": key}],
+    }
+    clock = ManualClock(0)
+    engine = Engine.from_source(config, clock=clock)
+    assert engine.decide(request()).outcome == "granted"
+    before = commands(redis_server)
+    for step in range(1000):
+        clock.now_ms = step * 10  # ten seconds
+        assert engine.decide(request(PATH_INFO=f"/items/{step}")).outcome == "refused"
+    spent = commands(redis_server) - before
+    engine.close()
+    assert spent["evalsha"] == 10
+
+
 def test_an_exempt_request_does_not_ask_the_storage(tmp_path: Path) -> None:
     rules = [{"path": "/free", "exempt": True}]
     storage = f"shared://{tmp_path}"

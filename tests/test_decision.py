@@ -48,6 +48,17 @@ def test_terms_are_a_tuple() -> None:
     assert copy.copy(terms) == terms
 
 
+def test_a_part_of_terms_numbers_the_buckets_that_are_left() -> None:
+    terms, _ = Terms.of(CHARGES)
+    part, buckets = terms.part((1, 2))
+    assert buckets == (0, 1)
+    assert part == terms[1:]
+    part, buckets = terms.part((2,))
+    assert buckets == (1,)
+    assert Decision(False, part, ("b",), ()).charges == CHARGES[2:]
+    assert terms.part(()) == (NO_TERMS, ())
+
+
 def test_no_charges_are_no_terms() -> None:
     assert Terms.of([]) == (NO_TERMS, ())
     assert (NO_TERMS.groups, NO_TERMS.enforced) == ((), ())

@@ -237,6 +237,26 @@ def test_the_top_level_answers_for_limits_that_are_no_rules(
     assert answer(Client(Throttle(ok, config)), "/b") == "the top level says no"
 
 
+def test_a_refusal_from_memory_tells_of_every_limit_of_its_own_path() -> None:
+    throttle = Throttle(
+        ok,
+        {
+            "storage": "memory://",
+            "application_limits": "3 per minute",
+            "rules": [{"name": "b", "path": "/b", "limits": "1 per hour"}],
+        },
+    )
+    client = Client(throttle)
+    statuses = [client.get(path).status_code for path in ("/b", "/a", "/a", "/a")]
+    assert statuses == [200, 200, 200, 429]
+    assert client.get("/a").headers["Retry-After"] == "60"
+    for _ in range(2):
+        refused = client.get("/b")
+        assert refused.headers["Retry-After"] == "3600"
+        assert '"application";r=0;t=60' in refused.headers["RateLimit"]
+        assert '"b";r=0;t=3600' in refused.headers["RateLimit"]
+
+
 def ok(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"ok"]

@@ -204,6 +204,30 @@ CASES = {
             "RateLimit": '"login";r=0;t=7',
         },
     ),
+    "a token bucket has up to its burst left, of which the draft can tell the quota": (
+        judged(
+            True,
+            (charge(Limit("token-bucket", 5, 60_000, 40), "first"), Outcome(0, 38, 12_000)),
+            (charge(Limit("token-bucket", 50, 60_000, 80), "second"), Outcome(0, 49, 1_000)),
+        ),
+        {
+            "X-RateLimit-Limit": "40",
+            "X-RateLimit-Remaining": "38",
+            "X-RateLimit-Reset": "1700000013",
+            "RateLimit-Policy": '"first";q=5;w=60, "second";q=50;w=60',
+            "RateLimit": '"first";r=5;t=12, "second";r=49;t=1',
+        },
+    ),
+    "a token bucket with a small burst has its number": (
+        judged(True, (charge(Limit("token-bucket", 50, 60_000, 10)), Outcome(0, 9, 1_200))),
+        {
+            "X-RateLimit-Limit": "50",
+            "X-RateLimit-Remaining": "9",
+            "X-RateLimit-Reset": "1700000002",
+            "RateLimit-Policy": '"login";q=50;w=60',
+            "RateLimit": '"login";r=9;t=2',
+        },
+    ),
     "nothing but shadow charges: nothing is told": (
         judged(True, (charge(enforce=False), Outcome(0, 3, 41_000))),
         {},
@@ -215,6 +239,33 @@ CASES = {
 @pytest.mark.parametrize(("decision", "expected"), CASES.values(), ids=CASES)
 def test_a_decision_has_these_headers(decision: Decision, expected: dict[str, str]) -> None:
     assert told(decision) == expected
+
+
+@pytest.mark.parametrize(
+    ("passed_s", "admitted_t", "refused_t"),
+    [
+        (-3600, (41, 3541), 41),
+        (0.999, (41, 3541), 41),
+        (1, (40, 3540), 40),
+        (1.999, (40, 3540), 40),
+        (40.5, (1, 3501), 1),
+        (41, (0, 3500), 0),
+        (5000, (0, 0), 0),
+    ],
+    ids=["clock set back", "at once", "1 s", "under 2 s", "last second", "over", "long over"],
+)
+def test_a_reset_stays_as_it_was_decided_and_seconds_from_now_are_less_by_those_that_have_passed(
+    passed_s: float, admitted_t: tuple[int, int], refused_t: int
+) -> None:
+    headers = LimitHeaders("both")
+    # Some floats between the two would be rounded to the second before.
+    answered_s = NOW_S + passed_s + 1e-6
+    admitted = dict(headers.pairs(ADMITTED, NOW_S, [], answered_s))
+    assert admitted == told(ADMITTED) | {
+        "RateLimit": '"login";r=3;t={}, "login-2";r=18;t={}'.format(*admitted_t)
+    }
+    refused = dict(headers.pairs(REFUSED, NOW_S, [], answered_s))
+    assert refused == told(REFUSED) | {"RateLimit": f'"login";r=0;t={refused_t}'}
 
 
 PARTS_OF_BOTH = [
@@ -278,9 +329,11 @@ def test_the_names_that_applications_set_are_remembered_up_to_a_bound(
 def compile_toy(terms: Terms) -> Writer:
     quotas = [term.limit.quota for term in terms]
 
-    def write(decision: Decision, tightest: int, now_s: float) -> list[tuple[str, str]]:
+    def write(
+        decision: Decision, tightest: int, decided_s: float, passed_s: int = 0
+    ) -> list[tuple[str, str]]:
         left = decision.measured[tightest][1]
-        return [("Toy-Left", f"{left} of {quotas[tightest]}, {decision.granted}, {now_s}")]
+        return [("Toy-Left", f"{left} of {quotas[tightest]}, {decision.granted}, {decided_s}")]
 
     return write
 
@@ -371,7 +424,8 @@ def test_the_fields_are_structured_fields_and_say_what_the_decision_says(
     assert items == [
         (
             each.policy,
-            {"r": outcome.remaining} | ({"t": seconds_up(ms)} if ms < NEVER_MS else {}),
+            {"r": min(outcome.remaining, each.limit.quota)}
+            | ({"t": seconds_up(ms)} if ms < NEVER_MS else {}),
         )
         for (each, outcome), ms in zip(shown, due, strict=True)
     ]

@@ -19,7 +19,8 @@ from werkzeug.middleware.lint import LintMiddleware
 from werkzeug.test import Client
 from werkzeug.wrappers import Response
 
-from wsgi_throttle import ConfigError, Decision, Throttle, wrap
+from wsgi_throttle import ConfigError, Decision, Throttle, middleware, wrap
+from wsgi_throttle.testing import ManualClock
 
 LIMITED = {"name": "r", "path": "/limited", "limits": "2 per hour"}
 
@@ -422,6 +423,30 @@ def test_on_limit_answers_with_an_application_and_the_headers_are_added() -> Non
     assert user.get("/limited").headers["Retry-After"] == "3600"
 
 
+def test_a_slow_view_moves_no_reset_and_leaves_less_seconds_to_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = ManualClock(1_700_000_000_000)
+    monkeypatch.setattr(middleware, "time", lambda: clock.now_ms / 1000)
+
+    def view(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        clock.now_ms += environ["slow_ms"]
+        start_response("200 OK", [])
+        yield b"done"
+
+    def on_limit(environ: dict[str, Any], decision: Decision) -> Any:
+        return view
+
+    user = client({**LIMITED, "limits": "2 per 3 hours"}, app=view, on_limit=on_limit)
+    seen = []
+    for slow_ms in (4_200, 5_999, 10_800_000):
+        clock.now_ms = 1_700_000_000_000
+        response = user.get("/limited", environ_base={"slow_ms": slow_ms})
+        assert response.headers["X-RateLimit-Reset"] == "1700010800"
+        seen.append((response.headers["RateLimit"], response.headers.get("Retry-After")))
+    assert seen == [('"r";r=1;t=10796', None), ('"r";r=0;t=10795', None), ('"r";r=0;t=0', "1")]
+
+
 def returns_none(environ: dict[str, Any], decision: Decision) -> None:
     return None
 
@@ -531,12 +556,6 @@ def test_memory_under_several_workers_is_said_once_and_loudly(
     assert (
         sum("in each worker process alone" in record.getMessage() for record in caplog.records) == 1
     )
-
-
-@pytest.mark.parametrize("key", ["nonsense", "", "user:42"])
-def test_a_key_that_nobody_can_have_is_not_reset(key: str) -> None:
-    with pytest.raises(ValueError, match="is not a key"):
-        throttled(LIMITED).reset(key)
 
 
 def test_any_address_of_a_household_resets_it() -> None:

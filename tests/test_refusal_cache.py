@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from itertools import pairwise
+from random import Random
 
 import pytest
 
 from support.charges import take
 from wsgi_throttle.clock import MS
-from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome, Take, Terms
+from wsgi_throttle.decision import NEVER_MS, Charge, Decision, Limit, Outcome, Take, Term, Terms
 from wsgi_throttle.errors import StorageError
 from wsgi_throttle.storage import refusal_cache
 from wsgi_throttle.storage.memory import MemoryStorage
@@ -180,18 +181,193 @@ def test_the_other_limits_of_a_refused_request_are_answered_as_the_storage_found
     assert [outcome.wait_ms for outcome in again.outcomes] == [0, 59_750, 0]
 
 
-def test_another_request_with_the_refused_charge_is_refused_too(
+def test_a_refusal_is_told_from_memory_only_where_all_limits_are_known(
+    clock: Clock, asked: Counting, storage: RefusalCache
+) -> None:
+    hour = charge(Limit("sliding-window", 1, 3_600_000, 1), bucket="t:other:{ip:192.0.2.1}")
+    assert take(storage, [hour]).granted
+    assert take(storage, [charge()]).granted
+    assert not take(storage, [charge()]).granted
+    assert asked.asked == 3
+    clock.pass_ms(500)
+    both = take(storage, [hour, charge()])
+    assert asked.asked == 4
+    assert both.retry_after_s == 3600
+    assert [outcome.wait_ms for outcome in both.outcomes] == [3_599_500, 59_500]
+    clock.pass_ms(500)
+    assert take(storage, [hour, charge()]).outcomes[0].wait_ms == 3_599_000
+    assert asked.asked == 4
+    assert not take(storage, [charge()]).granted
+    assert asked.asked == 4, "what was learnt anew is known for a second from then on"
+
+
+def test_what_is_known_may_come_from_several_decisions(
+    clock: Clock, asked: Counting, storage: RefusalCache
+) -> None:
+    other = charge(HOUR, bucket="t:other:{ip:192.0.2.1}")
+    third = charge(HOUR, bucket="t:third:{ip:192.0.2.1}")
+    take(storage, [charge()])
+    take(storage, [charge(), other])
+    clock.pass_ms(400)
+    take(storage, [charge(), third])
+    seen = asked.asked
+    clock.pass_ms(599)
+    told = take(storage, [charge(), other, third])
+    assert asked.asked == seen
+    assert [outcome.wait_ms for outcome in told.outcomes] == [59_001, 0, 0]
+    clock.pass_ms(1)
+    take(storage, [charge(), other, third])
+    assert asked.asked == seen + 1, "the other limit is not known any more"
+
+
+def test_a_limit_that_fitted_is_known_no_longer_once_it_was_charged(
+    asked: Counting, storage: RefusalCache
+) -> None:
+    """Within the 10 ms, too, in which one decision answers all."""
+    once = charge(Limit("fixed-window", 1, 3_600_000, 1), bucket="t:other:{ip:192.0.2.1}")
+    take(storage, [charge()])
+    terms, buckets = Terms.of([charge(), once])
+    ask = storage.prepare(terms)
+    for _ in range(3):
+        assert ask(buckets).retry_after_s == 60
+    assert asked.asked == 2
+    assert take(storage, [once]).granted
+    assert ask(buckets).retry_after_s == 3600
+
+
+def test_one_decision_answers_no_longer_than_all_that_it_tells_is_known(
+    clock: Clock, asked: Counting, storage: RefusalCache
+) -> None:
+    other = charge(HOUR, bucket="t:other:{ip:192.0.2.1}")
+    take(storage, [charge()])
+    take(storage, [charge(), other])
+    clock.pass_ms(500)
+    take(storage, [charge(), charge(HOUR)])
+    terms, buckets = Terms.of([charge(), other])
+    ask = storage.prepare(terms)
+    clock.pass_ms(499)
+    told = ask(buckets)
+    assert ask(buckets) is told
+    assert asked.asked == 3
+    clock.pass_ms(1)
+    ask(buckets)
+    assert asked.asked == 4
+
+
+def test_what_fitted_is_known_no_longer_than_something_refuses(
+    clock: Clock, asked: Counting, storage: RefusalCache
+) -> None:
+    """Afterwards another process may grant a request that uses it up."""
+    other = charge(HOUR, bucket="t:other:{ip:192.0.2.1}")
+    take(storage, [charge(QUICK)])
+    assert not take(storage, [charge(QUICK), other]).granted
+    clock.pass_ms(100)
+    assert take(storage, [charge(QUICK)]).granted
+    assert not take(storage, [charge(QUICK)]).granted
+    seen = asked.asked
+    assert not take(storage, [charge(QUICK), other]).granted
+    assert asked.asked == seen + 1
+
+
+def test_a_limit_by_a_key_that_clients_choose_is_left_out_where_it_is_not_known(
+    clock: Clock, asked: Counting, storage: RefusalCache
+) -> None:
+    terms = Terms(
+        [
+            Term(0, HOUR, 1, True, "chosen", is_client_controlled=True),
+            Term(1, MINUTE, 1, True, "rule"),
+            Term(1, HOUR, 1, True, "rule-2"),
+        ]
+    )
+    ask = storage.prepare(terms)
+
+    def request(value: int) -> tuple[str, ...]:
+        return (f"t:{{path:id:{value}}}", "t:{ip:192.0.2.1}")
+
+    ask(request(0))
+    assert ask(request(0)).terms == terms
+    assert ask(request(0), [1, 1, 1]).terms == terms, "a value that is known is told of"
+    for number in range(1, 100):
+        clock.pass_ms(10)
+        told = ask(request(number), None if number % 2 else [1, 1, 1])
+        assert [charge.policy for charge in told.charges] == ["rule", "rule-2"]
+        assert {charge.bucket for charge in told.charges} == {"t:{ip:192.0.2.1}"}
+        assert [outcome.wait_ms for outcome in told.outcomes] == [60_000 - 10 * number, 0]
+        assert told.retry_after_s == -(-(60_000 - 10 * number) // 1000)
+    assert asked.asked == 2
+    clock.pass_ms(10)
+    assert ask(request(100)).terms == terms
+
+
+def test_a_limit_by_a_key_that_clients_choose_refuses_from_memory_too(
+    asked: Counting, storage: RefusalCache
+) -> None:
+    terms = Terms([Term(0, MINUTE, 1, True, "chosen", is_client_controlled=True)])
+    ask = storage.prepare(terms)
+    ask(("t:{path:id:1}",))
+    for _ in range(5):
+        assert not ask(("t:{path:id:1}",)).granted
+    assert asked.asked == 2
+
+
+def test_a_shadow_charge_that_is_not_known_is_left_out(
     asked: Counting, storage: RefusalCache
 ) -> None:
     take(storage, [charge()])
-    take(storage, [charge(HOUR), charge()])
-    other = charge(bucket="t:other:{ip:192.0.2.1}", limit=HOUR)
+    take(storage, [charge()])
+    shadow = charge(HOUR, bucket="t:shadow:{ip:192.0.2.1}", enforce=False)
+    assert take(storage, [shadow, charge()]).charges == [charge()]
+    assert asked.asked == 2
+
+
+def test_a_look_before_a_body_is_told_of_all_limits_that_refuse_too(
+    asked: Counting, storage: RefusalCache
+) -> None:
+    hour = charge(Limit("sliding-window", 1, 3_600_000, 1), bucket="t:other:{ip:192.0.2.1}")
+    terms, buckets = Terms.of([hour, charge()])
+    look = storage.prepare_look(terms)
+    assert look(buckets) is None
+    take(storage, [hour])
+    take(storage, [charge()])
+    take(storage, [charge()])
     seen = asked.asked
-    decision = take(storage, [other, charge(), charge(HOUR)])
-    assert asked.asked == seen
-    assert not decision.granted
-    assert [outcome.remaining for outcome in decision.outcomes] == [5, 0, 5]
-    assert [charge for charge, _ in decision.refusing] == [charge()]
+    for _ in range(2):
+        refusal = look(buckets)
+        assert refusal is not None
+        assert refusal.retry_after_s == 3600
+        assert not take(storage, [hour, charge()]).granted
+    assert asked.asked == seen + 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_who_waits_as_told_and_asks_nothing_meanwhile_is_admitted_by_all_limits_that_were_told(
+    seed: int,
+) -> None:
+    random = Random(seed)
+    clock = Clock()
+    storage = RefusalCache(Counting(clock), clock=clock)
+    limits = [
+        Charge(f"t:{number}:{{ip:192.0.2.1}}", limit, cost, True, f"rule-{number}")
+        for number, (limit, cost) in enumerate(
+            [
+                (Limit("sliding-window", 3, 300, 3), 1),
+                (Limit("sliding-window", 5, 1_100, 5), 2),
+                (Limit("token-bucket", 2, 900, 4), 1),
+                (Limit("fixed-window", 4, 2_500, 4), 1),
+            ]
+        )
+    ]
+    refused = 0
+    for _ in range(400):
+        clock.pass_ms(random.choice([0, 0.4, 3, 20, 150]))
+        request = random.sample(limits, random.randint(1, 4))
+        decision = take(storage, request)
+        if decision.granted or random.random() < 0.8:
+            continue
+        refused += 1
+        clock.pass_ms(max(outcome.wait_ms for outcome in decision.outcomes))
+        assert take(storage, decision.charges).granted
+    assert refused > 20
 
 
 @pytest.mark.parametrize(
@@ -221,8 +397,32 @@ def test_a_refused_cost_does_not_refuse_a_smaller_one(
     take(storage, [charge(HOUR, cost=3)])
     assert not take(storage, [charge(HOUR, cost=3)]).granted
     assert take(storage, [charge(HOUR, cost=2)]).granted
-    assert not take(storage, [charge(HOUR, cost=3)]).granted
     assert asked.asked == 3
+
+
+def test_the_wait_of_another_cost_is_measured_anew_once_a_smaller_one_was_charged(
+    clock: Clock, asked: Counting, storage: RefusalCache
+) -> None:
+    take(storage, [charge(HOUR, cost=2)])
+    clock.pass_ms(1000)
+    assert take(storage, [charge(HOUR, cost=4)]).outcomes[0].wait_ms == 3_599_000
+    assert take(storage, [charge(HOUR, cost=2)]).granted
+    assert take(storage, [charge(HOUR, cost=4)]).outcomes[0].wait_ms == 3_600_000
+    assert asked.asked == 4
+
+
+def test_costs_of_one_limit_are_known_beside_each_other_and_not_without_bound(
+    asked: Counting, storage: RefusalCache
+) -> None:
+    much = Limit("sliding-window", 1_000, 60_000, 1_000)
+    take(storage, [charge(much, cost=1_000)])
+    for _ in range(2):
+        for cost in range(1, refusal_cache.MAX_LIMITS + 1):
+            assert not take(storage, [charge(much, cost=cost)]).granted
+    assert asked.asked == 1 + refusal_cache.MAX_LIMITS
+    take(storage, [charge(much, cost=999)])
+    take(storage, [charge(much, cost=1)])
+    assert asked.asked == 1 + refusal_cache.MAX_LIMITS + 2
 
 
 def test_a_shadow_charge_that_did_not_fit_is_not_remembered(
@@ -282,7 +482,7 @@ def test_a_failure_of_the_storage_is_not_remembered(asked: Counting, storage: Re
 def test_memory_is_bounded_and_the_newest_are_kept(
     asked: Counting, storage: RefusalCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refusal_cache, "MAX_REFUSALS", 10)
+    monkeypatch.setattr(refusal_cache, "MAX_BUCKETS", 10)
     clients = [charge(bucket=f"t:{{ip:{number}}}") for number in range(50)]
     for client in clients:
         take(storage, [client])

@@ -772,3 +772,77 @@ def test_a_worker_that_is_stopped_while_counting_makes_the_others_wait_until_it_
     assert counted == [3]
     assert os.getpid() == parent
     storage.close()
+
+
+# --- a reset --------------------------------------------------------------------------------------
+
+
+RESET = """
+import sys
+from wsgi_throttle import StorageError, Throttle
+config = {"default_limits": "5 per hour", "storage": sys.argv[1], "namespace": sys.argv[2]}
+try:
+    print(Throttle(None, config).reset("192.0.2.1"))
+except StorageError as error:
+    print(error)
+"""
+
+
+def test_a_reset_by_another_user_says_whose_the_counters_are_and_makes_no_folder() -> None:
+    """In the real places, where the other user could make a folder of its own."""
+    namespace = f"test-{os.getpid()}-{time.monotonic_ns()}"
+    uri = "shared://?size=1mb"
+    request = REQUEST.replace('"storage"', f'"namespace": "{namespace}", "storage"')
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    reset_here = [sys.executable, "-c", RESET, uri, namespace]
+
+    def reset() -> str:
+        return subprocess.check_output(reset_here, cwd=ROOT, env=environment, text=True).strip()
+
+    def folders() -> list[Path]:
+        digest = Location(None, f"namespace:{namespace}").expected(MB).name.rpartition("-")[2]
+        return [path for base in location.BASES for path in Path(base).glob(f"*-{digest}*")]
+
+    me = user_name(os.geteuid())
+    try:
+        assert run_as(NOBODY, RESET, uri, namespace).strip() == "0"
+        assert reset() == "0"
+        assert folders() == []
+        subprocess.run([sys.executable, "-c", request, uri], cwd=ROOT, env=environment, check=True)
+        (folder,) = folders()
+        told = run_as(NOBODY, RESET, uri, namespace)
+        assert f"{folder}, which belongs to user {me}, and this process runs as {NOBODY}" in told
+        assert f"sudo -u {me}" in told
+        assert folders() == [folder]
+        assert reset() == "1"
+        assert reset() == "0"
+    finally:
+        for path in folders():
+            shutil.rmtree(path)
+
+
+def test_a_reset_in_a_named_folder_makes_no_file_and_tells_of_its_owner(tmp_path: Path) -> None:
+    folder = tmp_path / "counters"
+    folder.mkdir(0o700)
+    storage = SharedStorage(folder, size_bytes=MB)
+    assert storage.reset(CHARGES) == 0
+    assert list(folder.iterdir()) == []
+    foreign(folder)
+    with pytest.raises(StorageError, match=f"belongs to user {NOBODY}.*sudo -u '#{NOBODY}'"):
+        storage.reset(CHARGES)
+    os.chown(folder, os.geteuid(), os.getegid())
+    take(storage, CHARGES)
+    assert storage.reset(CHARGES) == 1
+    storage.close()
+
+
+def test_whoever_has_counters_resets_them_though_another_user_has_some_too(
+    bases: tuple[Path, Path], new: Callable[..., SharedStorage]
+) -> None:
+    storage = new()
+    used(storage)
+    other = bases[0] / NAMED.expected(MB).name.replace(f"-{os.geteuid()}-", f"-{NOBODY}-")
+    other.mkdir(0o700)
+    foreign(other)
+    assert storage.reset(CHARGES) == 1
+    storage.close()

@@ -72,6 +72,9 @@ class Term(NamedTuple):
     enforce: bool
     policy: str
     label: str = ""
+    is_client_controlled: bool = False
+    """Whether clients choose the key, and so get a new bucket as often as they send another value.
+    A refusal that is remembered need not tell of such a term."""
 
 
 class Terms(tuple[Term, ...]):  # noqa: SLOT001 - a tuple has no slots to add
@@ -99,6 +102,15 @@ class Terms(tuple[Term, ...]):  # noqa: SLOT001 - a tuple has no slots to add
     def __reduce__(self) -> tuple[Any, ...]:
         # Without `prepared`, which may hold functions: they cannot be pickled, and are made again.
         return Terms, (tuple(self),)
+
+    def part(self, indexes: Sequence[int]) -> tuple[Terms, tuple[int, ...]]:
+        """Some of these terms, and the indexes of the buckets that they charge.
+
+        :param indexes: those of the terms, in ascending order.
+        """
+        buckets = tuple(dict.fromkeys(self[index].bucket for index in indexes))
+        chosen = (self[index] for index in indexes)
+        return Terms(term._replace(bucket=buckets.index(term.bucket)) for term in chosen), buckets
 
     @staticmethod
     def of(charges: Iterable[Charge]) -> tuple[Terms, tuple[str, ...]]:
@@ -137,7 +149,8 @@ class _Fields(NamedTuple):
 class Decision(_Fields):
     """Whether a request may pass its limits, and what was measured for each of its charges.
 
-    If ``granted``, all enforced charges were counted, otherwise none. The application finds it in
+    If ``granted``, all enforced charges were counted, otherwise none. A refusal that was remembered
+    has only those charges of which something is known. The application finds the decision in
     the environ as ``wsgi_throttle.decision``. Immutable, equal if its fields are, and picklable,
     since it refers to no storage. Any thread may use it.
     """

@@ -243,13 +243,12 @@ class Engine:
 
     # --- everything else --------------------------------------------------------------------------
 
-    def reset(self, key: str) -> None:
+    def reset(self, key: str) -> int:
         """See :meth:`.Throttle.reset`."""
-        table = self._table
-        charges = table.charges_to_reset(table.key_of(key))
-        if charges:  # without any, the storage need not be opened
-            self._local.reset(charges)
-            self._storage.reset(charges)
+        charges = self._table.charges_to_reset(key)
+        if not charges:  # then the storage need not be opened
+            return 0
+        return self._local.reset(charges) + self._storage.reset(charges)
 
     def close(self) -> None:
         """Close files and connections. May be called twice. A later request opens them again."""

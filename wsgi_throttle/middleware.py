@@ -73,20 +73,23 @@ class Throttle:
             if not decision.granted:
                 return self._refuse(verdict, decision, environ, start_response)
             pairs = verdict.plan.responder.limit_headers.pairs
-            start_response = _adding_headers(start_response, decision, pairs)
+            start_response = _adding_headers(start_response, decision, pairs, time())
         if engine.follows_responses:
             return _followed(engine, verdict, self._app, environ, start_response)
         return self._app(environ, start_response)
 
-    def reset(self, key: str) -> None:
+    def reset(self, key: str) -> int:
         """Forget what a client has used up, on every counter of the present rules.
 
         :param key: as logs show it, ``ip:192.0.2.1`` or ``session-user:42``; a bare address means
-            the same as with ``ip:``.
-        :raises ValueError: it is neither an address nor a key.
+            the same as with ``ip:``. Values may also be written as they are: ``cookie:id:abc``,
+            ``session-user:jane doe``.
+        :return: how many counters were forgotten, each of one limit. 0 if nothing was counted, or
+            if no limit counts by such a key.
+        :raises ValueError: no client can have such a key.
         :raises StorageError: the storage did not answer.
         """
-        self.engine.reset(key)
+        return self.engine.reset(key)
 
     def close(self) -> None:
         """Close files and connections. May be called twice. A later request opens them again."""
@@ -96,16 +99,17 @@ class Throttle:
     def _refuse(
         self, verdict: Verdict, decision: Decision, environ: Environ, start_response: StartResponse
     ) -> Iterable[bytes]:
+        decided_s = time()
         responder = _responder(verdict)
         if self._on_limit is not None:
             begun: list[str] = []
-            adding_headers = _adding_headers(
-                start_response, decision, responder.limit_headers.pairs
-            )
+            pairs = responder.limit_headers.pairs
+            adding_headers = _adding_headers(start_response, decision, pairs, decided_s)
 
-            def start(status: str, *rest: Any) -> Any:
+            def start(status: str, headers: list[Header], *rest: Any) -> Any:
                 begun.append(status)
-                return adding_headers(status, *rest)
+                headers = [*headers, *_retry_after(decision, headers, time() - decided_s)]
+                return adding_headers(status, headers, *rest)
 
             try:
                 answer = self._on_limit(environ, decision)
@@ -115,7 +119,7 @@ class Throttle:
                 if begun:  # the answer has begun, so the server must deal with this
                     raise
                 _log.exception("on_limit failed, and the built-in answer is given instead")
-        return _answer(start_response, responder.too_many_requests(environ, decision, time()))
+        return _answer(start_response, responder.too_many_requests(environ, decision, decided_s))
 
 
 def wrap(app: str, config: str | None = None) -> Throttle:
@@ -162,14 +166,18 @@ def _answer(start_response: StartResponse, response: Response) -> Iterable[bytes
 
 
 def _adding_headers(
-    start_response: StartResponse, decision: Decision, pairs: Callable[..., list[Header]]
+    start_response: StartResponse,
+    decision: Decision,
+    pairs: Callable[..., list[Header]],
+    decided_s: float,
 ) -> StartResponse:
-    """A start_response that adds the headers which show the limits."""
+    """A start_response that adds the headers which show the limits.
+
+    :param decided_s: when the decision was made, in seconds since the epoch.
+    """
 
     def start(status: str, headers: list[Header], exc_info: Any = None) -> Any:
-        headers = [*headers, *pairs(decision, time(), headers)]
-        if not decision.granted:
-            headers += _retry_after(decision, headers)
+        headers = [*headers, *pairs(decision, decided_s, headers, time())]
         if exc_info is None:
             return start_response(status, headers)
         return start_response(status, headers, exc_info)
@@ -177,12 +185,15 @@ def _adding_headers(
     return start
 
 
-def _retry_after(decision: Decision, present: list[Header]) -> list[Header]:
-    """The header of a refusal; none if the answer has one already, or if no waiting helps."""
+def _retry_after(decision: Decision, present: list[Header], passed_s: float) -> list[Header]:
+    """The header of a refusal; none if the answer has one already, or if no waiting helps.
+
+    :param passed_s: the seconds since the decision.
+    """
     seconds = decision.retry_after_s
     if seconds is None or any(name.lower() == "retry-after" for name, _ in present):
         return []
-    return [("Retry-After", str(seconds))]
+    return [("Retry-After", str(max(1, seconds - max(0, int(passed_s)))))]
 
 
 def _followed(

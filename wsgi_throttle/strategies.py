@@ -222,7 +222,7 @@ Compiled: TypeAlias = tuple[Step, int, bool]
 
 def compile_terms(terms: Iterable[Term]) -> tuple[Compiled, ...]:
     """Convert terms to the form that :func:`take` needs, once for many requests."""
-    return tuple((step_of(limit), cost, enforce) for _, limit, cost, enforce, *_ in terms)
+    return tuple((step_of(term.limit), term.cost, term.enforce) for term in terms)
 
 
 def with_costs(compiled: Iterable[Compiled], costs: Sequence[int]) -> list[Compiled]:

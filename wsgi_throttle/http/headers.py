@@ -10,15 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from ..decision import NEVER_MS, Decision, Measured, Term, Terms, seconds_up, tightest_of
 
 Header: TypeAlias = tuple[str, str]
 
-Writer: TypeAlias = Callable[[Decision, int, float], Sequence[Header]]
-"""Function of (the decision, the index of its tightest term, now in seconds since the epoch) that
-returns the header pairs of one convention."""
+
+class Writer(Protocol):
+    """Makes the header pairs of one convention."""
+
+    def __call__(
+        self, decision: Decision, tightest: int, decided_s: float, passed_s: int = 0
+    ) -> Sequence[Header]:
+        """The pairs for this decision.
+
+        :param tightest: the index of its tightest term.
+        :param decided_s: when it was made, in seconds since the epoch.
+        :param passed_s: the whole seconds since then.
+        """
 
 
 class HeaderStyle(NamedTuple):
@@ -52,13 +62,19 @@ class LimitHeaders:
         """Header names that belong to no family, spelled as the application spelled them."""
 
     def pairs(
-        self, decision: Decision, now_s: float, present: Sequence[Header] = ()
+        self,
+        decision: Decision,
+        decided_s: float,
+        present: Sequence[Header] = (),
+        answered_s: float = 0,
     ) -> list[Header]:
         """The headers to add to a response; none where no limit is enforced.
 
-        :param now_s: seconds since the epoch.
+        :param decided_s: when the decision was made, in seconds since the epoch.
         :param present: the headers that the response already has. A family that one of them belongs
             to is left out.
+        :param answered_s: when the response begins, if that may be later. What is told in seconds
+            from now is then less by the whole seconds since the decision.
         """
         terms = decision.terms
         writers: Sequence[Writer] | None = terms.prepared.get(self)
@@ -72,8 +88,13 @@ class LimitHeaders:
         pairs: list[Header] = []
         if writers:
             tightest = tightest_of(decision.granted, terms.enforced, decision.measured)
+            if answered_s - decided_s >= 1:
+                passed_s = int(answered_s - decided_s)
+                for write in writers:
+                    pairs += write(decision, tightest, decided_s, passed_s)
+                return pairs
             for write in writers:
-                pairs += write(decision, tightest, now_s)
+                pairs += write(decision, tightest, decided_s)
         return pairs
 
     def _compile(self, terms: Terms) -> Sequence[Writer]:
@@ -104,15 +125,18 @@ class LimitHeaders:
 
 
 def _x_ratelimit(terms: Terms) -> Writer:
-    quotas = [("X-RateLimit-Limit", str(term.limit.quota)) for term in terms]
+    # A token bucket with a burst above its quota has up to the burst remaining.
+    limits = [("X-RateLimit-Limit", str(max(term.limit.quota, term.limit.burst))) for term in terms]
 
-    def write(decision: Decision, tightest: int, now_s: float) -> Sequence[Header]:
+    def write(
+        decision: Decision, tightest: int, decided_s: float, passed_s: int = 0
+    ) -> Sequence[Header]:
         wait_ms, remaining, reset_ms = decision.measured[tightest]
         ms = wait_ms or reset_ms
         left = ("X-RateLimit-Remaining", str(remaining))
         if ms >= NEVER_MS:
-            return quotas[tightest], left
-        return quotas[tightest], left, ("X-RateLimit-Reset", str(ceil(now_s + ms / 1000)))
+            return limits[tightest], left
+        return limits[tightest], left, ("X-RateLimit-Reset", str(ceil(decided_s + ms / 1000)))
 
     return write
 
@@ -131,29 +155,35 @@ def _ietf(terms: Terms) -> Writer:
     names = [name.replace("%", "%%") for name in by_policy]
     template = ", ".join(f'"{name}";r=%d;t=%d' for name in names)
 
-    def write_all(decision: Decision, tightest: int, now_s: float) -> Sequence[Header]:
-        """The fast way, for a granted request of which each term has a policy of its own."""
-        if not decision.granted:
-            return write_chosen(decision, tightest, now_s)
+    def write_all(
+        decision: Decision, tightest: int, decided_s: float, passed_s: int = 0
+    ) -> Sequence[Header]:
+        """The fast way, for a granted request that is answered within a second, if each term has a
+        policy of its own and none has a burst above its quota."""
+        if passed_s or not decision.granted:
+            return write_chosen(decision, tightest, decided_s, passed_s)
         numbers: tuple[int, ...] = ()
         for _, remaining, reset_ms in decision.measured:
             numbers += (remaining, (reset_ms + 999) // 1000)
         return policies, ("RateLimit", template % numbers)
 
-    def write_chosen(decision: Decision, tightest: int, now_s: float) -> Sequence[Header]:
+    def write_chosen(
+        decision: Decision, tightest: int, decided_s: float, passed_s: int = 0
+    ) -> Sequence[Header]:
         """Each policy once, by its tightest term. A refusal has only the policies that refuse in
         its ``RateLimit``."""
         granted, measured = decision.granted, decision.measured
         indexes = [tightest_of(granted, among, measured) for among in by_policy.values()]
         items = [
-            _item(terms[index].policy, measured[index])
+            _item(terms[index], measured[index], passed_s)
             for index in indexes
             if granted or measured[index][0]
         ]
         listed = ", ".join(_policy(terms[index]) for index in indexes)
         return ("RateLimit-Policy", listed), ("RateLimit", ", ".join(items))
 
-    return write_all if len(by_policy) == len(terms) else write_chosen
+    has_large_burst = any(term.limit.burst > term.limit.quota for term in terms)
+    return write_chosen if has_large_burst or len(by_policy) < len(terms) else write_all
 
 
 def _policy(term: Term) -> str:
@@ -165,12 +195,13 @@ def _policy(term: Term) -> str:
     return f'"{term.policy}";q={term.limit.quota}{window}'
 
 
-def _item(name: str, measured: Measured) -> str:
+def _item(term: Term, measured: Measured, passed_s: int) -> str:
     """An item of RateLimit: what remains ``r``, and after how many seconds there is more ``t``."""
     wait_ms, remaining, reset_ms = measured
     ms = wait_ms or reset_ms
-    time = f";t={seconds_up(ms)}" if ms < NEVER_MS else ""
-    return f'"{name}";r={remaining}{time}'
+    time = f";t={max(0, seconds_up(ms) - passed_s)}" if ms < NEVER_MS else ""
+    # ``r`` is a part of the policy's ``q``, so that a larger burst cannot be told.
+    return f'"{term.policy}";r={min(remaining, term.limit.quota)}{time}'
 
 
 X_RATELIMIT = HeaderStyle(

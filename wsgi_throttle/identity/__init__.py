@@ -23,6 +23,7 @@ from .numbers import canonical_path_value, with_canonical_numbers, with_decimal_
 from .session import Session, user_reader
 from .settings import Identity
 from .text import environ_name, is_header_name
+from .written import written_keys
 
 __all__ = [
     "IPV4_PREFIXES",
@@ -57,4 +58,5 @@ __all__ = [
     "user_reader",
     "with_canonical_numbers",
     "with_decimal_uuids",
+    "written_keys",
 ]

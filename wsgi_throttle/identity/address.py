@@ -130,6 +130,21 @@ class Clients:
         client = self._untrusted.get(environ.get("REMOTE_ADDR"))  # type: ignore[arg-type]
         return client[0] if client else self.find(environ)[0]
 
+    def key_of(self, text: str) -> str | None:
+        """The key of clients with this address, or of the network that is counted as one client.
+        None if it is neither, or a network of another size.
+
+        :param text: as people write it. ``unix`` and ``unknown`` stand for peers without an
+            address.
+        """
+        if text in ("unix", "unknown"):
+            return f"ip:{text}"
+        address = parse_address(text.partition("/")[0])
+        if address is None:
+            return None
+        key = self._client(address).key
+        return key if "/" not in text or key == f"ip:{text}" else None
+
     def address(self, environ: dict[str, Any]) -> Address | None:
         """The client's whole address, which the prefixes do not shorten, for lists of networks."""
         client = self._untrusted.get(environ.get("REMOTE_ADDR"))  # type: ignore[arg-type]

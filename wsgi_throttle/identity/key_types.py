@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from ..hooks import Hook
+from . import examples
 from .body import UnreadableError
 from .cookies import cookie_reader
+from .examples import Example
 from .form import form_values, query_values
 from .json_body import json_values
 from .session import environ_reader, hook_text, user_text
@@ -65,6 +67,17 @@ class KeyType(NamedTuple):
     may_need_session: bool = False
     """Whether the value may depend on a session. A preflight carries no session, so there all
     clients may lack the value."""
+    example: Callable[[str, str], Example | None] | None = None
+    """Function of (the argument, a value as it is): a request with this value; None if there can be
+    none. None in place of the function: the key has the escaped value."""
+
+
+def prefix_of(name: str, argument: str) -> str:
+    """What keys of this type and argument begin with."""
+    if not argument:
+        return f"{name}:"
+    is_plain = name in ("header", "cookie", "python")  # their arguments need no escapes
+    return f"{name}:{argument if is_plain else escaped_name(argument)}:"
 
 
 def _no_argument(name: str, argument: str) -> None:
@@ -102,7 +115,7 @@ def _header(argument: str, _: Identity) -> Lookup:
     if not is_header_name(argument):
         raise ValueError(f'"header:{argument}" names no header: write header:X-API-Key')
     variable = environ_name(argument)
-    prefix = f"header:{argument}:"
+    prefix = prefix_of("header", argument)
     written = _secret if argument.lower() in _CREDENTIALS else escaped
 
     def find(environ: Environ, _: PathArgs) -> str | None:
@@ -124,7 +137,7 @@ def _cookie(argument: str, _: Identity) -> Lookup:
     if not is_cookie_name(argument):
         raise ValueError(f'"cookie:{argument}" names no cookie: write cookie:name')
     read = cookie_reader(argument)
-    prefix = f"cookie:{argument}:"
+    prefix = prefix_of("cookie", argument)
 
     def find(environ: Environ, _: PathArgs) -> str | None:
         value = read(environ)
@@ -135,13 +148,13 @@ def _cookie(argument: str, _: Identity) -> Lookup:
 
 def _query(argument: str, _: Identity) -> Lookup:
     _needs_argument("query", argument, "a parameter: write query:token")
-    prefix = f"query:{escaped_name(argument)}:"
+    prefix = prefix_of("query", argument)
     return _fields(prefix, lambda environ: query_values(environ, argument))
 
 
 def _form(argument: str, settings: Identity) -> Lookup:
     _needs_argument("form", argument, "a field: write form:email")
-    prefix = f"form:{escaped_name(argument)}:"
+    prefix = prefix_of("form", argument)
     max_bytes, is_json_counted = settings.form_max_bytes, settings.is_json_counted
     return _fields(
         prefix,
@@ -154,7 +167,7 @@ def _json(argument: str, settings: Identity) -> Lookup:
     path = argument.split(".")
     if not all(path):
         raise ValueError(f'"json:{argument}" has an empty name: write json:user.email')
-    prefix = f"json:{escaped_name(argument)}:"
+    prefix = prefix_of("json", argument)
     max_bytes = settings.form_max_bytes
     return _fields(prefix, lambda environ: json_values(environ, path, max_bytes))
 
@@ -181,7 +194,7 @@ def _fields(prefix: str, read: Callable[[Environ], list[str]]) -> Lookup:
 def _path(argument: str, _: Identity) -> Lookup:
     if not argument.isidentifier():
         raise ValueError(f'"path:{argument}" names no variable of the path: write path:id')
-    prefix = f"path:{escaped_name(argument)}:"
+    prefix = prefix_of("path", argument)
 
     def find(_: Environ, path_args: PathArgs) -> str | None:
         value = path_args.get(argument)
@@ -193,7 +206,7 @@ def _path(argument: str, _: Identity) -> Lookup:
 def _environ(argument: str, settings: Identity) -> Lookup:
     _needs_argument("environ", argument, "a variable: write environ:REMOTE_USER")
     read = environ_reader(argument, clock=settings.clock)
-    prefix = f"environ:{escaped_name(argument)}:"
+    prefix = prefix_of("environ", argument)
 
     def find(environ: Environ, _: PathArgs) -> str | None:
         value = user_text(read(environ))
@@ -217,7 +230,7 @@ _SENT_BY_CLIENT = frozenset(
 
 def _python(argument: str, settings: Identity) -> Lookup:
     hook = Hook(argument, hook_text, clock=settings.clock)
-    prefix = f"python:{argument}:"
+    prefix = prefix_of("python", argument)
 
     def find(environ: Environ, _: PathArgs) -> str | None:
         value = hook(environ)
@@ -229,15 +242,28 @@ def _python(argument: str, settings: Identity) -> Lookup:
 KEY_TYPES = {
     "ip": KeyType(_ip),
     "session-user": KeyType(_session_user, is_in_preflight=_never),
-    "header": KeyType(_header, is_client_controlled=_always, is_in_preflight=_never),
-    "cookie": KeyType(_cookie, is_client_controlled=_always, is_in_preflight=_never),
-    "query": KeyType(_query, is_client_controlled=_always, may_have_several=True),
+    "header": KeyType(
+        _header,
+        is_client_controlled=_always,
+        is_in_preflight=_never,
+        example=examples.header_request,
+    ),
+    "cookie": KeyType(
+        _cookie,
+        is_client_controlled=_always,
+        is_in_preflight=_never,
+        example=examples.cookie_request,
+    ),
+    "query": KeyType(
+        _query, is_client_controlled=_always, may_have_several=True, example=examples.query_request
+    ),
     "form": KeyType(
         _form,
         is_client_controlled=_always,
         may_have_several=True,
         is_in_preflight=_never,
         needs_body=True,
+        example=examples.form_request,
     ),
     "json": KeyType(
         _json,
@@ -245,8 +271,9 @@ KEY_TYPES = {
         may_have_several=True,
         is_in_preflight=_never,
         needs_body=True,
+        example=examples.json_request,
     ),
-    "path": KeyType(_path, is_client_controlled=_always),
+    "path": KeyType(_path, is_client_controlled=_always, example=examples.path_request),
     "environ": KeyType(
         _environ,
         is_client_controlled=_is_sent_by_client,

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from ..identity import KeyFunction, key_function, needs_body, preflight_key
+from ..identity import (
+    KeyFunction,
+    is_client_controlled,
+    key_function,
+    needs_body,
+    preflight_key,
+)
 from ..limits import multiplied
 from .model import RuleLimit, RuleSet
 from .plan import Counter, CounterLimit
@@ -61,8 +67,16 @@ class CounterMaker:
             prefix = self._prefix(scope, key, method, enforce, preflight)
             counted_by = preflight_key(key)[0] if preflight else key
             find_key = self._find_key(counted_by, parts)
+            is_controlled = any(is_client_controlled(part) for part in counted_by)
             counters.append(
-                Counter(prefix, counted_by, find_key, tuple(found), needs_body(counted_by))
+                Counter(
+                    prefix,
+                    counted_by,
+                    find_key,
+                    tuple(found),
+                    needs_body(counted_by),
+                    is_controlled,
+                )
             )
         return tuple(counters)
 

@@ -56,6 +56,8 @@ class Counter:
     limits: tuple[CounterLimit, ...]
     needs_body: bool = False
     """Whether the key is in the body of the request."""
+    is_client_controlled: bool = False
+    """Whether clients choose the key, or a part of it."""
 
     def bucket(self, key: str) -> str:
         """The bucket of a client with this key."""
@@ -153,7 +155,8 @@ class Statements:
             for limit, cost, enforce, policy, label in counter.limits:
                 known = terms.get(limit)
                 if known is None or known.cost < cost:
-                    terms[limit] = Term(bucket, limit, cost, enforce, policy, label)
+                    chosen = counter.is_client_controlled
+                    terms[limit] = Term(bucket, limit, cost, enforce, policy, label, chosen)
         made = Terms(term for terms in found.values() for term in terms.values())
         prepared = Statement(made, self._prepare(made) if made else _nothing_to_count)
         return self._known.keep(key, prepared)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
-from ipaddress import ip_address
 from typing import Any, Literal, TypeAlias
 
 from ..cache import Bounded
 from ..decision import Charge
 from ..identity import (
-    KEY_TYPES,
     Address,
     Environ,
     Networks,
@@ -18,6 +16,7 @@ from ..identity import (
     client_address,
     with_canonical_numbers,
     with_decimal_uuids,
+    written_keys,
 )
 from .match import Matcher
 from .model import METHODS, Rule, RuleSet
@@ -132,28 +131,17 @@ class RuleTable:
                 return "blocked", rule
         return None
 
-    def key_of(self, text: str) -> str:
-        """The key that an operator means. An address, with or without ``ip:``, means the network
-        that it is counted by.
+    def charges_to_reset(self, text: str) -> tuple[Charge, ...]:
+        """Everything that these rules can have charged a client.
 
-        :raises ValueError: it is no address, and does not begin with a key type.
+        :param text: the client's key, as :func:`.written_keys` reads it.
+        :raises ValueError: no client can have such a key; the message has the remedy.
         """
-        try:
-            ip_address(text.removeprefix("ip:"))
-        except ValueError:
-            if text.partition(":")[0] not in KEY_TYPES:
-                known = ", ".join(KEY_TYPES)
-                raise ValueError(
-                    f'"{text}" is not a key: write an address, or a key as logs show it, which '
-                    f"begins with one of {known}"
-                ) from None
-            return text
-        return self.rule_set.identity.clients.key({"REMOTE_ADDR": text.removeprefix("ip:")})
-
-    def charges_to_reset(self, key: str) -> tuple[Charge, ...]:
-        """Everything that a client with this key can have been charged by these rules."""
+        counters = list(self._planner.all_counters())
+        specs = {counter.key_types for counter in counters}
+        keys = written_keys(text, specs, self.rule_set.identity)
         charges = (
-            charge for counter in self._planner.all_counters() for charge in counter.charges(key)
+            charge for counter in counters for key in keys for charge in counter.charges(key)
         )
         return tuple({(charge.bucket, charge.limit): charge for charge in charges}.values())
 

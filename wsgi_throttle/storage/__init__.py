@@ -33,10 +33,12 @@ class Storage(Protocol):
             and the same limit. Without any, every request is granted.
         """
 
-    def reset(self, charges: Sequence[Charge]) -> None:
+    def reset(self, charges: Sequence[Charge]) -> int:
         """Forget what these buckets have counted for these limits, so that the clients may use all
         of their quotas again.
 
+        :param charges: those of one bucket follow each other.
+        :return: for how many of them something was counted.
         :raises StorageError: the storage did not answer.
         """
 

@@ -115,12 +115,12 @@ class CircuitBreaker:
 
         return take
 
-    def reset(self, charges: Sequence[Charge]) -> None:
+    def reset(self, charges: Sequence[Charge]) -> int:
         """See :class:`.Storage`.
 
         :raises StorageError: the storage failed, or an outage goes on.
         """
-        self._call(partial(self._storage.reset, charges))
+        return self._call(partial(self._storage.reset, charges))
 
     def ping(self) -> None:
         """See :class:`.Storage`. Calls it during an outage too; neither begins nor ends one."""

@@ -57,14 +57,16 @@ class _Record:
         self.states = [states.pop(limit, ()) for limit in group.limits]
         self.others = {limit: state for limit, state in states.items() if state} or _NO_STATES
 
-    def forget(self, limit: Limit) -> None:
-        """Delete the state of this limit."""
+    def forget(self, limit: Limit, now: int) -> bool:
+        """Delete the state of this limit, and return whether there was one."""
+        found = any(known == limit and step_of(limit)(state, now, 0)[1] for known, state in self)
         if limit in self.others:
             self.others = {other: state for other, state in self.others.items() if other != limit}
         self.states = [
             () if own == limit else state
             for own, state in zip(self.group.limits, self.states, strict=True)
         ]
+        return found
 
     def is_expired(self, now: int) -> bool:
         """Whether nothing that was counted here counts any more."""
@@ -191,17 +193,18 @@ class MemoryStorage:
 
         return take_one
 
-    def reset(self, charges: Sequence[Charge]) -> None:
+    def reset(self, charges: Sequence[Charge]) -> int:
         """See :class:`.Storage`."""
+        forgotten = 0
         with self._lock:
             now = self._clock() // MS
             for charge in charges:
                 for table in self._tables.values():
-                    record = table.get(charge.bucket)
-                    if record:
-                        record.forget(charge.limit)
+                    if record := table.get(charge.bucket):
+                        forgotten += record.forget(charge.limit, now)
                         if record.is_expired(now):
                             del table[charge.bucket]
+        return forgotten
 
     def ping(self) -> None:
         """See :class:`.Storage`. This process's own memory always answers."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
+from ..cache import Bounded
 from ..clock import MONOTONIC, MS, Clock
 from ..decision import NEVER_MS, Charge, Decision, Measured, Take, Terms
 from . import Storage
@@ -17,40 +18,113 @@ from .fork import ForkLock
 from .look import Look, prepare_look
 
 MAX_AGE_NS = 1_000_000_000
-"""A refusal is kept for no longer than this, so that a reset by another process, a failover or an
-edit of the rules takes effect."""
+"""What was measured is kept for no longer than this, so that a reset by another process, a failover
+or an edit of the rules takes effect."""
 
 REPLY_NS = 10_000_000
 """For how long the same Decision answers all requests of a client. Its waits are not updated."""
 
-MAX_REFUSALS = 10_000
-"""How many refusals are kept. For a client whose refusal was dropped the storage is asked, which is
-slower and nothing worse."""
+MAX_BUCKETS = 10_000
+"""Of how many buckets something is kept. For a client whose buckets were dropped the storage is
+asked, which is slower and nothing worse."""
 
-_Key: TypeAlias = tuple[str, str, int]  # bucket, limit.tag, cost
+MAX_LIMITS = 64
+"""How many limits, each with a cost, are kept of one bucket."""
+
+MAX_PARTS = 64
+"""How many parts of the same terms are kept, for decisions that do not tell of all of them."""
+
+_Key: TypeAlias = tuple[str, int]  # limit.tag, cost
+
+
+class _Reply(NamedTuple):
+    """A decision that was given from memory, and to what it may be given again."""
+
+    decision: Decision
+    terms: Terms
+    buckets: tuple[str, ...]
+    costs: Sequence[int] | None
+    until_ns: int
+    forgotten: int
 
 
 @dataclass(slots=True)
-class _Refusal:
-    until_ns: int
-    """When it ends. The wait counts from before the storage was asked, so that nobody is refused
-    for longer than the storage said."""
+class _Known:
+    """What a refused request has measured of one limit."""
+
+    measured: Measured
     answered_ns: int
     """When the storage had answered. Waits in replies are counted from here, so that none is too
     short."""
-    decision: Decision
-    """The storage's answer."""
-    reply: Decision
-    """The last answer that was given in its place. It is given again until ``reply_until_ns``."""
-    reply_until_ns: int
+    until_ns: int
+    """How long it may be told."""
+    refuses_until_ns: int
+    """How long it refuses requests; not at all if the charge fitted. The wait counts from before
+    the storage was asked, so that nobody is refused for longer than the storage said."""
+    reply: _Reply | None = None
+    """The last one that was given because this limit refuses."""
+
+    def at(self, now_ns: int) -> Measured:
+        """What it measured, less the time that has passed since."""
+        wait_ms, remaining, reset_ms = self.measured
+        passed_ms = (now_ns - self.answered_ns) // MS
+        if wait_ms < NEVER_MS:
+            wait_ms = wait_ms - passed_ms if wait_ms > passed_ms else 0
+        if reset_ms:
+            reset_ms = reset_ms - passed_ms if reset_ms > passed_ms else 1
+        return wait_ms, remaining, reset_ms
+
+
+class _Question:
+    """What is to be looked up for all requests with the same terms."""
+
+    __slots__ = ("_parts", "enforced", "places", "terms")
+
+    def __init__(self, terms: Terms) -> None:
+        self.terms = terms
+        self.places: list[tuple[int, _Key]] = [
+            (term.bucket, (term.limit.tag, term.cost)) for term in terms
+        ]
+        """For each term, its bucket's index and the rest of its key."""
+        self.enforced = [(index, *self.places[index]) for index in terms.enforced]
+        """The same for those that may refuse, after their index."""
+        self._parts: Bounded[tuple[int, ...], tuple[Terms, tuple[int, ...]]] = Bounded(MAX_PARTS)
+
+    def refusal(
+        self,
+        told: Sequence[int],
+        measured: Sequence[Measured],
+        buckets: tuple[str, ...],
+        costs: Sequence[int] | None,
+    ) -> Decision:
+        """The decision that tells of some terms only.
+
+        :param told: their indexes.
+        :param measured: one for each of them.
+        """
+        if len(told) == len(self.terms):
+            return Decision(False, self.terms, buckets, measured, costs)
+        key = tuple(told)
+        terms, indexes = self._parts.get(key) or self._parts.keep(key, self.terms.part(key))
+        return Decision(
+            False,
+            terms,
+            tuple(buckets[index] for index in indexes),
+            measured,
+            costs and [costs[index] for index in told],
+        )
 
 
 class RefusalCache:
     """A storage that wraps another one and remembers what that has refused.
 
     A request with a charge that was refused is refused again without asking, until the wait of that
-    charge is over, and for a second at most. Shadow charges are not remembered, since they refuse
-    nothing. A look always asks the wrapped storage.
+    charge is over, and for a second at most. Of its other limits just as much must be known, so
+    that a client that waits as it is told is refused by none of them; otherwise the storage is
+    asked, and all that it measures is remembered, also of limits that would have let the request
+    pass. Only limits by a key that clients choose need not be known, since nothing is known of a
+    new value: they are left out of the decision. So are shadow charges that are not known. A take
+    that is a look always asks the wrapped storage.
 
     Any thread may call every method, and so may a forked child, which has its own copy from then
     on.
@@ -63,8 +137,9 @@ class RefusalCache:
         self._storage = storage
         self._clock = clock
         self._lock = ForkLock()
-        self._refusals: OrderedDict[_Key, _Refusal] = OrderedDict()
+        self._known: OrderedDict[str, dict[_Key, _Known]] = OrderedDict()  # by bucket
         self._last_until_ns = 0  # when the last of them ends
+        self._forgotten = 0  # how often a bucket was charged of which something was known
 
     @property
     def reach(self) -> str:
@@ -74,41 +149,26 @@ class RefusalCache:
     def prepare(self, terms: Terms) -> Take:
         """See :class:`.Storage`.
 
-        A remembered refusal is less exact than the storage's own answer. Waits may be REPLY_NS too
-        long; and charges that were not part of the refused request look as if nothing was used of
-        their limits.
+        A remembered refusal is less exact than the storage's own answer: waits may be REPLY_NS too
+        long, and some charges may be missing.
         """
         inner_take = self._storage.prepare(terms)
-        clock, refusals = self._clock, self._refusals
-        enforced = [
-            (index, terms[index].bucket, terms[index].limit.tag, terms[index].cost)
-            for index in terms.enforced
-        ]
+        clock, known = self._clock, self._known
+        question = _Question(terms)
 
         def take(
             buckets: tuple[str, ...], costs: Sequence[int] | None = None, look: bool = False
         ) -> Decision:
             now_ns = clock()
-            if refusals and not look:
-                if now_ns >= self._last_until_ns:
-                    self.clear()
-                for index, bucket, tag, cost in enforced:
-                    if costs is not None:
-                        cost = costs[index]
-                    refusal = refusals.get((buckets[bucket], tag, cost))
-                    if refusal and now_ns < refusal.until_ns:
-                        reply = refusal.reply
-                        if (
-                            now_ns < refusal.reply_until_ns
-                            and reply[1] is terms  # fields by index, which is faster than by name
-                            and reply[2] == buckets
-                            and reply[4] == costs
-                        ):
-                            return reply
-                        return _reply(refusal, terms, buckets, costs, now_ns)
+            if known and not look:
+                remembered = self._recall(question, buckets, costs, now_ns)
+                if remembered is not None:
+                    return remembered
             decision = inner_take(buckets, costs, look)
-            if not decision.granted:
+            if not decision[0]:  # fields by index, which is faster than by name
                 self._remember(decision, now_ns)
+            elif known:
+                self._forget(buckets)
             return decision
 
         return take
@@ -116,15 +176,15 @@ class RefusalCache:
     def prepare_look(self, terms: Terms) -> Look:
         """As the storage's, but that a refusal which is remembered is not asked for again."""
         ask = prepare_look(self._storage, terms)
-        clock, refusals = self._clock, self._refusals
-        enforced = [terms[index] for index in terms.enforced]
+        clock, known = self._clock, self._known
+        question = _Question(terms)
 
         def look(buckets: tuple[str, ...]) -> Decision | None:
             now_ns = clock()
-            for term in enforced if refusals else ():
-                refusal = refusals.get((buckets[term.bucket], term.limit.tag, term.cost))
-                if refusal and now_ns < refusal.until_ns:
-                    return _reply(refusal, terms, buckets, None, now_ns)
+            if known:
+                remembered = self._recall(question, buckets, None, now_ns)
+                if remembered is not None:
+                    return remembered
             decision = ask(buckets)
             if decision:
                 self._remember(decision, now_ns)
@@ -132,10 +192,10 @@ class RefusalCache:
 
         return look
 
-    def reset(self, charges: Sequence[Charge]) -> None:
+    def reset(self, charges: Sequence[Charge]) -> int:
         """See :class:`.Storage`."""
         try:
-            self._storage.reset(charges)
+            return self._storage.reset(charges)
         finally:
             self.clear()
 
@@ -151,64 +211,93 @@ class RefusalCache:
     def clear(self) -> None:
         """Forget all refusals, so that the storage is asked for every charge again."""
         with self._lock:
-            self._refusals.clear()
+            self._known.clear()
 
     @property
     def size(self) -> int:
-        """How many refusals are remembered."""
-        return len(self._refusals)
+        """Of how many buckets something is remembered."""
+        return len(self._known)
+
+    def _recall(
+        self,
+        question: _Question,
+        buckets: tuple[str, ...],
+        costs: Sequence[int] | None,
+        now_ns: int,
+    ) -> Decision | None:
+        """The refusal of this request; None if the storage is to be asked."""
+        if now_ns >= self._last_until_ns:
+            self.clear()
+            return None
+        known = self._known
+        for index, bucket, key in question.enforced:
+            limits = known.get(buckets[bucket])
+            if limits:
+                found = limits.get(key if costs is None else (key[0], costs[index]))
+                if found and now_ns < found.refuses_until_ns:
+                    reply = found.reply
+                    if (
+                        reply is not None
+                        and now_ns < reply.until_ns
+                        and reply.terms is question.terms
+                        and reply.buckets == buckets
+                        and reply.costs == costs
+                        and reply.forgotten == self._forgotten
+                    ):
+                        return reply.decision
+                    found.reply = self._reply(question, buckets, costs, now_ns)
+                    return found.reply and found.reply.decision
+        return None
+
+    def _reply(
+        self,
+        question: _Question,
+        buckets: tuple[str, ...],
+        costs: Sequence[int] | None,
+        now_ns: int,
+    ) -> _Reply | None:
+        """The refusal of a request that one known limit refuses; None if too little is known."""
+        terms, forgotten = question.terms, self._forgotten
+        until_ns = now_ns + REPLY_NS
+        told: list[int] = []
+        measured: list[Measured] = []
+        for index, (bucket, key) in enumerate(question.places):
+            limits = self._known.get(buckets[bucket])
+            found = limits and limits.get(key if costs is None else (key[0], costs[index]))
+            if found and now_ns < found.until_ns:
+                told.append(index)
+                measured.append(found.at(now_ns))
+                until_ns = min(until_ns, found.until_ns)
+            elif terms[index].enforce and not terms[index].is_client_controlled:
+                return None
+        decision = question.refusal(told, measured, buckets, costs)
+        return _Reply(decision, terms, buckets, costs, until_ns, forgotten)
 
     def _remember(self, decision: Decision, asked_ns: int) -> None:
         answered_ns = self._clock()
+        charges, known = decision.charges, self._known
+        waits_ms = [outcome.wait_ms for _, outcome in decision.refusing]
+        # Once the client may pass by these limits, it may use up others in another process.
+        until_ns = asked_ns + min(max(waits_ms, default=0) * MS, MAX_AGE_NS)
         with self._lock:
-            for (bucket, limit, cost, *_), outcome in decision.refusing:
-                until_ns = asked_ns + min(outcome.wait_ms * MS, MAX_AGE_NS)
-                key = (bucket, limit.tag, cost)
-                self._refusals[key] = _Refusal(until_ns, answered_ns, decision, decision, 0)
-                self._refusals.move_to_end(key)
-                self._last_until_ns = max(self._last_until_ns, until_ns)
-            while len(self._refusals) > MAX_REFUSALS or self._oldest().until_ns <= asked_ns:
-                self._refusals.popitem(last=False)
+            for (bucket, limit, cost, *_), found in zip(charges, decision.measured, strict=True):
+                refuses_until_ns = asked_ns + min(found[0] * MS, MAX_AGE_NS)
+                limits = known.setdefault(bucket, {})
+                if len(limits) >= MAX_LIMITS:
+                    limits.clear()
+                limits[limit.tag, cost] = _Known(found, answered_ns, until_ns, refuses_until_ns)
+                known.move_to_end(bucket)
+            self._last_until_ns = max(self._last_until_ns, until_ns)
+            while len(known) > MAX_BUCKETS or (known and self._oldest_until_ns() <= asked_ns):
+                known.popitem(last=False)
 
-    def _oldest(self) -> _Refusal:
-        return next(iter(self._refusals.values()))
+    def _oldest_until_ns(self) -> int:
+        return max(one.until_ns for one in next(iter(self._known.values())).values())
 
-
-def _reply(
-    refusal: _Refusal,
-    terms: Terms,
-    buckets: tuple[str, ...],
-    costs: Sequence[int] | None,
-    now_ns: int,
-) -> Decision:
-    """The decision for these terms, one of which the storage has refused: its answer, less the time
-    that has passed since."""
-    passed_ms = (now_ns - refusal.answered_ns) // MS
-    measured: list[Measured] = []
-    for wait_ms, remaining, reset_ms in _measured(refusal.decision, terms, buckets, costs):
-        if wait_ms < NEVER_MS:
-            wait_ms = wait_ms - passed_ms if wait_ms > passed_ms else 0
-        if reset_ms:
-            reset_ms = reset_ms - passed_ms if reset_ms > passed_ms else 1
-        measured.append((wait_ms, remaining, reset_ms))
-    refusal.reply = Decision(False, terms, buckets, measured, costs)
-    refusal.reply_until_ns = now_ns + REPLY_NS
-    return refusal.reply
-
-
-def _measured(
-    decision: Decision, terms: Terms, buckets: tuple[str, ...], costs: Sequence[int] | None
-) -> Sequence[Measured]:
-    """For each of these terms what the decision measured; if it has none for a term, the values of
-    an unused limit."""
-    if (decision.terms, decision.buckets, decision.costs) == (terms, buckets, costs):
-        return decision.measured
-    known = {
-        (charge.bucket, charge.limit.tag, charge.cost): found
-        for charge, found in zip(decision.charges, decision.measured, strict=True)
-    }
-    asked = Decision(False, terms, buckets, (), costs)
-    return [
-        known.get((bucket, limit.tag, cost)) or (0, limit.burst, 0)
-        for bucket, limit, cost, *_ in asked.charges
-    ]
+    def _forget(self, buckets: Sequence[str]) -> None:
+        """Forget what is known of buckets that were charged: less is left of their limits now."""
+        for bucket in buckets:
+            if bucket in self._known:
+                with self._lock:
+                    self._known.pop(bucket, None)
+                    self._forgotten += 1

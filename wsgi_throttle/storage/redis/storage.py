@@ -90,12 +90,14 @@ class RedisStorage:
 
         return take
 
-    def reset(self, charges: Sequence[Charge]) -> None:
+    def reset(self, charges: Sequence[Charge]) -> int:
         """See :class:`.Storage`."""
-        if charges:
-            line = self._ask(delete_command(charges))
-            if not re.fullmatch(b":[0-9]+", line):
-                raise StorageError(f"not an answer to DEL: {line[:80]!r}")
+        if not charges:
+            return 0
+        line = self._ask(delete_command(charges))
+        if not re.fullmatch(b":[0-9]+", line):
+            raise StorageError(f"not an answer to DEL: {line[:80]!r}")
+        return int(line[1:])
 
     def ping(self) -> None:
         """See :class:`.Storage`. Where it has to connect, it loads the script as well."""

@@ -15,6 +15,7 @@ import time
 from contextlib import ExitStack, suppress
 from hashlib import blake2b
 from pathlib import Path
+from shlex import quote
 from urllib.parse import unquote
 
 from ...errors import StorageError, StorageURIError
@@ -172,6 +173,29 @@ class Location:
                     if match and int(match[1]) == uid != os.geteuid():
                         found.append((folder, uid))
         return found
+
+    def has_counts(self, size_bytes: int) -> bool:
+        """Whether there is a file of this user, who may reset what is counted there. Makes nothing.
+
+        :raises StorageError: there is none, but another user's.
+        """
+        folder = self.find(size_bytes)
+        others = self.of_other_users()
+        if self._given and folder:
+            uid = folder.lstat().st_uid
+            others = [(folder, uid)] if uid != os.geteuid() else []
+        elif folder and is_used(folder):
+            return True
+        if others:
+            path, uid = others[0]
+            owner = user_name(uid)
+            raise StorageError(
+                f"the counters are in {path}, which belongs to user {owner}, and this process runs "
+                f"as {user_name(os.geteuid())}",
+                remedy="reset as that user: run the same command after "
+                f"sudo -u {quote(f'#{uid}' if owner == str(uid) else owner)}",
+            )
+        return folder is not None and is_used(folder)
 
 
 def remove_forsaken(base: str) -> None:

@@ -20,7 +20,7 @@ from struct import Struct, error
 from ...cache import Bounded
 from ...decision import Limit
 from ...errors import StorageError
-from ...strategies import STRATEGIES, State
+from ...strategies import STRATEGIES, State, step_of
 
 LAYOUT = 3
 """The version of the format, raised with every change to it: a file of another version is not
@@ -50,7 +50,7 @@ class Packing:
 
     __slots__ = (
         *("__weakref__", "_by_lengths", "_by_shapes", "_lifetime_s", "_limit_hashes"),
-        *("_prefix_bytes", "_widths"),
+        *("_prefix_bytes", "_steps", "_widths"),
     )
 
     def __init__(self, limits: Sequence[Limit]) -> None:
@@ -59,6 +59,7 @@ class Packing:
         self._limit_hashes = [
             blake2b(limit.tag.encode(), digest_size=6).digest() for limit in limits
         ]
+        self._steps = [step_of(limit) for limit in limits]
         lifetime_ms = max(STRATEGIES[limit.strategy].lifetime_ms(limit) for limit in limits)
         # One second more, since only whole seconds are stored.
         self._lifetime_s = -(-min(lifetime_ms, _MAX_LIFETIME_MS) // 1000) + 1
@@ -89,6 +90,13 @@ class Packing:
             return states, b""
         others = record[layout.size :]
         return states, b"" if rank(others, now)[0] == EXPIRED else others
+
+    def without_limits(self, record: bytes, now: int) -> tuple[int, bytes]:
+        """How many of these limits have counted something, and the record without them; empty if
+        there is nothing to keep."""
+        states, others = self.unpack(record, now)
+        used = [step(state, now, 0)[1] for step, state in zip(self._steps, states, strict=True)]
+        return sum(map(bool, used)), others
 
     def pack(self, states: Sequence[State], others: bytes, over_limit: bool, now: int) -> bytes:
         """The record of these states; empty if there is nothing to keep.

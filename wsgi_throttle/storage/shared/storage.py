@@ -136,31 +136,33 @@ class SharedStorage:
 
         return take
 
-    def reset(self, charges: Sequence[Charge]) -> None:
-        """See :class:`.Storage`."""
+    def reset(self, charges: Sequence[Charge]) -> int:
+        """See :class:`.Storage`. Makes no file where nothing was counted."""
+        if not self._location.has_counts(self._size_bytes):
+            return 0
         terms, buckets = Terms.of(charges)
         packings = self._packings_of(terms)
 
-        def forget(environment: lmdb.Environment) -> None:
+        def forget(environment: lmdb.Environment) -> int:
+            forgotten = 0
             with environment.begin(write=True) as txn:
                 now = self._clock() // MS
                 for bucket, packing in zip(buckets, packings, strict=True):
                     key = _key(bucket)
-                    _, others = packing.unpack(txn.get(key, b""), now)
+                    used, others = packing.without_limits(txn.get(key, b""), now)
+                    forgotten += used
                     if others:
                         txn.put(key, others)
                     else:
                         txn.delete(key)
+            return forgotten
 
-        self._run(forget)
+        return self._run(forget)
 
     def ping(self) -> None:
         """See :class:`.Storage`. Raises if the file cannot be opened or written."""
 
-        def begin(environment: lmdb.Environment) -> None:
-            environment.begin(write=True).abort()
-
-        self._run(begin)
+        self._run(lambda environment: environment.begin(write=True).abort())
 
     def close(self) -> None:
         """See :class:`.Storage`."""

@@ -143,18 +143,20 @@ class SeveralLimits(Fixtures):
         first, second = limit(2), limit(3, strategy="token-bucket")
         for bucket in (one, other):
             take(storage, [charge(bucket, first), charge(bucket, second)])
-        storage.reset([charge(one, first)])
+        assert storage.reset([charge(one, first)]) == 1
         assert used(storage, one, first) == 0
         assert used(storage, one, second) == 1
         assert used(storage, other, first) == 1
-        storage.reset([charge(one, first), charge(one, second), charge(other, first)])
+        # The first was forgotten before, so that nothing is counted there.
+        three = [charge(one, first), charge(one, second), charge(other, first)]
+        assert storage.reset(three) == 2
         assert used(storage, one, second) == 0
         assert used(storage, other, first) == 0
         assert used(storage, other, second) == 1
 
     def test_reset_of_what_was_never_seen_is_no_error(self, storage: Storage, bucket: str) -> None:
-        storage.reset([charge(bucket, limit(2))])
-        storage.reset([])
+        assert storage.reset([charge(bucket, limit(2))]) == 0
+        assert storage.reset([]) == 0
         assert take(storage, [charge(bucket, limit(2))]).granted
 
     def test_close_may_be_called_twice_and_before_use(

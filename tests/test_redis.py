@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
+from struct import pack
 
 import pytest
 import redis
@@ -158,6 +160,54 @@ def test_a_key_of_another_type_is_overwritten(server: Server, storage: RedisStor
     server.client.rpush(key_of(charges[0]), "somebody else's")
     assert [take(storage, charges).granted for _ in range(2)] == [True, False]
     assert server.client.pttl(key_of(charges[0])) > 0
+
+
+def packed(*numbers: float) -> bytes:
+    return pack(f">{len(numbers)}d", *numbers)
+
+
+NAN, INF = math.nan, math.inf
+NOW = 1e12  # milliseconds, in 2001
+CRAFTED = [
+    *(b"x", b"\xff" * 16, b"\xff" * 24, b"0" * 1000, packed(1), packed(1, 1), packed(1, 1, 9)),
+    *(packed(NAN, NAN), packed(INF, 1), packed(1, INF), packed(-1, -1), packed(NOW, -7)),
+    *(packed(NAN, NAN, NAN), packed(1, INF, 1), packed(1, -INF, 1), packed(2, 2**49, 1, 0, 3)),
+    *(packed(1, 2**60, 9, NOW, 10), packed(-5, NOW, -5), packed(1e300, NOW, 1e300), packed(1, 9)),
+    *(packed(NOW * 10, 99), packed(NOW * 10, -99), packed(1, NOW * 10, 99), packed(1, 1, NAN)),
+]
+"""What somebody might write in place of a state."""
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("state", CRAFTED, ids=range(len(CRAFTED)))
+def test_a_state_that_is_unreadable_is_replaced_and_harms_nobody(
+    strategy: str, state: bytes, server: Server, storage: RedisStorage
+) -> None:
+    bucket = charges_of(hourly(2))[0].bucket
+    crafted, other = charges_of(hourly(2, strategy), hourly(9), bucket=bucket)
+    server.client.set(key_of(crafted), state)
+    for number in range(1, 6):
+        decision = take(storage, [crafted, other])
+        for outcome, quota in zip(decision.outcomes, (2, 9), strict=True):
+            assert 0 <= outcome.wait_ms <= HOUR_MS
+            assert 0 <= outcome.remaining <= quota
+            assert 0 <= outcome.reset_ms <= HOUR_MS
+        granted = 9 - decision.outcomes[1].remaining
+        assert granted <= min(number, 2)
+    assert server.client.get(key_of(crafted)) != state
+    assert 0 < server.client.pttl(key_of(crafted)) <= HOUR_MS + 100
+
+
+def test_an_unreadable_state_is_logged_once_a_minute(
+    server: Server, storage: RedisStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        charges = charges_of(hourly(2), hourly(3))
+        server.client.set(key_of(charges[0]), "garbage")
+        assert [take(storage, charges).granted for _ in range(3)] == [True, True, False]
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "unreadable and is replaced (1 limits)" in record.getMessage()
 
 
 # --- how it asks ---------------------------------------------------------------------------------

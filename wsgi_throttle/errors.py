@@ -59,7 +59,21 @@ class ConfigError(ThrottleError, ValueError):
 
 
 class StorageError(ThrottleError):
-    """The storage did not answer, or its answer cannot be used. The cause is in ``__cause__``."""
+    """The storage did not answer, or its answer cannot be used. The cause is in ``__cause__``.
+
+    One such error may be an accident. Several of them begin an outage; see
+    :class:`.CircuitBreaker`.
+    """
+
+
+class StorageDownError(StorageError):
+    """The storage can count nobody: it refuses connections, or its file cannot be opened. A single
+    one begins an outage."""
+
+
+class StorageRequestError(StorageError):
+    """The storage works, but could not count this one request, which says nothing about others. It
+    never begins an outage."""
 
 
 class StorageURIError(ThrottleError, ValueError):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
 
 from ...decision import Charge, Decision, Take, Terms
-from ...errors import StorageError
+from ...errors import StorageError, StorageRequestError
+from ...log_once import LogOnce
 from ..fork import ForkLock
 from .address import MAX_CONNECTIONS, Connect, parse
 from .pool import Connection, ConnectionPool
@@ -17,6 +19,20 @@ from .resp import Script, TakeCommand, bulk, delete_command, parse_decision
 SCRIPT = Path(__file__).with_name("take.lua").read_bytes()
 
 _PING = b"*1\r\n" + bulk(b"PING")
+
+_FOR_ALL = re.compile(
+    rb"\b(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOPERM|NOREPLICAS|READONLY|UNKILLABLE"
+    rb"|can't run this command)\b"
+)
+"""What is in the errors that a server answers when it can count nobody. Before version 7, errors of
+commands inside a script are quoted in the middle of the line. Any other error concerns the one
+command alone: its keys are in several slots of a Cluster, or there is no memory for a new key."""
+
+_REMEDIES = {
+    b"OOM": "raise its maxmemory, or set maxmemory-policy to volatile-ttl",
+    b"CROSSSLOT": "it is a node of a Cluster, which cannot be used here: name a Redis that is none",
+    b"MOVED": "it is a node of a Cluster, which cannot be used here: name a Redis that is none",
+}
 
 
 class RedisStorage:
@@ -29,7 +45,6 @@ class RedisStorage:
     :param timeout_s: the longest wait for an open connection, and again for the reply.
     :param max_connections: how many may be open at once, in each process.
     :param name: the server, for messages; without user and password.
-    :param script: the Lua script that charges.
     """
 
     reach = "network"
@@ -41,14 +56,14 @@ class RedisStorage:
         timeout_s: float,
         max_connections: int = MAX_CONNECTIONS,
         name: str = "redis://",
-        script: bytes = SCRIPT,
     ) -> None:
         self._connect = connect
         self._timeout_s = timeout_s
         self._max_connections = max_connections
         self._name = name
-        self._script = Script(script)
+        self._script = Script(SCRIPT)
         self._pool: ConnectionPool | None = None
+        self._log_once = LogOnce(60.0)
         self._at_fork = ForkLock(after_in_child=self._forget_pool)  # only its hook
 
     @classmethod
@@ -77,6 +92,7 @@ class RedisStorage:
         """See :class:`.Storage`. Each call of the function that it returns is one round trip."""
         command = TakeCommand(terms).encode
         evalsha, evaluate, ask = self._script.evalsha, self._script.evaluate, self._ask
+        on_unreadable = self._log_unreadable
 
         def take(
             buckets: tuple[str, ...], costs: Sequence[int] | None = None, look: bool = False
@@ -85,7 +101,7 @@ class RedisStorage:
                 costs = [0] * len(terms)
             asked = command(evalsha, buckets, costs)
             line = ask(asked, lambda: command(evaluate, buckets, costs))
-            return parse_decision(line, terms, buckets, costs)
+            return parse_decision(line, terms, buckets, costs, on_unreadable)
 
         return take
 
@@ -114,6 +130,8 @@ class RedisStorage:
 
         :param unknown_script: makes the command to send instead if the server does not have the
             script, and so has counted nothing.
+        :raises StorageRequestError: the server refuses this command, which says nothing of others;
+            or all connections are in use.
         :raises StorageError: there was no connection, no reply in time, or an error in the reply.
         """
         pool = self._pool or self._new_pool()
@@ -123,8 +141,8 @@ class RedisStorage:
             line = connection.ask(command, deadline)
             if unknown_script and line.startswith(b"-NOSCRIPT"):
                 line = connection.ask(unknown_script(), deadline)
-            if line.startswith(b"-"):
-                raise StorageError(f"Redis answered {line[:200].decode(errors='replace')!r}")
+            if line.startswith(b"-") and _FOR_ALL.search(line):
+                raise StorageError(_answered(line))
         except BaseException as error:
             pool.discard(connection)
             if not isinstance(error, (OSError, StorageError)):
@@ -134,7 +152,32 @@ class RedisStorage:
                 raise
             raise StorageError(f"no answer from Redis: {error}") from error
         pool.give_back(connection)
+        if line.startswith(b"-"):
+            self._log_refused(line)
+            raise StorageRequestError(_answered(line))
         return line
+
+    def _log_refused(self, line: bytes) -> None:
+        kind = next((word for word in _REMEDIES if word in line), line[1:].partition(b" ")[0])
+        remedy = _REMEDIES.get(kind)
+        self._log_once(
+            kind,
+            logging.WARNING,
+            "%r: %s. A request that it refuses is treated as on_storage_error says%s",
+            self,
+            _answered(line),
+            f"; {remedy}" if remedy else "",
+        )
+
+    def _log_unreadable(self, number: int) -> None:
+        self._log_once(
+            "unreadable",
+            logging.WARNING,
+            "%r: what was counted for a client was unreadable and is replaced (%d limits); does "
+            "something else write to keys of this namespace?",
+            self,
+            number,
+        )
 
     def _open_connection(self) -> Connection:
         """A connection to a server that answers and now has the script."""
@@ -156,3 +199,7 @@ class RedisStorage:
     def _forget_pool(self) -> None:
         # The connections are the parent's. Dropping the pool closes this process's copies only.
         self._pool = None
+
+
+def _answered(line: bytes) -> str:
+    return f"Redis answered {line[:200].decode(errors='replace')!r}"

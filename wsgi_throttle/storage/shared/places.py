@@ -10,6 +10,7 @@ from weakref import WeakSet
 import lmdb
 
 from ...clock import SECOND
+from ...errors import StorageDownError, StorageError
 from ..fork import ForkLock
 from .folder import Opened, open_folder, set_aside
 
@@ -34,7 +35,7 @@ class Place:
         """The file, opened where it is not open yet or is no longer the one at its path.
 
         :param now_ns: nanoseconds by the storage's clock.
-        :raises StorageError: the folder cannot be used.
+        :raises StorageDownError: the folder cannot be used.
         """
         opened = self._opened
         if opened and now_ns < self._check_at_ns:
@@ -47,7 +48,10 @@ class Place:
             opened = None
         if not opened:
             # A storage replaces a file of another size once, when it first opens it.
-            opened = open_folder(self.folder, self.size_bytes, any_size=self._was_opened)
+            try:
+                opened = open_folder(self.folder, self.size_bytes, any_size=self._was_opened)
+            except StorageError as error:
+                raise StorageDownError(str(error)) from error
             self._opened = opened
             self._was_opened = True
             self.size_bytes = opened.size_bytes

@@ -206,8 +206,8 @@ def test_a_server_that_is_loading(
 
 
 class Nonsense:
-    """A server that lets a client connect and load the script, then gives this answer to every
-    command."""
+    """A server that lets a client connect, load the script and ask for INFO, then gives this answer
+    to every command."""
 
     def __init__(self, answer: bytes, pause_s: float = 0.0) -> None:
         self._answer = answer
@@ -232,7 +232,7 @@ class Nonsense:
         with connection, suppress(OSError):
             connection.settimeout(10)
             self._read_script_load(connection)
-            connection.sendall(b"$40\r\n%b\r\n" % (b"0" * 40))
+            connection.sendall(b"$40\r\n%b\r\n-NOPERM\r\n" % (b"0" * 40))
             connection.recv(1 << 16)
             if not self._answer:
                 return
@@ -245,7 +245,7 @@ class Nonsense:
     @staticmethod
     def _read_script_load(connection: socket.socket) -> None:
         received = b""
-        while b"table.concat" not in received:  # in the script's last line
+        while b"$7\r\ncluster\r\n" not in received:  # of INFO, which follows the script
             received += connection.recv(1 << 16)
 
     def close(self) -> None:

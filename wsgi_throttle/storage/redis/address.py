@@ -50,6 +50,15 @@ _KNOWN_OPTIONS = {
     "redis+sentinel": _OPTIONS | _TLS_OPTIONS | {"ssl", "sentinel_username", "sentinel_password"},
 }
 
+_NO_EFFECT = {
+    *("charset", "decode_responses", "encoding", "encoding_errors", "errors"),
+    *("health_check_interval", "legacy_responses", "lib_name", "lib_version", "protocol"),
+    *("retry_on_error", "retry_on_timeout", "single_connection_client", "socket_connect_timeout"),
+    *("socket_keepalive", "socket_read_size", "socket_timeout", "timeout"),
+}
+"""Options that redis-py has in URIs. They have no effect on this storage but do no harm, and a
+REDIS_URL with them may be meant for all libraries of an application."""
+
 Connect: TypeAlias = Callable[[], AbstractConnection]
 """Returns an open connection of redis-py, or raises what redis-py raises."""
 
@@ -64,22 +73,36 @@ class Address(NamedTuple):
 
 
 def parse(uri: str) -> Address:
-    """Read a ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://`` URI. Connects to
-    nothing.
+    """Read a ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://`` URI; ``valkey://``
+    and ``valkeys://`` are other names of the first two. Connects to nothing.
 
     :raises StorageURIError: an unknown option, a value that is not allowed, or a version of
         redis-py whose connections have no SOCKET_ATTRIBUTE.
     """
+    written = urlsplit(uri).scheme
+    if written in ("valkey", "valkeys"):
+        uri = f"redis{uri[len('valkey') :]}"
     scheme = urlsplit(uri).scheme
-    given = options(uri, _KNOWN_OPTIONS[scheme])
+    given = options(uri, _KNOWN_OPTIONS[scheme], _NO_EFFECT)
+    uri = _with_options(uri, given)
     whole_number("db", given.get("db", "0"), minimum=0)
     max_connections = given.get("max_connections", str(MAX_CONNECTIONS))
     find = _via_sentinel if scheme == "redis+sentinel" else _direct
     try:
         connect, name = find(uri, given)
     except RedisError as error:
-        raise StorageURIError(f"a {scheme}:// URI that redis-py cannot use: {error}") from error
+        raise StorageURIError(f"a {written}:// URI that redis-py cannot use: {error}") from error
+    name = f"{written}{name[len(scheme) :]}"
     return Address(connect, name, whole_number("max_connections", max_connections, minimum=1))
+
+
+def _with_options(uri: str, given: dict[str, str]) -> str:
+    """The URI with these options and no others."""
+    address, _, _ = uri.partition("?")
+    fragment = urlsplit(uri).fragment if "?" in uri else ""
+    return (
+        address + (f"?{urlencode(given)}" if given else "") + (f"#{fragment}" if fragment else "")
+    )
 
 
 def _direct(uri: str, given: dict[str, str]) -> tuple[Connect, str]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
+
+from redis.exceptions import NoPermissionError, ResponseError
 
 from ...decision import Charge, Decision, Take, Terms
 from ...errors import StorageError, StorageRequestError
@@ -18,6 +21,7 @@ from .resp import Script, TakeCommand, bulk, delete_command, parse_decision
 
 SCRIPT = Path(__file__).with_name("take.lua").read_bytes()
 
+_INFO_CLUSTER = b"*2\r\n" + bulk(b"INFO") + bulk(b"cluster")
 _PING = b"*1\r\n" + bulk(b"PING")
 
 _FOR_ALL = re.compile(
@@ -30,9 +34,15 @@ command alone: its keys are in several slots of a Cluster, or there is no memory
 
 _REMEDIES = {
     b"OOM": "raise its maxmemory, or set maxmemory-policy to volatile-ttl",
-    b"CROSSSLOT": "it is a node of a Cluster, which cannot be used here: name a Redis that is none",
-    b"MOVED": "it is a node of a Cluster, which cannot be used here: name a Redis that is none",
 }
+
+_NODE_OF_A_CLUSTER = (
+    "%r is a node of a Redis Cluster, which cannot be used here: the counters of one request may "
+    "be on several nodes. Name a Redis that is no part of a Cluster"
+)
+
+_DENIED = b"-NOPERM"
+_MAY_NOT = "; ACL SETUSER must allow its user +eval +evalsha +time +mget +set +del"
 
 
 class RedisStorage:
@@ -64,13 +74,15 @@ class RedisStorage:
         self._script = Script(SCRIPT)
         self._pool: ConnectionPool | None = None
         self._log_once = LogOnce(60.0)
+        self._is_examined = False
         self._at_fork = ForkLock(after_in_child=self._forget_pool)  # only its hook
 
     @classmethod
     def from_uri(
         cls, uri: str, *, application_id: str = "", timeout_s: float = 0.1
     ) -> RedisStorage:
-        """The storage of a ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://`` URI.
+        """The storage of a ``redis://``, ``rediss://``, ``valkey://``, ``valkeys://``, ``unix://``
+        or ``redis+sentinel://`` URI.
         Connects to nothing.
 
         :param application_id: not used: applications are told apart by their ``namespace``.
@@ -114,8 +126,8 @@ class RedisStorage:
 
     def ping(self) -> None:
         """See :class:`.Storage`. Where it has to connect, it loads the script as well."""
-        line = self._ask(_PING)
-        if line != b"+PONG":
+        line = self._ask(_PING, may_be_denied=True)
+        if line != b"+PONG" and not line.startswith(_DENIED):
             raise StorageError(f"not an answer to PING: {line[:80]!r}")
 
     def close(self) -> None:
@@ -124,12 +136,19 @@ class RedisStorage:
         if pool:
             pool.discard_idle()  # those in use are closed once nothing refers to the pool
 
-    def _ask(self, command: bytes, unknown_script: Callable[[], bytes] | None = None) -> bytes:
+    def _ask(
+        self,
+        command: bytes,
+        unknown_script: Callable[[], bytes] | None = None,
+        *,
+        may_be_denied: bool = False,
+    ) -> bytes:
         """Send the command and return the line of its reply. Does not try again after a failure,
         since the request may have been counted.
 
         :param unknown_script: makes the command to send instead if the server does not have the
             script, and so has counted nothing.
+        :param may_be_denied: return it as any other reply if the user may not send this command.
         :raises StorageRequestError: the server refuses this command, which says nothing of others;
             or all connections are in use.
         :raises StorageError: there was no connection, no reply in time, or an error in the reply.
@@ -141,7 +160,9 @@ class RedisStorage:
             line = connection.ask(command, deadline)
             if unknown_script and line.startswith(b"-NOSCRIPT"):
                 line = connection.ask(unknown_script(), deadline)
-            if line.startswith(b"-") and _FOR_ALL.search(line):
+            if may_be_denied and line.startswith(_DENIED):
+                pass
+            elif line.startswith(b"-") and _FOR_ALL.search(line):
                 raise StorageError(_answered(line))
         except BaseException as error:
             pool.discard(connection)
@@ -152,12 +173,15 @@ class RedisStorage:
                 raise
             raise StorageError(f"no answer from Redis: {error}") from error
         pool.give_back(connection)
-        if line.startswith(b"-"):
+        if line.startswith(b"-") and not may_be_denied:
             self._log_refused(line)
             raise StorageRequestError(_answered(line))
         return line
 
     def _log_refused(self, line: bytes) -> None:
+        if line.startswith((b"-CROSSSLOT", b"-MOVED")):
+            self._log_once("cluster", logging.ERROR, _NODE_OF_A_CLUSTER, self)
+            return
         kind = next((word for word in _REMEDIES if word in line), line[1:].partition(b" ")[0])
         remedy = _REMEDIES.get(kind)
         self._log_once(
@@ -180,10 +204,22 @@ class RedisStorage:
         )
 
     def _open_connection(self) -> Connection:
-        """A connection to a server that answers and now has the script."""
+        """A connection to a server that answers, and now has the script if this user may load it.
+        Otherwise the first request sends it."""
         connection = self._connect()
-        connection.send_packed_command([self._script.load], check_health=False)
-        connection.read_response()
+        examine = not self._is_examined
+        commands = [self._script.load, *([_INFO_CLUSTER] if examine else [])]
+        connection.send_packed_command(commands, check_health=False)
+        try:
+            connection.read_response()
+        except ResponseError as error:
+            if not isinstance(error, NoPermissionError) and "unknown command" not in str(error):
+                raise
+        if examine:
+            with suppress(ResponseError):  # then the user may not ask
+                if b"cluster_enabled:1" in connection.read_response():
+                    self._log_once("cluster", logging.ERROR, _NODE_OF_A_CLUSTER, self)
+            self._is_examined = True
         return Connection(connection)
 
     def _new_pool(self) -> ConnectionPool:
@@ -202,4 +238,5 @@ class RedisStorage:
 
 
 def _answered(line: bytes) -> str:
-    return f"Redis answered {line[:200].decode(errors='replace')!r}"
+    remedy = _MAY_NOT if b"NOPERM" in line or b"can't run this" in line else ""
+    return f"Redis answered {line[:200].decode(errors='replace')!r}{remedy}"

@@ -17,7 +17,7 @@ from ..clock import MONOTONIC, SECOND, Clock
 from ..decision import Charge, Decision, Take, Terms
 from ..errors import StorageDownError, StorageError, StorageRequestError
 from . import Storage
-from .fork import ForkLock
+from .fork import ForkLock, mark, notice_fork
 
 FIRST_DELAY_NS = SECOND // 2
 MAX_DELAY_NS = 30 * SECOND
@@ -209,6 +209,8 @@ class CircuitBreaker:
     def _claim_trial(self, outage: _Outage) -> bool:
         """Return True to the one caller that is to try a storage that answers probes again. Start a
         probe for the others if it is time."""
+        if not mark[0]:
+            notice_fork()
         with self._lock:
             now = self._clock()
             if outage.half_open:

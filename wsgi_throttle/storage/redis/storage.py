@@ -14,7 +14,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from ...decision import Charge, Decision, Take, Terms
 from ...errors import StorageError, StorageRequestError
 from ...log_once import LogOnce
-from ..fork import ForkLock
+from ..fork import ForkLock, mark, notice_fork
 from .address import MAX_CONNECTIONS, Connect, parse
 from .pool import Connection, ConnectionPool
 from .resp import Script, TakeCommand, bulk, delete_command, parse_decision
@@ -153,6 +153,8 @@ class RedisStorage:
             or all connections are in use.
         :raises StorageError: there was no connection, no reply in time, or an error in the reply.
         """
+        if not mark[0]:
+            notice_fork()
         pool = self._pool or self._new_pool()
         connection = pool.borrow()
         deadline = monotonic() + self._timeout_s

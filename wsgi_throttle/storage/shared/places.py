@@ -30,6 +30,8 @@ class Place:
         self._opened: Opened | None = None
         self._check_at_ns = 0
         self._was_opened = False
+        self._abandoned: Opened | None = None
+        """What was open in the parent and can be neither used nor closed in this child."""
 
     def environment(self, now_ns: int) -> lmdb.Environment:
         """The file, opened where it is not open yet or is no longer the one at its path.
@@ -40,6 +42,11 @@ class Place:
         opened = self._opened
         if opened and now_ns < self._check_at_ns:
             return opened.env
+        if self._abandoned:
+            raise StorageDownError(
+                f"{self.folder} cannot be used by this process: it was forked while another thread "
+                "was counting, by a server that calls no fork hooks; restart it"
+            )
         if opened and not opened.is_current():
             places.warnings.append(
                 ("shared storage: %s was deleted or replaced; counting anew", self.folder)
@@ -71,6 +78,11 @@ class Place:
         if current:
             set_aside(self.folder)
             self._warn_set_aside(why)
+
+    def abandon(self) -> None:
+        """Never use or close again what is open. LMDB would wait for ever for the transaction of a
+        thread that this process does not have, and opens no file twice."""
+        self._abandoned, self._opened = self._opened, None
 
     def close(self) -> None:
         """Close what is open. It is opened again at the next use."""
@@ -114,7 +126,10 @@ class Places:
 
     def _close_all(self) -> None:
         for place in self._by_path.values():
-            place.close()
+            if self._fork_lock.was_held:
+                place.abandon()
+            else:
+                place.close()
 
 
 places = Places()

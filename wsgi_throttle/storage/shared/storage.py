@@ -21,6 +21,7 @@ from ...decision import Charge, Decision, Take, Terms
 from ...errors import StorageError, StorageURIError
 from ...log_once import LogOnce
 from ...strategies import Compiled, compile_terms, with_costs
+from ..fork import mark, notice_fork
 from ..uri import options, size_bytes
 from .charging import Charging
 from .eviction import Eviction
@@ -109,6 +110,8 @@ class SharedStorage:
                 costs = [0] * len(terms)
             if costs is not None:
                 charged = with_costs(compiled, costs)
+            if not mark[0]:
+                notice_fork()
             lock.acquire()  # `with` costs twice as much
             try:
                 place = self._place or self._joined_place()
@@ -137,6 +140,8 @@ class SharedStorage:
 
     def close(self) -> None:
         """See :class:`.Storage`."""
+        if not mark[0]:
+            notice_fork()
         with places.lock:
             if self._place:
                 places.leave(self, self._place)
@@ -150,6 +155,8 @@ class SharedStorage:
 
     def _run(self, work: Callable[[lmdb.Environment], _T]) -> _T:
         """Call a function with the open file. Charges do the same with less overhead."""
+        if not mark[0]:
+            notice_fork()
         with places.lock:
             try:
                 return work(self._joined_place().environment(self._clock()))

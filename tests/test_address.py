@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from random import Random
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from werkzeug.middleware.proxy_fix import ProxyFix
 
+from support.bytecodes import bytecodes
 from wsgi_throttle.identity import ClientIP, Clients, Networks, parse_network, read_networks
 from wsgi_throttle.identity.address import MAX_CACHED, MAX_CACHED_LENGTH, MAX_HOPS
 from wsgi_throttle.identity.forwarding import parse_address
@@ -44,15 +47,25 @@ def key(peer: str | None, forwarded: str | None = None, **settings: Any) -> str:
         pytest.param("::FFFF:c000:201", "ip:192.0.2.1", id="mapped, in hexadecimal and upper case"),
         pytest.param("0:0:0:0:0:ffff:192.0.2.1", "ip:192.0.2.1", id="mapped, uncompressed"),
         pytest.param("64:ff9b::192.0.2.1", "ip:192.0.2.1", id="translated by the network"),
+        pytest.param("2002:c000:201::1", "ip:192.0.2.1", id="6to4"),
+        pytest.param("2002:c000:201:ffff:1:2:3:4", "ip:192.0.2.1", id="6to4, anywhere in its site"),
+        pytest.param("[2002:c000:201::1]:443", "ip:192.0.2.1", id="6to4 with a port"),
+        pytest.param("2002:a00:1::1", "ip:2002:a00:1::/64", id="6to4 of no tunnel"),
+        pytest.param("2001:0:cb00:71aa:0:63bf:3fff:fdfe", "ip:192.0.2.1", id="Teredo"),
+        pytest.param("2001:0:102:304:8000:1:3fff:fdfe", "ip:192.0.2.1", id="by another server"),
+        pytest.param(
+            "2001:0:102:304:8000:1:f5ff:fffe", "ip:2001:0:102:304::/64", id="Teredo of no tunnel"
+        ),
         pytest.param("192.0.2.1:5000", "ip:192.0.2.1", id="with a port"),
         pytest.param("[2001:db8::1]:443", "ip:2001:db8::/64", id="IPv6 with a port"),
         pytest.param("2001:DB8:0:1:a:b:c:d", "ip:2001:db8:0:1::/64", id="IPv6, its network"),
         pytest.param("fe80::1%eth0", "ip:fe80::/64", id="zone id"),
         pytest.param("", "ip:unix", id="gunicorn on a unix socket"),
-        pytest.param(None, "ip:unix", id="no REMOTE_ADDR"),
+        pytest.param(None, "ip:unknown", id="no REMOTE_ADDR"),
         pytest.param("localhost", "ip:unix", id="waitress on a unix socket"),
         pytest.param("<local>", "ip:unix", id="Werkzeug on a unix socket"),
         pytest.param("some, thing", "ip:some%2C%20thing", id="a server of its own kind"),
+        pytest.param("0.0.0.0", "ip:0.0.0.0", id="uWSGI on a unix socket"),
     ],
 )
 def test_the_peer_is_the_client_without_a_header(peer: str | None, expected: str) -> None:
@@ -236,12 +249,19 @@ def test_an_ipv4_network_can_be_one_client() -> None:
     assert key("::ffff:192.0.2.78", ipv4_prefix=24) == "ip:192.0.2.0/24"
 
 
+EMBEDDING = list(
+    map(ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"))
+)  # whose addresses may be those of IPv4 clients
+
+
 @given(st.ip_addresses(), st.sampled_from(["{}", "[{}]", " {} ", "[{}]:80", "x, {}"]))
 def test_an_address_is_found_however_it_is_written(address: Any, form: str) -> None:
     mapped = getattr(address, "ipv4_mapped", None)
     environ = {"REMOTE_ADDR": "", "HTTP_X_FORWARDED_FOR": form.format(address)}
     found = Clients(ClientIP()).address(environ)
-    assert found == (mapped or address) or address in ip_network("64:ff9b::/96")
+    assert found == (mapped or address) or any(address in net for net in EMBEDDING)
+    assert Networks([str(address)]).contains(found)
+    assert Networks([str(found)]).contains(found)
 
 
 @given(st.text(st.characters(max_codepoint=255)))
@@ -301,14 +321,101 @@ class TestAdvice:
         clients.key({"REMOTE_ADDR": "172.17.0.1", "HTTP_X_FORWARDED_FOR": "192.0.2.1"})
         assert "trusted_proxies: [172.17.0.1]" in caplog.text
 
-    def test_a_stranger_does_not_hide_the_proxy(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_stranger_is_not_named_and_does_not_hide_the_proxy(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         clients = Clients(ClientIP())
-        clients.key({"REMOTE_ADDR": "203.0.113.9", "HTTP_X_FORWARDED_FOR": "1.1.1.1"})
+        for visitor in ("203.0.113.9", "2001:db8::9", "2002:a00:1::1"):
+            clients.key({"REMOTE_ADDR": visitor, "HTTP_X_FORWARDED_FOR": "1.1.1.1"})
+        assert len(caplog.records) == 1
+        assert "networks that the CDN publishes" in caplog.text
         clients.key({"REMOTE_ADDR": "172.17.0.1", "HTTP_X_FORWARDED_FOR": "192.0.2.1"})
-        assert [record.args[0] for record in caplog.records] == [  # type: ignore[index]
-            ip_address("203.0.113.9"),
-            ip_address("172.17.0.1"),
-        ]
+        assert "trusted_proxies: [172.17.0.1]" in caplog.text
+        for visitor in ("203.0.113.9", "2001:db8::9", "2002:a00:1::1"):
+            assert visitor not in caplog.text
+
+    @pytest.mark.parametrize("visitor", ["203.0.113.9", "10.0.0.7"])
+    def test_not_where_proxy_fix_has_found_the_visitor(
+        self, visitor: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        clients = Clients(ClientIP())
+
+        def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            assert clients.key(environ) == f"ip:{visitor}"
+            return []
+
+        fixed = ProxyFix(application)
+        for _ in range(WATCHED_REQUESTS + 5):
+            environ = {"REMOTE_ADDR": "172.17.0.1", "HTTP_X_FORWARDED_FOR": visitor}
+            fixed(environ, lambda *_: lambda _: None)
+        assert not caplog.records
+
+    def test_a_server_that_gives_no_address(self, caplog: pytest.LogCaptureFixture) -> None:
+        clients = Clients(ClientIP())
+        for peer in ({}, {"REMOTE_ADDR": None}):
+            environ = {**peer, "HTTP_X_REAL_IP": "192.0.2.1"}
+            assert clients.key(environ) == "ip:unknown"
+            assert clients.address(environ) is None
+        assert len(caplog.records) == 1
+        assert "client_ip: {hops: 1, header: X-Real-IP}" in caplog.text
+
+    def test_an_address_that_uwsgi_makes_up(self, caplog: pytest.LogCaptureFixture) -> None:
+        clients = Clients(ClientIP())
+        environ = {"REMOTE_ADDR": "0.0.0.0", "HTTP_X_FORWARDED_FOR": "192.0.2.1"}
+        assert clients.key(environ) == "ip:0.0.0.0"
+        assert "hops: 1" in caplog.text
+        assert "trusted_proxies" not in caplog.text
+
+    def test_gevent_gives_none_for_a_unix_socket(self, caplog: pytest.LogCaptureFixture) -> None:
+        environ = {"SERVER_SOFTWARE": "gevent/26.9 Python/3.13", "HTTP_X_FORWARDED_FOR": "1.2.3.4"}
+        assert Clients(ClientIP()).key(environ) == "ip:1.2.3.4"
+        assert Clients(ClientIP(())).key(environ) == "ip:unix"
+
+    def test_waitress_removes_the_header_by_itself(self, caplog: pytest.LogCaptureFixture) -> None:
+        served = {"waitress.client_disconnected": lambda: False}
+        clients = Clients(ClientIP())
+        for _ in range(WATCHED_REQUESTS + 5):
+            clients.key({"REMOTE_ADDR": "10.0.0.7", **served})
+        assert "trusted_proxy='10.0.0.7', trusted_proxy_headers='x-forwarded-for'" in caplog.text
+        assert "trusted_proxies" not in caplog.text
+        clients.key({"REMOTE_ADDR": "localhost", **served})
+        assert "trusted_proxy='localhost'" in caplog.text
+
+    def test_not_where_waitress_has_found_the_visitor(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        environ = {
+            "REMOTE_ADDR": "203.0.113.9",
+            "HTTP_X_FORWARDED_FOR": "203.0.113.9",
+            "waitress.client_disconnected": lambda: False,
+        }
+        assert Clients(ClientIP()).key(environ) == "ip:203.0.113.9"
+        assert not caplog.records
+
+    @pytest.mark.parametrize(
+        ("server", "name"),
+        [
+            ({"uwsgi.version": b"2.0.31"}, "uWSGI"),
+            ({"SERVER_SOFTWARE": "WSGIServer/0.2"}, "wsgiref"),
+            ({"SERVER_SOFTWARE": "Cheroot/11.1.2 Server"}, "cheroot"),
+        ],
+    )
+    def test_a_server_that_takes_underscores_for_dashes(
+        self, server: dict[str, Any], name: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        clients = Clients(ClientIP(("10.0.0.0/8",), header="CF-Connecting-IP"))
+        clients.key({"REMOTE_ADDR": "203.0.113.9", **server})
+        assert not caplog.records, "nothing is believed there"
+        for peer in ("10.0.0.1", "10.0.0.2"):
+            clients.key({"REMOTE_ADDR": peer, "HTTP_CF_CONNECTING_IP": "192.0.2.1", **server})
+        assert len(caplog.records) == 1
+        assert f"{name} takes CF_Connecting_IP for CF-Connecting-IP" in caplog.text
+
+    def test_not_a_server_that_drops_underscores(self, caplog: pytest.LogCaptureFixture) -> None:
+        clients = Clients(ClientIP(("10.0.0.0/8",)))
+        environ = {"REMOTE_ADDR": "10.0.0.1", "HTTP_X_FORWARDED_FOR": "192.0.2.1"}
+        clients.key({**environ, "SERVER_SOFTWARE": "gunicorn/23.0.0"})
+        assert not caplog.records
 
     def test_all_requests_from_one_local_address(self, caplog: pytest.LogCaptureFixture) -> None:
         clients = Clients(ClientIP())
@@ -402,6 +509,137 @@ def _networks_of(address: Any) -> st.SearchStrategy[Any]:
     return st.integers(8, 32).map(lambda bits: ip_network((int(address), bits), strict=False))
 
 
+class TestHops:
+    """``hops: N``: the N-th node from the right, whoever the proxies are."""
+
+    @pytest.fixture(autouse=True)
+    def _log(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "wsgi_throttle")
+
+    @pytest.mark.parametrize("peer", ["203.0.113.7", "10.0.0.1", "2001:db8::1", "", None])
+    @pytest.mark.parametrize(
+        ("hops", "header", "value", "expected"),
+        [
+            pytest.param(1, "X-Forwarded-For", "192.0.2.1", "192.0.2.1", id="one"),
+            pytest.param(1, "X-Forwarded-For", "6.6.6.6, 192.0.2.1", "192.0.2.1", id="spoofed"),
+            pytest.param(2, "X-Forwarded-For", "192.0.2.1, 203.0.113.8", "192.0.2.1", id="two"),
+            pytest.param(
+                2, "X-Forwarded-For", "6.6.6.6, 192.0.2.1, 203.0.113.8", "192.0.2.1", id="spoofed 2"
+            ),
+            pytest.param(2, "X-Forwarded-For", "192.0.2.1, unix:", "192.0.2.1", id="unix between"),
+            pytest.param(2, "X-Forwarded-For", "192.0.2.1, garbage", "192.0.2.1", id="one hidden"),
+            pytest.param(2, "Forwarded", "for=192.0.2.1, for=_hidden", "192.0.2.1", id="RFC 7239"),
+            pytest.param(1, "X-Real-IP", "192.0.2.1:443", "192.0.2.1", id="X-Real-IP"),
+            pytest.param(1, "X-Forwarded-For", "10.0.0.9", "10.0.0.9", id="a local client"),
+        ],
+    )
+    def test_the_client_is_at_its_place(
+        self, peer: str | None, hops: int, header: str, value: str, expected: str
+    ) -> None:
+        settings = {"trusted_proxies": ("unix",), "hops": hops, "header": header}
+        assert key(peer, value, **settings) == f"ip:{expected}"
+
+    @pytest.mark.parametrize(
+        ("header", "value"),
+        [
+            ("X-Forwarded-For", None),
+            ("X-Forwarded-For", ""),
+            ("X-Forwarded-For", "192.0.2.1"),
+            ("X-Forwarded-For", "unknown, 192.0.2.1"),
+            ("X-Forwarded-For", "unix:, 192.0.2.1"),
+            ("Forwarded", "for=192.0.2.1"),
+            ("Forwarded", "for=6.6.6.6, for, for=192.0.2.1"),
+            ("Forwarded", "for=6.6.6.6, proto=https, for=192.0.2.1"),
+        ],
+    )
+    def test_a_header_that_does_not_have_it_counts_as_the_peer(
+        self, header: str, value: str | None
+    ) -> None:
+        settings = {"trusted_proxies": ("unix",), "hops": 2, "header": header}
+        assert key("203.0.113.7", value, **settings) == "ip:203.0.113.7"
+        assert key("", value, **settings) == "ip:unix"
+        assert key(None, value, **settings) == "ip:unknown"
+
+    def test_too_many_hops_are_told(self, caplog: pytest.LogCaptureFixture) -> None:
+        clients = Clients(ClientIP(hops=3))
+        for _ in range(3):
+            clients.key({"REMOTE_ADDR": "203.0.113.7", "HTTP_X_FORWARDED_FOR": "192.0.2.1"})
+        assert len(caplog.records) == 1
+        assert "has 1 addresses where client_ip: {hops: 3} says 3" in caplog.text
+
+    def test_too_few_hops_are_told(self, caplog: pytest.LogCaptureFixture) -> None:
+        environ = {"REMOTE_ADDR": "203.0.113.7", "HTTP_X_FORWARDED_FOR": "192.0.2.1, 10.0.0.2"}
+        Clients(ClientIP(hops=1)).key(environ)
+        assert "client_ip: {hops: 2}" in caplog.text
+
+    def test_who_connects_past_the_proxies_is_told(self, caplog: pytest.LogCaptureFixture) -> None:
+        Clients(ClientIP(hops=1)).key({"REMOTE_ADDR": "203.0.113.7"})
+        assert "nobody can connect but through all of the proxies" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("settings", "remedy"),
+        [
+            ({"hops": 0}, "from 1 to 32"),
+            ({"hops": 33}, "from 1 to 32"),
+            ({"hops": 1, "trusted_proxies": ("10.0.0.0/8",)}, "leave one of them out"),
+            ({"hops": 1, "trusted_proxies": ()}, "leave one of them out"),
+        ],
+    )
+    def test_what_makes_no_sense_stops_the_start(
+        self, settings: dict[str, Any], remedy: str
+    ) -> None:
+        with pytest.raises(ValueError, match=remedy):
+            ClientIP(**settings)
+
+    def test_a_header_of_one_address_has_one_hop(self) -> None:
+        assert "write hops: 1" in ClientIP(hops=2, header="X-Real-IP").warnings[0]
+        assert not ClientIP(hops=1, header="X-Real-IP").warnings
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        pytest.param("64:ff9b:1::192.0.2.33", id="96 bits"),
+        pytest.param("64:ff9b:1:fffe::192.0.2.33", id="96 bits, of another translator"),
+        pytest.param("64:ff9b:1:fffe:12:3456:192.0.2.33", id="96 bits, with a long subnet"),
+        pytest.param("64:ff9b:1:7:c0:2:2100:0", id="64 bits"),
+        pytest.param("64:ff9b:1:7c0:0:221::", id="56 bits"),
+        pytest.param("64:ff9b:1:c000:2:2100::", id="48 bits"),
+    ],
+)
+def test_a_local_translator_may_put_the_ipv4_address_at_several_places(written: str) -> None:
+    """RFC 6052, section 2.2 and 2.4."""
+    assert key(written) == "ip:192.0.2.33"
+    assert Networks(["192.0.2.33"]).contains(parse_address(written))
+    assert Networks([written]).contains(IPv4Address("192.0.2.33"))
+
+
+@given(st.ip_addresses(v=4), st.integers(0, 255), st.sampled_from([96, 64, 56, 48]))
+def test_a_locally_translated_address_is_one_client(
+    address: IPv4Address, subnet: int, length: int
+) -> None:
+    """As RFC 6052 builds it, for addresses of hosts: none of a network that ends in .0."""
+    first, rest = int(address) >> 24, int(address) & 0xFFFFFF
+    number = int(IPv6Address("64:ff9b:1::"))
+    if length == 96:
+        number |= subnet << 72 | int(address)
+    elif length == 64:
+        number |= subnet << 64 | int(address) << 24
+    elif length == 56:
+        number |= subnet << 72 | first << 64 | rest << 32
+    else:
+        number |= int(address) >> 16 << 64 | (int(address) & 0xFFFF) << 40
+    if int(address) & 0xFF and first:
+        assert parse_address(str(IPv6Address(number))) == address
+    else:
+        parse_address(str(IPv6Address(number)))
+
+
+def test_bits_that_no_translator_sets_make_it_no_translated_address() -> None:
+    assert key("64:ff9b:1:0:100:0:c000:221") == "ip:64:ff9b:1::/64"
+    assert key("64:ff9b:1::") == "ip:64:ff9b:1::/64"
+
+
 class TestNetworks:
     @pytest.mark.parametrize(
         ("network", "inside", "outside"),
@@ -411,6 +649,15 @@ class TestNetworks:
             ("2001:db8::/32", ["2001:db8::", "2001:db8:ffff::"], ["2001:db7::", "2001:db9::"]),
             ("::ffff:192.0.2.0/120", ["192.0.2.9"], ["192.0.3.0", "::c000:209"]),
             ("0.0.0.0/0", ["0.0.0.0", "255.255.255.255"], ["::", "::1"]),
+            ("2002:c000:200::/40", ["192.0.2.9"], ["192.0.3.0"]),
+            ("2002:c000:201:7::/64", ["192.0.2.1"], ["192.0.2.2"]),
+            ("64:ff9b::c000:200/120", ["192.0.2.9"], ["192.0.3.0"]),
+            ("64:ff9b:1::c000:200/120", ["192.0.2.9"], ["192.0.3.0"]),
+            ("2001:0:1:2:3:4:3fff:fd00/120", ["192.0.2.9"], ["192.0.3.0"]),
+            ("2002:a00::/24", [], ["10.0.0.1"]),
+            ("2002::/16", [], ["192.0.2.9"]),
+            ("2001::/32", [], ["192.0.2.9"]),
+            ("64:ff9b::/96", [], ["192.0.2.9"]),
             ("::/0", ["::", "::1"], ["0.0.0.0"]),
         ],
     )
@@ -420,6 +667,12 @@ class TestNetworks:
         networks = Networks([network])
         assert all(networks.contains(ip_address(text)) for text in inside)
         assert not any(networks.contains(ip_address(text)) for text in outside)
+
+    @pytest.mark.parametrize("tunnel", ["2002::/16", "2000::/3", "::/0", "2002:c000:201::/48"])
+    def test_whoever_comes_through_a_tunnel_is_in_its_network(self, tunnel: str) -> None:
+        networks = Networks([tunnel])
+        assert networks.contains(parse_address("2002:c000:201::1"))
+        assert not networks.contains(parse_address("192.0.2.2"))
 
     @given(st.lists(st.ip_addresses(v=4).flatmap(_networks_of), max_size=20), st.data())
     def test_it_agrees_with_a_search_through_each_network(
@@ -445,6 +698,19 @@ class TestNetworks:
         path.write_text("# bad ones\n192.0.2.1\n\n  2001:db8::/32  # a whole one\r\n")
         assert list(map(str, read_networks(path))) == ["192.0.2.1/32", "2001:db8::/32"]
 
+    def test_a_byte_order_mark_is_no_part_of_the_first_line(self, tmp_path: Path) -> None:
+        path = tmp_path / "block.txt"
+        path.write_text("192.0.2.1\n", encoding="utf-8-sig")
+        assert list(map(str, read_networks(path))) == ["192.0.2.1/32"]
+
+    @pytest.mark.parametrize("line", ["SECRET_KEY=hunter2", "hunter2", "a" * 40, "user:hunter2@h"])
+    def test_a_line_that_may_be_a_secret_is_not_shown(self, line: str, tmp_path: Path) -> None:
+        path = tmp_path / "block.txt"
+        path.write_text(f"# the wrong file\n{line}\n")
+        with pytest.raises(ValueError, match=r"block\.txt:2: this is not an address") as caught:
+            read_networks(path)
+        assert line not in str(caught.value)
+
     def test_a_bad_line_is_named(self, tmp_path: Path) -> None:
         path = tmp_path / "block.txt"
         path.write_text("192.0.2.1\n192.0.2.999\n")
@@ -455,21 +721,18 @@ class TestNetworks:
         with pytest.raises(ValueError, match="cannot read the list of networks"):
             read_networks(tmp_path / "none.txt")
 
-    def test_ten_thousand_are_no_slower_than_ten(self) -> None:
-        def seconds(networks: Networks) -> float:
-            started = time.perf_counter()
-            for address in addresses:
-                networks.contains(address)
-            return time.perf_counter() - started
-
+    def test_an_address_is_found_among_ten_thousand_in_as_few_steps_as_among_ten(self) -> None:
         random = Random(1)
-        addresses = [IPv4Address(random.getrandbits(32)) for _ in range(5_000)]
+        addresses = [IPv4Address(random.getrandbits(32)) for _ in range(100)]
         nets = [
             str(ip_network((random.getrandbits(32), random.randint(16, 32)), strict=False))
             for _ in range(10_000)
         ]
         few, many = Networks(nets[:10]), Networks(nets)
-        assert min(seconds(many) for _ in range(5)) < 10 * min(seconds(few) for _ in range(5))
+        for address in addresses:
+            taken = [bytecodes(partial(networks.contains, address)) for networks in (few, many)]
+            # Where a range may have it, its end is looked at besides.
+            assert taken[1] < taken[0] + 20
 
     def test_a_network_of_a_configuration_is_strict(self) -> None:
         with pytest.raises(ValueError, match=r"192\.0\.2\.0/24 for the network"):

@@ -17,9 +17,9 @@ from support.servers import ROOT
 PACKAGE = ROOT / "wsgi_throttle"
 
 PIPELINE = [
-    *("testing", "__main__", "cli", "__init__", "middleware", "engine", "observers", "verdict"),
-    *("reload", "config", "rules", "http", "identity", "storage", "hooks", "networks", "limits"),
-    *("strategies", "decision", "log_once", "clock", "cache", "errors"),
+    *("testing", "__main__", "cli", "__init__", "middleware", "engine", "body_last", "observers"),
+    *("verdict", "reload", "config", "rules", "http", "identity", "storage", "hooks", "networks"),
+    *("limits", "strategies", "decision", "log_once", "clock", "cache", "errors"),
 ]
 """Modules and packages, from the whole to its parts: each may import those after it. The modules
 inside a package have no order, but may not import each other in a circle."""
@@ -68,7 +68,15 @@ def test_the_page_on_the_architecture_has_a_line_for_every_file() -> None:
         folders[len(indent) // 2 :] = [name]
         listed.append(f"{path}__init__.py" if path.endswith("/") else path)
     files = [*FILES, *PACKAGE.rglob("*.lua")]
-    assert sorted(listed) == sorted(file.relative_to(PACKAGE).as_posix() for file in files)
+    assert sorted({file.relative_to(PACKAGE).as_posix() for file in files} ^ set(listed)) == []
+    assert len(listed) == len(files), "a file is listed twice"
+
+
+def test_the_page_on_the_architecture_names_what_there_is() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    code = "".join(file.read_text() for file in FILES) + Path(__file__).read_text()
+    names = {part for name in re.findall(r"`([A-Za-z_.]+)`", text) for part in name.split(".")}
+    assert not names - set(re.findall(r"\w+", code))
 
 
 @pytest.mark.parametrize("name", MODULES)

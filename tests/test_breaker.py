@@ -561,6 +561,11 @@ def fail(guarded: Guarded, *requests: Sequence[Charge]) -> bool:
             True,
             id="three clients that all count on one counter for everybody too",
         ),
+        pytest.param(
+            [[Charge("test_breaker:{all}:look", LIMIT, 1, True, "rule")]] * 3,
+            True,
+            id="looks at one counter for everybody",
+        ),
         pytest.param([charges_of("all")] * 3, True, id="nobody knows how many clients"),
     ],
 )

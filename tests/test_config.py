@@ -95,7 +95,8 @@ rules:
     assert from_file.default_limits == from_mapping.default_limits
     api = from_file.rules[2]
     assert limits(from_file, 2) == ["30 per minute", "1000 per hour", "200 per day", "50 per hour"]
-    assert [one.policy for one in api.limits] == ["/api-1", "/api-2", "default-1", "default-2"]
+    assert [one.label for one in api.limits] == ["/api-1", "/api-2", "", ""]
+    assert [one.policy for one in api.limits] == ["rule-2-1", "rule-2-2", "default-1", "default-2"]
     assert (api.limits[1].limit.strategy, api.limits[1].limit.burst) == ("token-bucket", 50)
     assert (api.limits[1].cost, api.limits[1].scope, api.limits[1].key) == (
         2,
@@ -342,6 +343,11 @@ BROKEN = {
     ),
     "a key twice": ("mode: off\nmode: off", "line 1"),
     "a bad proxy": ("client_ip: {trusted_proxies: [nginx]}", "unix"),
+    "hops beside proxies": (
+        "client_ip: {hops: 1, trusted_proxies: [10.0.0.0/8]}",
+        "leave one of them out",
+    ),
+    "no hops": ("client_ip: {hops: 0}", "from 1 to 32"),
     "a bad prefix": ("client_ip: {ipv6_prefix: 129}", "from 16 to 128"),
     "an unknown session": ("session: {kind: rails, secret_key: x}", "flask"),
     "a session without a key": ("session: {kind: flask}", "secret_key"),
@@ -421,6 +427,20 @@ def test_the_cost_has_to_fit_into_the_burst_of_a_token_bucket() -> None:
 def test_the_list_of_trusted_proxies_may_be_empty(write: Any) -> None:
     config = load(write("client_ip: {trusted_proxies: []}"))
     assert config.identity.client_ip.trusted_proxies == ()
+
+
+def test_proxies_may_stand_in_a_file(write: Any, tmp_path: Path) -> None:
+    (tmp_path / "cdn.txt").write_text("203.0.113.0/24\n# and\n2001:db8::/32\n", "utf-8-sig")
+    config = load(write('client_ip: {trusted_proxies: ["file:cdn.txt", unix, 10.0.0.1]}'))
+    assert config.identity.client_ip.trusted_proxies == (
+        *("203.0.113.0/24", "2001:db8::/32", "unix", "10.0.0.1/32"),
+    )
+
+
+def test_a_bad_line_in_a_file_of_proxies_is_named(write: Any, tmp_path: Path) -> None:
+    (tmp_path / "cdn.txt").write_text("203.0.113.0/24\n203.0.113.7/24\n")
+    with pytest.raises(ConfigError, match=r"cdn\.txt:2: .*203\.0\.113\.0/24 for the network"):
+        load(write("client_ip: {trusted_proxies: file:cdn.txt}"))
 
 
 def test_a_secret_keeps_its_white_space(write: Any) -> None:

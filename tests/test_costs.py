@@ -8,13 +8,12 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lmdb
 import pytest
 
-import wsgi_throttle
+from support.bytecodes import bytecodes
 from support.redis import Server
 from wsgi_throttle import Throttle, reload
 from wsgi_throttle.engine import Engine
@@ -145,29 +144,6 @@ BYTECODES = {"memory": 811, "shared": 1029}
 """How many bytecodes of this package an admitted request may execute, with two limits and both
 styles of headers. Counted on Python 3.11; other versions execute a little less. Raise a bound only
 with a reason."""
-
-
-def bytecodes(act: Callable[[], object]) -> int:
-    """How many bytecodes of this package are executed. A busy machine does not change the
-    number."""
-    package = str(Path(wsgi_throttle.__file__).parent)
-    count = 0
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal count
-        if not frame.f_code.co_filename.startswith(package):
-            return None
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        count += event == "opcode"
-        return trace
-
-    before = sys.gettrace()  # the one that measures coverage
-    sys.settrace(trace)
-    try:
-        act()
-    finally:
-        sys.settrace(before)
-    return count
 
 
 @pytest.mark.parametrize("storage", ["memory://", "shared://"], indirect=True)

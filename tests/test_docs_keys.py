@@ -27,7 +27,7 @@ def test_every_key_type_has_its_row_and_there_is_no_other() -> None:
 
 def test_what_is_said_to_be_chosen_freely_is_warned_of() -> None:
     free = {spec.partition(":")[0] for spec in SPECS if is_client_controlled(spec)}
-    assert free == {"header", "cookie", "query", "form", "path"}
+    assert free == {"header", "cookie", "query", "form", "json", "path"}
     assert is_client_controlled("environ:HTTP_X_TEAM")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from typing import NamedTuple
@@ -45,6 +46,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     rules = "".join(
         f"  - {{path: [/login/{case}, /echo/{case}], key: form:email, limits: 5 per minute}}\n"
         for case in range(100)
+    )
+    rules += (
+        "  - path: /echo/guarded\n"
+        "    limits: [2 per minute, {limit: 5 per minute, key: 'form:email'}]\n"
+        "  - path: /echo/everything\n"
+        "    limits:\n"
+        "      - 100 per minute\n"
+        "      - {limit: 5 per minute, key: 'form:email'}\n"
+        "      - {limit: 5 per minute, key: 'json:email'}\n"
     )
     (folder / "throttle.yaml").write_text(f"storage: {shared_folder(folder)}\nrules:\n{rules}")
     with gunicorn("form_site:application", workers=4, cwd=folder) as server:
@@ -93,8 +103,8 @@ def test_a_doubled_field_is_charged_to_both(page: Page, new_client: Callable[[],
 UNREADABLE = {
     "padded": ("email=ann{n}&pad=" + "x" * MAX_BYTES, URLENCODED),
     "JSON": ('{{"email": "ann{n}"}}', "application/json"),
-    "multipart": (
-        '--b\r\nContent-Disposition: form-data; name="email"\r\n\r\nann{n}\r\n--b--\r\n',
+    "multipart without an end": (
+        '--b\r\nContent-Disposition: form-data; name="email"\r\n\r\nann{n}\r\n',
         "multipart/form-data; boundary=b",
     ),
     "another charset": ("email=ann{n}", f"{URLENCODED}; charset=utf-7"),
@@ -144,3 +154,46 @@ def test_a_form_without_the_field_is_charged_to_its_address(
     found = [page.post("mail=ann", address, to="echo").status for _ in range(6)]
     assert found == [200] * 5 + [429]
     assert page.post("mail=ann", new_client(), to="echo").status == 200
+
+
+ENCODINGS = {
+    "urlencoded": ("email=ann{n}", URLENCODED),
+    "multipart": (
+        '--b\r\nContent-Disposition: form-data; name="email"\r\n\r\nann{n}\r\n--b--\r\n',
+        "multipart/form-data; boundary=b",
+    ),
+    "JSON": ('{{"email": "ann{n}"}}', "application/json"),
+}
+
+
+@pytest.mark.parametrize(("form", "content_type"), ENCODINGS.values(), ids=ENCODINGS)
+def test_log_ins_of_many_accounts_close_the_door_to_none(
+    server: Server, form: str, content_type: str, new_client: Callable[[], str]
+) -> None:
+    page = Page(server, "everything")
+
+    def send(account: object) -> int:
+        body = form.format(n=f"-{content_type[:5]}-{account}")
+        headers = {"Content-Type": content_type}
+        return page.post(body, new_client(), to="echo", **headers).status
+
+    assert [send(n) for n in range(12)] == [200] * 12
+    assert [send("one") for _ in range(6)] == [200] * 5 + [429]
+
+
+def test_a_client_over_its_limit_is_answered_without_its_body(
+    server: Server, new_client: Callable[[], str]
+) -> None:
+    address = new_client()
+    page = Page(server, "guarded")
+    assert [page.post("email=ann", address, to="echo").status for _ in range(2)] == [200] * 2
+    with socket.create_connection(
+        server.host_and_port, timeout=30, source_address=(address, 0)
+    ) as client:
+        client.sendall(
+            b"POST /echo/guarded HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
+            b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+        )
+        answer = client.recv(4096)  # of the body nothing is ever sent
+    assert answer.startswith(b"HTTP/1.1 429 ")
+    assert b"Retry-After: " in answer

@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import random
 import re
-import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
-from types import FrameType
 from typing import NamedTuple
 
 import pytest
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter, Map, Rule
 
+from support.bytecodes import bytecodes
 from wsgi_throttle.rules.converters import CONVERTERS
 from wsgi_throttle.rules.match import Matcher, Route
 from wsgi_throttle.rules.parts import compile_part
@@ -287,25 +286,6 @@ FITTING = {
 PAIRS_OF_CONVERTERS = [pair for pair in product(FITTING, repeat=2) if pair != ("path", "path")]
 
 
-def steps(call: Callable[[], object]) -> int:
-    """How many bytecodes a call executes."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, _: object) -> object:
-        nonlocal count
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        count += event == "opcode"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)  # type: ignore[arg-type]
-    try:
-        call()
-    finally:
-        sys.settrace(before)
-    return count
-
-
 def long_paths(first: str, separator: str, second: str) -> Iterator[str]:
     """Texts that ``<first>separator<second>yyy`` accepts, nearly accepts, and does not accept."""
     begin, end = FITTING[first], FITTING[second]
@@ -322,7 +302,7 @@ def test_a_long_path_takes_no_more_steps_than_a_short_one(separator: str) -> Non
         rules = [f"/<{first}:p>{separator}<{second}:q>" + "y" * k for k in range(1, SIBLINGS + 1)]
         found = Matcher((Route.parse(rule), (), None, index) for index, rule in enumerate(rules))
         for path in long_paths(first, separator, second):
-            taken = steps(partial(found.match, "GET", path))
+            taken = bytecodes(partial(found.match, "GET", path))
             # fewer than one for 16 characters
             assert taken / SIBLINGS < LENGTH / 16, (rules[0], path[:80])
 

@@ -621,7 +621,7 @@ def test_a_redis_py_that_keeps_its_sockets_elsewhere_is_noticed_at_the_start(
         ("redis://host:port", "port"),
         ("redis://:s3cret#@host", "%23"),
         ("redis://:s3cret/@host", "port"),
-        ("rediss://host?ssl_cert_reqs=maybe", "maybe"),
+        ("rediss://host?ssl_cert_reqs=maybe", "none, optional or required"),
         ("rediss://host?ssl_ca_certs=", "ssl_ca_certs"),
         ("unix://", "unix:///"),
         ("redis+sentinel://host:26379", "service"),

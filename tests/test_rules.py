@@ -33,11 +33,14 @@ def charges(plan: Plan, environ: dict[str, Any]) -> list[Charge]:
 
 
 def charged(rules: RuleTable, request: str, **environ: Any) -> list[str]:
-    """The charges of ``METHOD /path``, each as ``policy`` or ``policy (shadow)``."""
+    """The charges of ``METHOD /path``, each as ``name`` (that of logs) or ``name (shadow)``."""
     method, _, path = request.partition(" ")
     plan = rules.match(method, path)
     found = charges(plan, {"REMOTE_ADDR": "192.0.2.1", "REQUEST_METHOD": method, **environ})
-    return [charge.policy + ("" if charge.enforce else " (shadow)") for charge in found]
+    return [
+        (charge.label or charge.policy) + ("" if charge.enforce else " (shadow)")
+        for charge in found
+    ]
 
 
 def buckets(rules: RuleTable, request: str, **environ: Any) -> list[str]:
@@ -519,6 +522,12 @@ def test_an_enforced_rule_and_its_shadow_may_have_one_path() -> None:
             "(cookie:c, query:q), so",
         ),
         ([rule("/a", key=["ip", "form:email"])], {}, "add a limit by ip beside it"),
+        ([rule("/a", key="json:a.b")], {}, "the limit by json:a.b stands alone: each new value"),
+        (
+            [rule("/a", limits=["1/s", {"limit": "9/h", "key": "cookie:c"}], key="form:f")],
+            {},
+            "the limit by form:f, cookie:c stands alone",
+        ),
         ([rule("/u/<id>", key="path:id")], {}, "rules[0]: every limit counts by what"),
         ([rule("/a", key="environ:HTTP_X_TEAM")], {}, "(environ:HTTP_X_TEAM)"),
         ([rule("/a", key="environ:QUERY_STRING")], {}, "(environ:QUERY_STRING)"),
@@ -598,6 +607,7 @@ rules:
 - {path: /a, limits: 5/s, key: cookie:c}
 - {path: /health, exempt: true}
 - {path: /health/, limits: 5/s}
+- {path: /b, limits: 5/s, key: "json:user.email"}
 """
     )
     config = load(path)
@@ -611,6 +621,7 @@ rules:
         ("client-controlled-key", 9, 3, "rules[2]"),
         ("limit-unreachable", 5, 17, "default_limits"),
         ("exempt-slash", 10, 3, "rules[3]"),
+        ("body-key-alone", 12, 3, "rules[5]"),
         ("client-ip", 4, 12, "client_ip"),
         ("not-enforced", 3, 7, "mode"),
         ("shared-namespace", 2, 12, "namespace"),

@@ -131,7 +131,7 @@ BEYOND_A_SCHEMA = {
     *("a session's function that is not there", "a list that is not there"),
     *("a body that is not there", "a skip that is not there", "an unset variable"),
     # texts with a grammar of their own
-    *("a bad proxy", "a network with host bits", "an unknown storage option"),
+    *("hops beside proxies", "a network with host bits", "an unknown storage option"),
     "a condition on what is no header",
     "any origin, and another",
     # what YAML itself allows

@@ -44,8 +44,11 @@ class Charge(NamedTuple):
     enforce: bool
     """False for a shadow charge: it is counted if it fits, and never refuses a request."""
     policy: str
-    """The name of the limit in headers and logs: that of its rule, and ``-1``, ``-2`` and so on if
-    the rule has several limits."""
+    """The name of the limit in headers and bodies: that of its rule, and ``-1``, ``-2`` and so on
+    if the rule has several limits. Rules without a name are ``rule-1``, ``rule-2`` and so on."""
+    label: str = ""
+    """Its name in logs if that is another one: a rule without a name is called by its methods and
+    paths there, which clients may not know of."""
 
 
 class Outcome(NamedTuple):
@@ -68,6 +71,7 @@ class Term(NamedTuple):
     cost: int
     enforce: bool
     policy: str
+    label: str = ""
 
 
 class Terms(tuple[Term, ...]):  # noqa: SLOT001 - a tuple has no slots to add
@@ -98,13 +102,14 @@ class Terms(tuple[Term, ...]):  # noqa: SLOT001 - a tuple has no slots to add
 
     @staticmethod
     def of(charges: Iterable[Charge]) -> tuple[Terms, tuple[str, ...]]:
-        """Split charges into their terms and their buckets."""
+        """Split charges into terms and buckets, for tests and for whoever has charges at hand. The
+        charges of one bucket must stand side by side."""
         terms: list[Term] = []
         buckets: list[str] = []
-        for bucket, limit, cost, enforce, policy in charges:
+        for bucket, limit, cost, enforce, policy, label in charges:
             if not buckets or bucket != buckets[-1]:
                 buckets.append(bucket)
-            terms.append(Term(len(buckets) - 1, limit, cost, enforce, policy))
+            terms.append(Term(len(buckets) - 1, limit, cost, enforce, policy, label))
         return Terms(terms), tuple(buckets)
 
 
@@ -153,7 +158,9 @@ class Decision(_Fields):
         """One charge for each term, in the same order."""
         costs = self.costs or [term.cost for term in self.terms]
         return [
-            Charge(self.buckets[term.bucket], term.limit, cost, term.enforce, term.policy)
+            Charge(
+                self.buckets[term.bucket], term.limit, cost, term.enforce, term.policy, term.label
+            )
             for term, cost in zip(self.terms, costs, strict=True)
         ]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .body_last import BodyLast, Pending
 from .clock import MONOTONIC, Clock
 from .config import Config, load
 from .decision import NOTHING_COUNTED
@@ -17,6 +18,7 @@ from .log_once import LogOnce
 from .observers import Observer, RefusalLog
 from .reload import FileWatcher
 from .rules.plan import Plan, Statement
+from .rules.preflight import is_preflight
 from .rules.table import RuleTable
 from .storage.breaker import CircuitBreaker
 from .storage.memory import MemoryStorage
@@ -24,6 +26,8 @@ from .storage.refusal_cache import RefusalCache
 from .verdict import Verdict
 
 _PASSING = frozenset({"exempt", "allowed", "granted"})
+
+_COUNTING_FAILED = "counting failed, and the request is treated as on_storage_error says"
 
 _new = tuple.__new__  # makes a named tuple faster than its own __new__
 
@@ -106,9 +110,10 @@ class Engine:
         elif plan.exempt:
             verdict = _new(Verdict, ("exempt", plan, None, "nobody", None))
         else:
-            if plan.preflight and _is_preflight(environ):
+            if plan.preflight and is_preflight(environ):
                 plan = plan.preflight
-            verdict = self._count(plan, environ)
+            count = self._count_body_last if plan.needs_body else self._count
+            verdict = count(plan, environ)
         if verdict[0] in _PASSING:
             observers = self._observers if plan.has_shadow else self._request_observers
             if observers:
@@ -167,12 +172,28 @@ class Engine:
         except StorageError:
             return self._notified(environ, self._without_storage(plan, charged))
         except Exception:  # noqa: BLE001 - a defect of ours must not become a 500
-            self._log_defect("counting failed, and the request is treated as on_storage_error says")
+            self._log_defect(_COUNTING_FAILED)
             return self._notified(environ, self._without_storage(plan, charged))
         if decision[0]:
             return _new(Verdict, ("granted", plan, decision, "storage", None))
         rule = plan.refusing_rule(decision)
         return self._notified(environ, _new(Verdict, ("refused", plan, decision, "storage", rule)))
+
+    def _count_body_last(self, plan: Plan, environ: Environ) -> Verdict:
+        """The same for a plan with a key in the body, which is read after all else was asked."""
+        if self._counts_alone:
+            self._warn_of_many_processes(environ)
+        request = Pending(plan, environ)
+        try:
+            decision, counted_by = self._body_last.count(request)
+        except Exception as error:  # noqa: BLE001 - as above
+            if not isinstance(error, StorageError):
+                self._log_defect(_COUNTING_FAILED)
+            return self._notified(environ, self._without_storage(plan, request.charged))
+        if decision.granted:
+            return Verdict("granted", plan, decision, counted_by)
+        rule = plan.refusing_rule(decision)
+        return self._notified(environ, Verdict("refused", plan, decision, counted_by, rule))
 
     def _without_storage(
         self, plan: Plan, charged: tuple[Statement, tuple[str, ...]] | None
@@ -268,6 +289,7 @@ class Engine:
             clock=self._clock,
         )
         self._storage = RefusalCache(self._breaker, clock=self._clock)
+        self._body_last = BodyLast(self._storage, self._local, config.storage_timeout_s)
         self._counts_alone = self._storage.reach == "process"
 
     def _storage_changed(self, failed: bool, cause: str) -> None:
@@ -284,17 +306,3 @@ def _log_diagnostics(config: Config) -> None:
             "will keep it from being turned on:\n%s",
             "\n".join(map(str, config.diagnostics)),
         )
-
-
-def _is_preflight(environ: Environ) -> bool:
-    """Whether an OPTIONS request is a CORS preflight (Fetch standard, section 4.8). Browsers send
-    these without a body, cookies or credentials: with any of them it is something else."""
-    return (
-        "HTTP_ORIGIN" in environ
-        and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
-        and environ.get("CONTENT_LENGTH") in (None, "", "0")
-        and not any(name in environ for name in _NOT_IN_A_PREFLIGHT)
-    )
-
-
-_NOT_IN_A_PREFLIGHT = ("HTTP_TRANSFER_ENCODING", "HTTP_COOKIE", "HTTP_AUTHORIZATION")

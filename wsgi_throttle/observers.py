@@ -98,7 +98,8 @@ class RefusalLog(Observer):
                     self._log_refusal("would refuse", charge, outcome)
 
     def _log_refusal(self, verb: str, charge: Charge, outcome: Outcome) -> None:
-        left_out = self._once.due((charge.policy, charge.bucket))
+        rule = charge.label or charge.policy
+        left_out = self._once.due((rule, charge.bucket))
         if left_out is None:
             return
         key = key_in(charge.bucket)
@@ -107,12 +108,12 @@ class RefusalLog(Observer):
             "%s %s by %s (%s), wait %s ms%s",
             verb,
             key,
-            charge.policy,
+            rule,
             limit,
             outcome.wait_ms,
             f" ({left_out} more left out)" if left_out else "",
             extra={
-                "rule": charge.policy,
+                "rule": rule,
                 "key": key,
                 "limit": limit,
                 "wait_ms": outcome.wait_ms,

@@ -235,11 +235,12 @@ Compiled: TypeAlias = tuple[Step, int, bool]
 
 def compile_terms(terms: Iterable[Term]) -> tuple[Compiled, ...]:
     """Convert terms to the form that :func:`take` needs, once for many requests."""
-    return tuple((step_of(limit), cost, enforce) for _, limit, cost, enforce, _ in terms)
+    return tuple((step_of(limit), cost, enforce) for _, limit, cost, enforce, *_ in terms)
 
 
 def with_costs(compiled: Iterable[Compiled], costs: Sequence[int]) -> list[Compiled]:
-    """Replace the costs.
+    """The same steps, for a take that is given its costs: a look, whose costs are all 0, or a
+    request that uses up more or less than its rule says.
 
     :param costs: one for each term.
     """

@@ -84,17 +84,23 @@ def _print_counters(of_rule: RuleCounters, environ: dict[str, Any], user: str | 
         )
         for term in counter.limits:
             what = "counts" if term.enforce else "counts in shadow"
+            name = term.label or term.policy
             cost = f", cost {term.cost}" if term.cost > 1 else ""
             print(
-                f"  {what:17} {term.policy}: {describe(term.limit)}, {term.limit.strategy}{cost}, "
+                f"  {what:17} {name}: {describe(term.limit)}, {term.limit.strategy}{cost}, "
                 f"by {','.join(counter.key_types)}, here {key}"
             )
     if of_rule.rule is None:
         return
     for name, value in of_rule.rule.when:
-        print(f"    only where      {name} is {value}{_otherwise(of_rule)}")
+        print(f"    only where      {name} is {_shown(value)}{_otherwise(of_rule)}")
     if of_rule.rule.skip is not None:
         print(f"    but not where   python:{of_rule.rule.skip.path} returns true")
+
+
+def _shown(value: str) -> str:
+    """The value of a header, unless it is long enough to be a secret."""
+    return value if len(value) <= 4 else "what the file says"
 
 
 def _otherwise(of_rule: RuleCounters) -> str:

@@ -27,10 +27,12 @@ class Config(RuleSet):
 
     path: Path | None = None
     """The file that it was read from; None for a mapping."""
-    storage: str = ""
-    """The URI of the storage."""
+    storage: str = field(default="", repr=False)
+    """The URI of the storage, which may contain a password."""
     opened_storage: Storage | None = field(default=None, compare=False, repr=False)
     """The storage itself, which does not connect before it is used; None where its URI is wrong."""
+    storage_timeout_s: float = 0.1
+    """The longest a request waits for the storage to be reached, and again for its answer."""
     reload: bool = True
     """Whether to watch the file and use it again when it changes."""
     start_options: Mapping[str, object] = field(default_factory=dict, repr=False)
@@ -89,6 +91,7 @@ def build_config(top: Options, path: Path | None) -> Config:
         source=top.at.source.name,
         path=path,
         opened_storage=_open_storage(top, path),
+        storage_timeout_s=top["storage_timeout"] / 1000,
         application_limits=builder.limits(top, "application_limits", application),
         default_limits=default_limits,
         rules=builder.rules(top["rules"], {**top.values(), "key": key}, responses, default_limits),

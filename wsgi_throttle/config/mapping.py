@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..limits import is_limit
 from .reader import Cursor, Reader, Schema
+from .yamltree import shown_key
 
 
 class Required(NamedTuple):
@@ -138,6 +139,9 @@ class Options:
         return {renamed.get(name, name): value for name, value in self._values.items()}
 
 
+_has_letters_alone = re.compile(r"[A-Za-z_-]{1,40}").fullmatch
+
+
 def _report_unknown(at: Cursor, given: Mapping[str, Cursor], known: Sequence[str]) -> None:
     for key in given:
         if key in known:
@@ -149,8 +153,11 @@ def _report_unknown(at: Cursor, given: Mapping[str, Cursor], known: Sequence[str
             remedy = f'did you mean "{close[0]}"?'
         else:
             remedy = f"the keys here are {', '.join(known)}"
+        # Anything else may be a value whose colon was forgotten, and a secret.
+        is_shown = is_limit(key) or _has_letters_alone(key) or (close and shown_key(key) == key)
+        shown = f'"{key}" is not a key' if is_shown else "this is not a key"
         line, column = at.node.keys.get(key, (None, None))
-        message = f'"{key}" is not a key: {remedy}'
+        message = f"{shown}: {remedy}"
         at.source.report(message, line, column, at.path, "unknown-option")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from .. import limits as limit_strings
 from ..http.headers import HEADER_STYLES
 from ..http.settings import ResponseSettings
-from ..identity import IPV4_PREFIXES, IPV6_PREFIXES, ClientIP, Identity, Session
+from ..identity import IPV4_PREFIXES, IPV6_PREFIXES, MAX_HOPS, ClientIP, Identity, Session
 from ..rules.model import MODES, ON_STORAGE_ERROR, RuleSet
 from .mapping import Option, Required, mapping
 from .reader import BOOLEAN, EXACT_TEXT, TEXT, choice, integer, list_of
@@ -26,6 +26,7 @@ from .values import (
     NAMESPACE,
     NETWORKS,
     ORIGINS,
+    PROXIES,
     SECRET_KEYS,
     SESSION_KIND,
     STORAGE_URI,
@@ -37,10 +38,18 @@ from .values import (
 CLIENT_IP = (
     Option(
         "trusted_proxies",
-        list_of(TEXT, min_items=0),
+        PROXIES,
         ClientIP.trusted_proxies,
-        "the proxies to believe: addresses, networks and `unix`; a list replaces the default",
+        "the proxies to believe: addresses, networks, `unix`, or `file:NAME` with one on each "
+        "line; a list replaces the default",
         "`[unix]`",
+    ),
+    Option(
+        "hops",
+        integer(1, MAX_HOPS),
+        ClientIP.hops,
+        "in place of `trusted_proxies`: how many proxies every request comes through, [whatever "
+        "their addresses](docs/keys.md#addresses)",
     ),
     Option(
         "header",
@@ -186,7 +195,7 @@ TOP_LEVEL = (
         "form_max_bytes",
         integer(1, 1 << 24),
         Identity.form_max_bytes,
-        "the longest body that a `form:` key reads, in bytes",
+        "the longest body that a `form:` or `json:` key reads, in bytes",
     ),
     Option("responses", mapping(RESPONSES), None, "the headers and bodies of responses", "below"),
     Option(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from .yamltree import Node, Source
+from .yamltree import Node, Source, shown_key
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -81,10 +81,13 @@ class Cursor:
         :raises InvalidError: this is not a mapping.
         """
         if not isinstance(self.node.value, dict):
-            raise InvalidError(f"{self.shape} stands here", "write keys and values")
+            # A text is not shown: it may be the secret that belongs into the mapping.
+            shape = "a text" if self.node.value and isinstance(self.node.value, str) else self.shape
+            raise InvalidError(f"{shape} stands here", "write keys and values")
         prefix = f"{self.path}." if self.path else ""
         return {
-            key: Cursor(self.source, node, prefix + key) for key, node in self.node.value.items()
+            key: Cursor(self.source, node, prefix + shown_key(key))
+            for key, node in self.node.value.items()
         }
 
     def items(self) -> list[Cursor]:
@@ -141,6 +144,20 @@ _VARIABLE = definition(
         "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^{}]*)?\}",
     },
 )
+
+
+def unshown(reader: Reader[T]) -> Reader[T]:
+    """The same reader for a value that may be a secret: messages show the remedy, not the value."""
+
+    def parse(at: Cursor) -> T:
+        try:
+            return reader(at)
+        except InvalidError as error:
+            raise InvalidError(
+                "what stands here does not fit (it is not shown)", error.remedy
+            ) from None
+
+    return Reader(parse, reader.schema)
 
 
 def scalar_schema(schema: Schema) -> Schema:

@@ -140,7 +140,8 @@ RULE = (
         "name",
         NAME,
         "",
-        "its name in headers, logs and keys",
+        "its name in headers, logs and keys. Without one, clients are told `rule-1`, `rule-2` and "
+        "so on",
         "from methods and path",
         on_exempt=True,
     ),

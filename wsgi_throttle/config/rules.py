@@ -16,6 +16,7 @@ from ..rules.model import Location, Rule, RuleLimit
 from ..rules.patterns import Pattern
 from ..strategies import STRATEGIES
 from .mapping import Options
+from .names import default_name, hide_paths, numbered
 from .reader import Cursor, InvalidError
 from .rule_options import DEFAULT_WORD, RESPONSE, RULE
 
@@ -49,6 +50,8 @@ class RuleBuilder:
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
         self._keys: dict[tuple[str, ...], KeyFunction] = {}
+        self._unshown: set[tuple[str, ...]] = set()
+        """Keys that came from the environment, which no message shows."""
 
     def key(
         self, options: Options, inherited: tuple[str, ...], variables: frozenset[str] | None
@@ -60,6 +63,8 @@ class RuleBuilder:
         key: tuple[str, ...] = options["key"]
         if "key" not in options or "key" in options.invalid:
             return key
+        if options.given["key"].node.any_placeholder:
+            self._unshown.add(key)
 
         def check(_: Cursor) -> tuple[str, ...]:
             self._find_key(key)
@@ -111,14 +116,12 @@ class RuleBuilder:
                 else:
                     found.append(limit)
         if any(limit.key == owner.key for limit in found):
+            is_shown = owner.key not in self._unshown
             options.given[name].attempt(
-                lambda _: _check_variables(owner.key, owner.variables), None
+                lambda _: _check_variables(owner.key, owner.variables, is_shown=is_shown), None
             )
-        if len(found) > 1:
-            found = [
-                replace(limit, policy=f"{owner.policy}-{number}")
-                for number, limit in enumerate(found, 1)
-            ]
+        names = numbered(owner.policy, len(found))
+        found = [replace(limit, policy=policy) for limit, policy in zip(found, names, strict=True)]
         return (*found, *inherited)
 
     def _limit(self, options: Options, owner: Owner) -> list[RuleLimit]:
@@ -183,7 +186,8 @@ class RuleBuilder:
                 )
             names.setdefault(rule.name, rule)
             found.append(rule)
-        return tuple(found)
+        is_named = ["name" in options for options in all_options]
+        return hide_paths(found, is_named, default_limits)
 
     def _rule(
         self,
@@ -195,7 +199,7 @@ class RuleBuilder:
     ) -> Rule:
         patterns: tuple[Pattern, ...] = options["path"] or ()
         methods: tuple[str, ...] = options["methods"]
-        name: str = options["name"] or _default_name(methods, patterns)
+        name: str = options["name"] or default_name(methods, patterns)
         variables = (
             frozenset.intersection(*(frozenset(pattern.variables) for pattern in patterns))
             if patterns
@@ -265,9 +269,12 @@ def _check_exempt(options: Options) -> None:
         )
 
 
-def _check_variables(key: tuple[str, ...], variables: frozenset[str] | None) -> None:
+def _check_variables(
+    key: tuple[str, ...], variables: frozenset[str] | None, *, is_shown: bool = True
+) -> None:
     """Check that all paths have the variables that the key names.
 
+    :param is_shown: whether the message may quote the key.
     :raises InvalidError: one of them does not.
     """
     if variables is None:
@@ -276,19 +283,15 @@ def _check_variables(key: tuple[str, ...], variables: frozenset[str] | None) -> 
         kind, _, name = part.partition(":")
         if kind == "path" and name not in variables:
             known = [f"path:{one}" for one in sorted(variables) if "wsgi_throttle" not in one]
+            variable = f"<{name}>" if is_shown else "the variable of its key"
             raise InvalidError(
-                f"not every path that is limited here has <{name}>",
+                f"not every path that is limited here has {variable}",
                 f"use {' or '.join(known)}" if known else "use another key",
             )
 
 
 def _is_same(one: RuleLimit, other: RuleLimit) -> bool:
     return (one.limit, one.key, one.scope) == (other.limit, other.key, other.scope)
-
-
-def _default_name(methods: tuple[str, ...], patterns: tuple[Pattern, ...]) -> str:
-    paths = ",".join(quote(pattern.text, safe="/<>:(),*=+-._~!$&;@ ") for pattern in patterns)
-    return f"{','.join(methods)} {paths}".strip()[:100]
 
 
 def _own_scope(

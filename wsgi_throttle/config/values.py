@@ -32,6 +32,7 @@ from .reader import (
     list_schema,
     scalar_schema,
     text_schema,
+    unshown,
 )
 
 # --- limits ---------------------------------------------------------------------------------------
@@ -133,6 +134,8 @@ NAMESPACE = Reader(_namespace, scalar_schema({**ANY_TEXT, "pattern": rf"^\s*{_NA
 
 
 def _paths(at: Cursor) -> tuple[Pattern, ...]:
+    """The patterns of ``path``, which is one or a list. One that is wrong is reported at its own
+    line and left out, so that the mistakes of all are told."""
     items = at.items()
     if not items:
         raise InvalidError("the list is empty", "name a path")
@@ -180,11 +183,15 @@ _methods = list_of(
 METHOD_NAMES = Reader(lambda at: tuple(dict.fromkeys(_methods(at))), _methods.schema)
 
 
+_looks_like_words = re.compile(r"[A-Za-z][A-Za-z _-]{0,39}").fullmatch
+
+
 def _headers(at: Cursor) -> tuple[tuple[str, str], ...]:
     found = []
     for name, value in at.mapping().items():
         if not is_header_name(name):
-            value.report(f'"{name}" is not a header name: write X-Internal')
+            shown = f'"{name}"' if _looks_like_words(name) else "this"
+            value.report(f"{shown} is not a header name: write X-Internal")
         found.append((environ_name(name), value.attempt(TEXT, "")))
     return tuple(found)
 
@@ -229,9 +236,29 @@ def _networks(at: Cursor) -> Networks:
     return Networks(found)
 
 
-NETWORKS = Reader(
-    _networks, list_schema(text_schema(r"^\s*(file:|[0-9A-Fa-f:.]+(/[0-9.]+)?\s*$)"), 0)
-)
+_NETWORK_PATTERN = r"file:|[0-9A-Fa-f:.]+(/[0-9.]+)?\s*$"
+
+NETWORKS = Reader(_networks, list_schema(text_schema(rf"^\s*({_NETWORK_PATTERN})"), 0))
+
+
+def _proxies(at: Cursor) -> tuple[str, ...]:
+    def parse(item: Cursor) -> list[str]:
+        text = TEXT(item)
+        if text == "unix":
+            return [text]
+        try:
+            return [str(network) for network in _network(item)]
+        except ValueError as error:
+            raise ValueError(f'{error}, or "unix" for a unix socket') from None
+
+    found = [item.attempt(parse, None) for item in at.items()]
+    if None in found:
+        raise ReportedError
+    return tuple(text for texts in found for text in texts or ())
+
+
+PROXIES = Reader(_proxies, list_schema(text_schema(rf"^\s*(unix\s*$|{_NETWORK_PATTERN})"), 0))
+"""Addresses and networks as text, those of files too, and ``unix``."""
 
 SESSION_KIND = Reader(TEXT.parse, text_schema(rf"^\s*(({'|'.join(SESSION_KINDS)})\s*$|python:)"))
 
@@ -250,7 +277,7 @@ UNSET_SECRET = "unset"  # noqa: S105 - it stands for a secret
 
 SECRET_KEYS = Reader(_secret_keys, list_schema(ANY_TEXT))
 
-LIFETIME_S = Reader(lambda at: -(-_duration_ms(at) // 1000), DURATION_MS.schema)
+LIFETIME_S = unshown(Reader(lambda at: -(-_duration_ms(at) // 1000), DURATION_MS.schema))
 """A duration, rounded up to whole seconds."""
 
 
@@ -273,7 +300,7 @@ def template_file(kind: str) -> Reader[RenderBody]:
     def parse(at: Cursor) -> RenderBody:
         path = at.source.folder / TEXT(at)
         try:
-            text = path.read_text("utf-8")
+            text = path.read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise InvalidError(

@@ -32,6 +32,18 @@ _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<defa
 _TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value")
 """The tags that YAML gives to values because of how they look. They are ignored."""
 
+_QUOTED = re.compile(r" '(?!<)[^']{2,}'")
+"""What a message of PyYAML quotes from the file, except single characters."""
+
+_looks_like_a_name = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}").fullmatch
+
+
+def shown_key(key: str) -> str:
+    """A key of a mapping, for messages. One that does not look like a name is left out: if a colon
+    was forgotten, the key contains the value too, which may be a secret."""
+    return key if _looks_like_a_name(key) else "..."
+
+
 # The C loader gives the same nodes faster, but some builds of PyYAML do not have it.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -40,16 +52,16 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Node:
     """A value, and where it is in the file. Lines and columns count from 1."""
 
-    value: Value
-    """A scalar is its text; None for an empty value."""
+    value: Value = field(repr=False)
+    """A scalar is its text, which may be a secret; None for an empty value."""
     plain: bool = False
     """Whether it is a scalar without quotes or from the environment, and so may be a boolean or a
     number."""
     line: int | None = None
     column: int | None = None
     placeholder: str = ""
-    """For a value that came from the environment and must not be shown: the text in the file that
-    stands for it, such as ``${NAME}``. Otherwise empty."""
+    """For a value that came from the environment and must not be shown: the variables that stand
+    for it in the file, such as ``${NAME}``. Otherwise empty."""
     unset: bool = False
     """Whether it names a variable that is not set."""
     keys: dict[str, tuple[int | None, int | None]] = field(default_factory=dict)
@@ -142,40 +154,54 @@ class Source:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             problem = " ".join(filter(None, (error.context, error.problem)))
+            problem = _QUOTED.sub("", problem)  # which may be a part of a secret
             line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
             if "nesting depth" in problem:  # libyaml has a bound of its own
                 raise self.fail(
                     f"values are nested more than {MAX_DEPTH} deep", line, column
-                ) from error
+                ) from None
             hint = ": put quotes around a value that has one of these characters: { } [ ] * & # : %"
-            raise self.fail(f"this is not YAML: {problem}{hint}", line, column) from error
+            # The cause is left out of tracebacks, since it quotes the line.
+            raise self.fail(f"this is not YAML: {problem}{hint}", line, column) from None
         except yaml.YAMLError as error:
-            raise self.fail(f"this is not YAML: {str(error).splitlines()[0]}") from error
+            raise self.fail(f"this is not YAML: {str(error).splitlines()[0]}") from None
         except RecursionError as error:
             raise self.fail(f"values are nested more than {MAX_DEPTH} deep") from error
         if root is None:
             raise self.fail("the file is empty: it needs at least default_limits or rules")
         return self._from_yaml(root, 0)
 
-    def from_python(self, value: object, depth: int = 0) -> Node:
+    def from_python(self, value: object, depth: int = 0, where: str = "") -> Node:
         """Make the same tree of a mapping that a program built.
 
+        :param where: the path of the value in the mapping, for messages: ``.rules[3]``.
         :raises ConfigError: it is nested too deep, or has too many values.
         """
         self._count(depth, None, None)
         if isinstance(value, Mapping):
             return Node(
-                {str(key): self.from_python(item, depth + 1) for key, item in value.items()}
+                {
+                    str(key): self.from_python(item, depth + 1, f"{where}.{shown_key(str(key))}")
+                    for key, item in value.items()
+                }
             )
         if isinstance(value, list | tuple):
-            return Node([self.from_python(item, depth + 1) for item in value])
+            return Node(
+                [
+                    self.from_python(item, depth + 1, f"{where}[{index}]")
+                    for index, item in enumerate(value)
+                ]
+            )
         if isinstance(value, str):
-            return self._scalar(value, None, None, plain=False)
+            return self._scalar(value, None, None, plain=False, where=where.lstrip("."))
         if isinstance(value, bool):
             return Node(str(value).lower(), plain=True)
         if value is not None and not isinstance(value, int | float):
             kind = type(value).__name__
-            self.report(f"a value of type {kind} is not known here: give it as text")
+            self.report(
+                f"a value of type {kind} is not known here: give it as text",
+                where=where.lstrip("."),
+            )
             return Node(None)
         return Node(None if value is None else str(value), plain=True)
 
@@ -183,7 +209,11 @@ class Source:
         line, column = node.start_mark.line + 1, node.start_mark.column + 1
         self._count(depth, line, column)
         if node.tag.removeprefix("tag:yaml.org,2002:") not in _TAGS:
-            self.report(f"the tag {node.tag} is not known here: leave it out", line, column)
+            if node.value:
+                message = f"the tag {node.tag} is not known here: leave it out"
+            else:  # a text, and perhaps a secret
+                message = "a text that begins with ! is a tag: put quotes around it"
+            self.report(message, line, column)
         if isinstance(node, yaml.SequenceNode):
             return Node(
                 [self._from_yaml(item, depth + 1) for item in node.value], line=line, column=column
@@ -211,7 +241,8 @@ class Source:
             if key in result:
                 first = made.keys[key][0]
                 self.report(
-                    f'the key "{key}" is here twice, first in line {first}: merge the two',
+                    f'the key "{shown_key(key)}" is here twice, first in line {first}: merge the '
+                    "two",
                     *position,
                 )
                 made.repeated.add(key)
@@ -233,7 +264,9 @@ class Source:
             else:
                 self.report("<< takes a mapping, or a list of mappings", item.line, item.column)
 
-    def _scalar(self, text: str, line: int | None, column: int | None, *, plain: bool) -> Node:
+    def _scalar(
+        self, text: str, line: int | None, column: int | None, *, plain: bool, where: str = ""
+    ) -> Node:
         node = Node(text, plain, line, column)
 
         def variable(match: re.Match[str]) -> str:
@@ -242,7 +275,7 @@ class Source:
                 return "$"
             value = self._variables.get(name) or None
             if value is not None:
-                node.placeholder = text
+                node.placeholder = " ".join(filter(None, [node.placeholder, f"${{{name}}}"]))
                 return value
             if match["default"] is not None:
                 return str(match["default"])
@@ -260,10 +293,11 @@ class Source:
         replaced = _VARIABLE.sub(variable, text) if "$" in text else text
         if "${" in _VARIABLE.sub("", text):
             self.report(
-                f'"{text}": a variable is written as ${{NAME}} or ${{NAME:-default}}, '
-                "and $${ is a plain ${",
+                "here is a ${ that begins no variable: write ${NAME} or ${NAME:-default}, and "
+                "$${ for a plain ${",
                 line,
                 column,
+                where,
             )
         if replaced != text:
             node.value, node.plain = replaced, True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..hooks import Hook, load_hook
 from ..networks import Address, Networks, parse_network, read_networks
-from .address import IPV4_PREFIXES, IPV6_PREFIXES, Client, ClientIP, Clients
+from .address import IPV4_PREFIXES, IPV6_PREFIXES, MAX_HOPS, Client, ClientIP, Clients
 from .key_types import KEY_TYPES, Environ, Key, KeyType, PathArgs
 from .keys import (
     KeyFunction,
@@ -16,6 +16,7 @@ from .keys import (
     client_address,
     is_client_controlled,
     key_function,
+    needs_body,
     preflight_key,
 )
 from .numbers import canonical_path_value, with_canonical_numbers
@@ -27,6 +28,7 @@ __all__ = [
     "IPV4_PREFIXES",
     "IPV6_PREFIXES",
     "KEY_TYPES",
+    "MAX_HOPS",
     "Address",
     "Client",
     "ClientIP",
@@ -48,6 +50,7 @@ __all__ = [
     "is_header_name",
     "key_function",
     "load_hook",
+    "needs_body",
     "parse_network",
     "preflight_key",
     "read_networks",

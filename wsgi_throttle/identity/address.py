@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..cache import Bounded
 from ..networks import Address, Networks, parse_network
-from .forwarding import UNIX_PEERS, node_reader, parse_address
+from .forwarding import UNIX_PEERS, node_reader, parse_address, peer_of
 from .proxies import ProxyAdvice, is_local
 from .text import environ_name, escaped, is_header_name
 
@@ -39,6 +39,11 @@ class ClientIP:
     trusted_proxies: tuple[str, ...] = ("unix",)
     """The proxies whose forwarding header is believed: addresses, networks, and ``unix`` for all
     that connect over a unix socket."""
+    hops: int | None = None
+    """In place of ``trusted_proxies``: how many proxies every request comes through. They are
+    believed whatever their addresses: the client is the node of the header with this number,
+    counted from 1 at the right. Safe only if nobody can connect except through all of them, since
+    anybody else can choose an address."""
     header: str = "X-Forwarded-For"
     """The forwarding header that the nearest proxy sets: ``X-Forwarded-For``, ``Forwarded`` (RFC
     7239), ``X-Real-IP`` or another that holds an address or a list of addresses."""
@@ -56,6 +61,14 @@ class ClientIP:
                     parse_network(text)
                 except ValueError as error:
                     raise ValueError(f'{error}, or "unix" for a unix socket') from None
+        if self.hops is not None:
+            if not 1 <= self.hops <= MAX_HOPS:
+                raise ValueError(f"hops is {self.hops}: it can be from 1 to {MAX_HOPS}")
+            if self.trusted_proxies != ClientIP.trusted_proxies:
+                raise ValueError(
+                    "hops trusts proxies whatever their addresses, so that trusted_proxies means "
+                    "nothing beside it: leave one of them out (trusted_proxies is safer)"
+                )
         if not is_header_name(self.header):
             raise ValueError(f'"{self.header}" is not a header name: write X-Forwarded-For')
         for name, bits, minimum, maximum in (
@@ -74,6 +87,8 @@ class ClientIP:
             for text in self.trusted_proxies
             if text != "unix" and parse_network(text).prefixlen == 0
         ]
+        if self.hops is not None and self.hops > 1 and self.header.lower() == "x-real-ip":
+            found.append("hops: X-Real-IP holds one address, so no other is found: write hops: 1")
         if not self.trusted_proxies and self.header != ClientIP.header:
             found.append(f"header: {self.header} is never read: trusted_proxies is empty")
         return tuple(found)
@@ -85,7 +100,8 @@ class Client(NamedTuple):
     key: str
     """``ip:192.0.2.1`` or ``ip:2001:db8:0:1::/64``."""
     address: Address | None
-    """The whole address; None on a unix socket, and where REMOTE_ADDR is not an address."""
+    """The whole address; None on a unix socket, and where REMOTE_ADDR is missing or not an
+    address."""
 
 
 class Clients:
@@ -101,7 +117,8 @@ class Clients:
         self._read_nodes = node_reader(settings.header)
         self._trusted = Networks(text for text in settings.trusted_proxies if text != "unix")
         self._unix_is_trusted = "unix" in settings.trusted_proxies
-        self._advice = ProxyAdvice(settings.header)
+        self._advice = ProxyAdvice(settings.header, settings.hops)
+        self._client_in = self._client_behind if settings.hops is None else self._client_at_hop
         # Peers by their REMOTE_ADDR: those that are not trusted, and the trusted proxies.
         self._untrusted: Bounded[str, Client] = Bounded(MAX_CACHED)
         self._proxies: Bounded[str, Client] = Bounded(MAX_CACHED)
@@ -123,15 +140,18 @@ class Clients:
         right-most address of its forwarding header that is not a trusted proxy.
 
         Where that header is missing or unreadable, the client is the proxy that sent the request,
-        so that nobody becomes a new client by sending garbage.
+        so that nobody becomes a new client by sending garbage. All peers without an address are one
+        client, ``ip:unknown``.
         """
-        peer = environ.get("REMOTE_ADDR") or ""
+        peer = environ.get("REMOTE_ADDR")
+        if peer.__class__ is not str:
+            peer = peer_of(environ)
         proxy = self._proxies.get(peer)
         if proxy is None:
             client = self._untrusted.get(peer)
             if client is not None:
                 return client
-            client, is_trusted = self._look_up_peer(peer)
+            client, is_trusted = self._look_up_peer(peer, environ)
             if not is_trusted:
                 if self._advice.untrusted_peer(
                     peer,
@@ -149,17 +169,26 @@ class Clients:
         try:
             behind = self._forwarded[text]
         except KeyError:
-            behind = self._client_behind(text)
+            behind = self._client_in(text)
             if len(text) <= MAX_CACHED_LENGTH:
                 self._forwarded.keep(text, behind)
         return behind or proxy
 
-    def _look_up_peer(self, peer: str) -> tuple[Client, bool]:
+    def _look_up_peer(self, peer: str, environ: dict[str, Any]) -> tuple[Client, bool]:
         """The peer itself as a client, and whether it is a trusted proxy."""
         self._advice.settings(self._settings.warnings)
+        client, is_trusted = self._recognize(peer)
+        if self._settings.hops is not None:
+            is_trusted = True
+        elif is_trusted and client.address is None:
+            self._advice.unix_socket_is_trusted()
+        if is_trusted:
+            self._advice.merged_names(environ)
+        return client, is_trusted
+
+    def _recognize(self, peer: str) -> tuple[Client, bool]:
+        """The same, whatever ``hops`` says."""
         if peer in UNIX_PEERS:
-            if self._unix_is_trusted:
-                self._advice.unix_socket_is_trusted()
             return Client("ip:unix", None), self._unix_is_trusted
         address = parse_address(peer)
         if address is None:
@@ -183,6 +212,22 @@ class Clients:
                     self._advice.local_client(address, hop)
                 break
         return None if farthest is None else self._client(farthest)
+
+    def _client_at_hop(self, text: str) -> Client | None:
+        """The client where its place in the header is known. None for a header with fewer nodes,
+        which did not come through all of the proxies."""
+        hops = self._settings.hops or 1
+        nodes = list(islice(self._read_nodes(text), hops + 1))
+        if len(nodes) < hops:
+            self._advice.too_few_hops(len(nodes))
+            return None
+        node = nodes[hops - 1]
+        address = None if node is None else parse_address(node)
+        if address is None:
+            return None
+        if is_local(address) and len(nodes) > hops:
+            self._advice.local_client(address, hops)
+        return self._client(address)
 
     def _client(self, address: Address) -> Client:
         """The client that this address is part of, by the prefixes of the settings."""

@@ -7,10 +7,10 @@ written the left end.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address, ip_address
 from socket import AF_INET, inet_pton
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ..networks import Address, canonical_address
 
@@ -18,8 +18,13 @@ FORWARDING_HEADERS = ("X-Forwarded-For", "Forwarded", "X-Real-IP")
 """The forwarding headers that proxies commonly send."""
 
 UNIX_PEERS = frozenset({"", "localhost", "<local>", "unix", "unix:"})
-"""How a peer on a unix socket is named: in REMOTE_ADDR by an empty text (gunicorn, uWSGI),
-``localhost`` (waitress) or ``<local>`` (Werkzeug), in a forwarding header by ``unix:`` (nginx)."""
+"""How a peer on a unix socket is named: in REMOTE_ADDR by an empty text (gunicorn, cheroot),
+``localhost`` (waitress) or ``<local>`` (Werkzeug), in a forwarding header by ``unix:`` (nginx).
+uWSGI names it ``0.0.0.0`` if it speaks HTTP there; that is not in this set, since old versions of
+uWSGI name IPv6 peers so too."""
+
+UNKNOWN_PEER = "unknown"
+"""How a peer is named of which the server gives no address."""
 
 MAX_PAIRS = 16
 """An element of a Forwarded header with more parameters counts as unreadable."""
@@ -36,10 +41,12 @@ def node_reader(header: str) -> NodeReader:
 
 def _listed_nodes(text: str) -> Iterator[str | None]:
     """The elements of a comma-separated list, from the right. Empty elements are skipped (RFC 9110,
-    section 5.6.1). Servers join several lines of one header, in order, by commas."""
+    section 5.6.1). Servers join several lines of one header, in order, by commas. Some proxies put
+    an element in quotes, which are removed."""
     while text := text.rstrip(", \t"):
         text, _, node = text.rpartition(",")
-        yield node.strip(" \t")
+        node = node.strip(" \t")
+        yield node[1:-1] if len(node) > 1 and node[0] == node[-1] == '"' else node
 
 
 # A client may have written the left end of a Forwarded header and opened a quote there that it
@@ -75,22 +82,36 @@ def _forwarded_nodes(text: str) -> Iterator[str | None]:
         yield nodes[0] if len(nodes) == 1 else None
 
 
-_is_port = re.compile(r":[0-9]{1,5}").fullmatch
+def peer_of(environ: Mapping[str, Any]) -> str:
+    """REMOTE_ADDR; for a server that gives none, UNKNOWN_PEER.
+
+    gevent's own server (``gunicorn -k gevent_pywsgi`` too) gives one for every peer but those on a
+    unix socket, which are an empty text here as with other servers.
+    """
+    peer = environ.get("REMOTE_ADDR")
+    if isinstance(peer, str):
+        return peer
+    return "" if str(environ.get("SERVER_SOFTWARE")).startswith("gevent/") else UNKNOWN_PEER
+
+
+_is_port = re.compile(r":([0-9]{1,5}|_[A-Za-z0-9._-]+)").fullmatch
+"""A port, or a name in place of one (RFC 7239, section 6)."""
+
+MAX_ADDRESS_LENGTH = 100
+"""Characters of an address with its zone id; a longer text is none."""
 
 
 def parse_address(text: str) -> Address | None:
     """The address in a node or in REMOTE_ADDR; None if there is none.
 
-    A port, brackets and a zone id are removed. An IPv4 address that is mapped or translated into
-    IPv6 becomes that IPv4 address.
+    A port, brackets and a zone id are removed. An IPv6 address that contains an IPv4 address
+    becomes the latter, see :func:`.canonical_address`.
     """
     try:  # the usual case, fast: inet_pton accepts only the plain spelling of an IPv4 address
         return IPv4Address(inet_pton(AF_INET, text))
     except (OSError, ValueError):
         pass
     host = text.strip(" \t")
-    if len(host) > 100:
-        return None
     if host.startswith("["):
         host, bracket, port = host[1:].partition("]")
         if not bracket or (port and not _is_port(port)):
@@ -99,6 +120,8 @@ def parse_address(text: str) -> Address | None:
         host, colon, port = host.partition(":")
         if not _is_port(colon + port):
             return None
+    if len(host) > MAX_ADDRESS_LENGTH:
+        return None
     try:
         return canonical_address(ip_address(host.partition("%")[0]))
     except ValueError:

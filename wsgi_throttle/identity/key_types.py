@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from ..hooks import Hook
+from .body import UnreadableError
 from .cookies import cookie_reader
-from .form import UnreadableError, form_values, query_values
+from .form import form_values, query_values
+from .json_body import json_values
 from .session import environ_reader, hook_text, user_text
 from .settings import Identity
 from .text import (
@@ -58,6 +60,8 @@ class KeyType(NamedTuple):
     is_in_preflight: Callable[[str], bool] = _always
     """Function of the argument: whether a CORS preflight can carry the value. Browsers send
     preflights without a body, cookies, credentials and the application's own headers."""
+    needs_body: bool = False
+    """Whether the value is in the body, which a client may send late or never."""
     may_need_session: bool = False
     """Whether the value may depend on a session. A preflight carries no session, so there all
     clients may lack the value."""
@@ -138,8 +142,21 @@ def _query(argument: str, _: Identity) -> Lookup:
 def _form(argument: str, settings: Identity) -> Lookup:
     _needs_argument("form", argument, "a field: write form:email")
     prefix = f"form:{escaped_name(argument)}:"
+    max_bytes, is_json_counted = settings.form_max_bytes, settings.is_json_counted
+    return _fields(
+        prefix,
+        lambda environ: form_values(environ, argument, max_bytes, is_json_counted=is_json_counted),
+    )
+
+
+def _json(argument: str, settings: Identity) -> Lookup:
+    _needs_argument("json", argument, "a member: write json:email, or json:user.email")
+    path = argument.split(".")
+    if not all(path):
+        raise ValueError(f'"json:{argument}" has an empty name: write json:user.email')
+    prefix = f"json:{escaped_name(argument)}:"
     max_bytes = settings.form_max_bytes
-    return _fields(prefix, lambda environ: form_values(environ, argument, max_bytes))
+    return _fields(prefix, lambda environ: json_values(environ, path, max_bytes))
 
 
 def _fields(prefix: str, read: Callable[[Environ], list[str]]) -> Lookup:
@@ -216,7 +233,18 @@ KEY_TYPES = {
     "cookie": KeyType(_cookie, is_client_controlled=_always, is_in_preflight=_never),
     "query": KeyType(_query, is_client_controlled=_always, may_have_several=True),
     "form": KeyType(
-        _form, is_client_controlled=_always, may_have_several=True, is_in_preflight=_never
+        _form,
+        is_client_controlled=_always,
+        may_have_several=True,
+        is_in_preflight=_never,
+        needs_body=True,
+    ),
+    "json": KeyType(
+        _json,
+        is_client_controlled=_always,
+        may_have_several=True,
+        is_in_preflight=_never,
+        needs_body=True,
     ),
     "path": KeyType(_path, is_client_controlled=_always),
     "environ": KeyType(

@@ -3,7 +3,7 @@ request."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from typing import NamedTuple, TypeAlias
 
@@ -58,6 +58,14 @@ def is_client_controlled(spec: str) -> bool:
     """
     key_type, argument = parse_key(spec)
     return key_type.is_client_controlled(argument)
+
+
+def needs_body(spec: Iterable[str]) -> bool:
+    """Whether one of these keys of a configuration is found in the body of a request.
+
+    :raises ValueError: there is no such type.
+    """
+    return any(parse_key(part)[0].needs_body for part in spec)
 
 
 class PreflightKey(NamedTuple):

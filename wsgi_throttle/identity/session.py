@@ -45,7 +45,7 @@ class Session:
     environ, by default ``REMOTE_USER``."""
     lifetime_s: int | None = None
     """Seconds for which a cookie is valid after it was signed: 31 days in Flask, 14 in Django."""
-    salt: str | None = None
+    salt: str | None = field(default=None, repr=False)
     """The framework's salt for signatures, if the application changed it."""
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ class Session:
         object.__setattr__(self, "user", tuple(self.user))
         if self.kind not in SESSION_KINDS and not self.kind.startswith("python:"):
             raise ValueError(
-                f'"{self.kind}" is not a kind of session: use one of {", ".join(SESSION_KINDS)} or '
+                f"this is not a kind of session: use one of {', '.join(SESSION_KINDS)} or "
                 "python:package.module:function"
             )
         framework = FRAMEWORKS.get(self.kind)

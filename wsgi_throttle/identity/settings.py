@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -23,13 +24,21 @@ class Identity:
     client_ip: ClientIP = field(default_factory=ClientIP)
     session: Session | None = None
     form_max_bytes: int = 65536
-    """The longest body that a ``form:`` key reads, in bytes."""
+    """The longest body that a ``form:`` or ``json:`` key reads, in bytes."""
+    is_json_counted: bool = False
+    """For ``form:`` keys: the rule also has a ``json:`` key, which counts by JSON bodies."""
     clock: Clock = field(default=MONOTONIC, repr=False, compare=False)
     """For messages that are logged once a minute. It may not step back."""
 
     def __post_init__(self) -> None:
         if self.form_max_bytes < 1:
             raise ValueError(f"form_max_bytes is {self.form_max_bytes}: it must be at least 1")
+
+    def beside_json(self) -> Identity:
+        """The same for the keys of a rule that has a ``json:`` key. What is cached is shared."""
+        found = copy(self)
+        found.__dict__["is_json_counted"] = True
+        return found
 
     @cached_property
     def clients(self) -> Clients:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from ..identity import key_function, preflight_key
+from ..identity import KeyFunction, key_function, needs_body, preflight_key
 from ..limits import multiplied
 from .model import RuleLimit, RuleSet
 from .plan import Counter, CounterLimit
@@ -23,7 +23,8 @@ class CounterMaker:
 
     def __init__(self, rule_set: RuleSet) -> None:
         self._namespace = rule_set.namespace
-        self._keys = {
+        self._identity = rule_set.identity
+        self._keys: dict[tuple[str, ...], KeyFunction] = {
             limit.key: limit.find_key
             for limits in (
                 rule_set.application_limits,
@@ -34,6 +35,8 @@ class CounterMaker:
         }
         for key in {preflight_key(key)[0] for key in self._keys} - self._keys.keys():
             self._keys[key] = key_function(key, rule_set.identity)
+        self._keys_beside_json: dict[tuple[str, ...], KeyFunction] = {}
+        """By keys of a rule that has a ``json:`` key too."""
 
     def make(
         self, limits: Sequence[RuleLimit], method: str, enforce: bool, preflight: bool
@@ -51,13 +54,27 @@ class CounterMaker:
                 limit = multiplied(limit, PREFLIGHT_FACTOR)
             counted = groups.setdefault((one.scope, one.key), [])
             if all(limit != other.limit for other in counted):  # multiplied limits may be equal
-                counted.append(CounterLimit(limit, one.cost, enforce, one.policy))
+                counted.append(CounterLimit(limit, one.cost, enforce, one.policy, one.label))
+        has_json = any(_has_type("json", one.key) for one in limits)
         counters = []
         for (scope, key), found in groups.items():
             prefix = self._prefix(scope, key, method, enforce, preflight)
             counted_by = preflight_key(key)[0] if preflight else key
-            counters.append(Counter(prefix, counted_by, self._keys[counted_by], tuple(found)))
+            find_key = self._find_key(counted_by, has_json)
+            counters.append(
+                Counter(prefix, counted_by, find_key, tuple(found), needs_body(counted_by))
+            )
         return tuple(counters)
+
+    def _find_key(self, key: tuple[str, ...], has_json: bool) -> KeyFunction:
+        """
+        :param has_json: the same rule has a ``json:`` key.
+        """
+        if not (has_json and _has_type("form", key)):
+            return self._keys[key]
+        if key not in self._keys_beside_json:
+            self._keys_beside_json[key] = key_function(key, self._identity.beside_json())
+        return self._keys_beside_json[key]
 
     def _prefix(
         self, scope: str, key: tuple[str, ...], method: str, enforce: bool, preflight: bool
@@ -72,3 +89,7 @@ class CounterMaker:
             *filter(None, [method]),
         ]
         return f"{self._namespace}:{LAYOUT}:{':'.join(parts)}:{{"
+
+
+def _has_type(name: str, key: tuple[str, ...]) -> bool:
+    return any(part.partition(":")[0] == name for part in key)

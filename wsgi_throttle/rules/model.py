@@ -48,7 +48,9 @@ class RuleLimit:
     cost: int
     """How much of the quota a request uses up."""
     policy: str
-    """Its name in headers and logs."""
+    """Its name in headers and bodies."""
+    label: str = ""
+    """Its name in logs, if that is another one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +68,9 @@ class Rule:
     on_storage_error: str = "local"
     skip: Hook | None = None
     """A request for which it returns true is not counted."""
-    when: tuple[tuple[str, str], ...] = ()
-    """(name in the environ, value) of the headers that a request must have to be counted."""
+    when: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """(name in the environ, value) of the headers that a request must have to be counted. A value
+    may be a secret."""
     allow: Networks | None = None
     block: Networks | None = None
     responder: Responder | None = None

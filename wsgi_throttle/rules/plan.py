@@ -10,7 +10,8 @@ from ..cache import Bounded
 from ..decision import NOTHING_COUNTED, Charge, Decision, Limit, Take, Term, Terms
 from ..errors import StorageError
 from ..http.responder import Responder
-from ..identity import Environ, Key, KeyFunction, Networks
+from ..identity import Environ, Key, KeyFunction, Networks, PathArgs
+from ..storage.look import Look
 from .model import Rule
 
 Prepare: TypeAlias = Callable[[Terms], Take]
@@ -40,6 +41,7 @@ class CounterLimit(NamedTuple):
     cost: int
     enforce: bool
     policy: str
+    label: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +54,8 @@ class Counter:
     key: KeyFunction
     """Finds the key of a request."""
     limits: tuple[CounterLimit, ...]
+    needs_body: bool = False
+    """Whether the key is in the body of the request."""
 
     def bucket(self, key: str) -> str:
         """The bucket of a client with this key."""
@@ -77,6 +81,11 @@ class RuleCounters:
     path_args: Mapping[str, str] = field(default_factory=dict)
     """The values of the variables of the path, for ``path:`` keys."""
 
+    @property
+    def needs_body(self) -> bool:
+        """Whether some requests have a key in their body."""
+        return any(counter.needs_body for counter in (*self.counters, *self.otherwise))
+
     def applicable(self, environ: Environ) -> tuple[Counter, ...]:
         """The counters that this request is charged on, by ``when`` and ``skip`` of the rule."""
         if self.rule is None:
@@ -89,13 +98,17 @@ class RuleCounters:
 class Statement:
     """Terms, and the function that charges a client by them."""
 
-    __slots__ = ("fallback", "take", "terms")
+    __slots__ = ("fallback", "local_look", "look", "take", "terms")
 
     def __init__(self, terms: Terms, take: Take) -> None:
         self.terms = terms
         self.take = take
         self.fallback: Take | None = None
         """Charges them while the storage has an outage. Set by the engine when first needed."""
+        self.look: Look | None = None
+        """Finds out whether they would be refused, where a body is still to be read."""
+        self.local_look: Look | None = None
+        """The same during an outage. Both are set when first needed."""
 
 
 class Statements:
@@ -137,10 +150,10 @@ class Statements:
         found: dict[int, dict[Limit, Term]] = {}
         for counter, bucket in zip(key[::2], key[1::2], strict=True):
             terms = found.setdefault(bucket, {})
-            for limit, cost, enforce, policy in counter.limits:
+            for limit, cost, enforce, policy, label in counter.limits:
                 known = terms.get(limit)
                 if known is None or known.cost < cost:
-                    terms[limit] = Term(bucket, limit, cost, enforce, policy)
+                    terms[limit] = Term(bucket, limit, cost, enforce, policy, label)
         made = Terms(term for terms in found.values() for term in terms.values())
         prepared = Statement(made, self._prepare(made) if made else _nothing_to_count)
         return self._known.keep(key, prepared)
@@ -179,9 +192,11 @@ class Plan:
     needs_precheck: bool
     """Whether :meth:`.RuleTable.precheck` is to be called before anything is counted: the path is
     too long, or there are lists of addresses to look the client up in."""
+    needs_body: bool
+    """Whether requests may have a key in their body, which is read after all else was asked."""
     is_special: bool
-    """Whether there is something else to do than to count: a check before it, observers to tell of
-    requests that pass, the plan of a preflight, or nothing to count at all."""
+    """Whether there is something else to do than to count: a check before it, a body to read,
+    observers to tell of requests that pass, the plan of a preflight, or nothing to count at all."""
     preflight: Plan | None
     """The plan of CORS preflights, which have the same rules but counters of their own. None if the
     method is not OPTIONS, or if a rule names OPTIONS and so counts them as any request."""
@@ -224,6 +239,15 @@ class Plan:
         """The first rule in the file that denies while nothing can be counted, or None."""
         denying = (rule for rule in self.rules if rule.on_storage_error == "deny")
         return min(denying, key=lambda rule: rule.index, default=None)
+
+    def counters_for(self, environ: Environ) -> list[tuple[Counter, PathArgs]]:
+        """The counters that a request is charged on, each with the variables of the path for its
+        key."""
+        return [
+            (counter, each.path_args)
+            for each in self.by_rule
+            for counter in each.applicable(environ)
+        ]
 
     def statement_for(self, environ: Environ) -> tuple[Statement, tuple[str, ...]]:
         """The statement of a request, and the buckets that it is charged on."""

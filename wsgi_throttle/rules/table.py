@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from ..cache import Bounded
 from ..decision import Charge
@@ -17,11 +17,11 @@ from ..identity import (
     canonical_path_value,
     client_address,
 )
-from .counters import CounterMaker
 from .match import Matcher
 from .model import METHODS, Rule, RuleSet
 from .patterns import Entry, matcher
-from .plan import Counter, Plan, Prepare, RuleCounters, Statements, without_storage
+from .plan import Plan, Prepare, Statements, without_storage
+from .planner import Found, Planner
 from .readings import readings
 
 MAX_PATH_BYTES = 8192
@@ -34,15 +34,7 @@ MAX_CACHED_PLANS = 1024
 _METHODS = frozenset(METHODS)
 
 
-class _Found(NamedTuple):
-    """The rule that won for one reading of a path (None if none did) and, if it counts by variables
-    of the path, their values."""
-
-    rule: Rule | None
-    path_args: tuple[tuple[str, str], ...]
-
-
-_NO_RULE = _Found(None, ())
+_NO_RULE = Found(None, ())
 
 Precheck: TypeAlias = tuple[Literal["allowed", "blocked", "too_long"], Rule | None]
 """The outcome of a verdict, and the rule whose list blocks the client (None: the top level's)."""
@@ -65,10 +57,8 @@ class RuleTable:
         is_observed: bool = False,
     ) -> None:
         self.rule_set = rule_set
-        self._is_observed = is_observed
         is_on = rule_set.mode != "off"
         self.rules = tuple(rule for rule in rule_set.rules if is_on and rule.mode != "off")
-        self._maker = CounterMaker(rule_set)
         # Of two rules for one path the first is found: a shadow rule hides the enforced one.
         self._entries = [
             (rule, pattern)
@@ -94,22 +84,14 @@ class RuleTable:
         }
         self._address = client_address(rule_set.identity)
         self._enforce = rule_set.mode == "enforce"
-        self._by_rule: dict[tuple[Rule, str, bool, bool], RuleCounters] = {}
-        self._application, self._default = (
-            {
-                preflight: RuleCounters(
-                    None, self._maker.make(limits if is_on else (), "", self._enforce, preflight)
-                )
-                for preflight in (False, True)
-            }
-            for limits in (rule_set.application_limits, rule_set.default_limits)
-        )
         # Clients choose paths and, by their readings, sets of rules: both caches are bounded.
         max_plans = max(MAX_CACHED_PLANS, 4 * len(self.rules))
         self._plans: Bounded[tuple[Any, ...], Plan] = Bounded(max_plans)
         self._paths: Bounded[tuple[str, str], Plan] = Bounded(MAX_CACHED_PATHS)
         self._statements = Statements(prepare, max_plans)
-        self._too_long_plan = replace(self._plan("OTHER", (), ()), needs_precheck=self._enforce)
+        self._planner = Planner(rule_set, self.rules, self._statements, is_observed=is_observed)
+        nothing = self._planner.plan("OTHER", (), ())
+        self._too_long_plan = replace(nothing, needs_precheck=self._enforce)
 
     def match(self, method: str, path_info: str) -> Plan:
         """The plan of requests with this REQUEST_METHOD and PATH_INFO.
@@ -168,21 +150,16 @@ class RuleTable:
 
     def charges_to_reset(self, key: str) -> tuple[Charge, ...]:
         """Everything that a client with this key can have been charged by these rules."""
-        counters: list[Counter] = []
-        for preflight in (False, True):
-            counters += self._application[preflight].counters + self._default[preflight].counters
-            for rule in self.rules:
-                enforce = self._enforce and rule.mode == "enforce"
-                for method in METHODS if rule.per_method else ("",):
-                    counters += self._maker.make(rule.limits, method, enforce, preflight)
-        charges = (charge for counter in counters for charge in counter.charges(key))
+        charges = (
+            charge for counter in self._planner.all_counters() for charge in counter.charges(key)
+        )
         return tuple({(charge.bucket, charge.limit): charge for charge in charges}.values())
 
     def _match(self, method: str, path_info: str) -> Plan:
         if method not in _METHODS:
             method = "OTHER"
-        winners: list[_Found] = []
-        shadows: list[_Found] = []
+        winners: list[Found] = []
+        shadows: list[Found] = []
         for path, has_slash in self._readings(path_info):
             winner = self._find(self._enforced_matcher, method, path, has_slash)
             if winner not in winners:
@@ -194,7 +171,7 @@ class RuleTable:
         key = (method, *winners, None, *shadows)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plan(method, winners, shadows)
+            plan = self._planner.plan(method, winners, shadows)
             if not any(found.path_args for found in (*winners, *shadows)):
                 self._plans.keep(key, plan)
         return plan
@@ -209,7 +186,7 @@ class RuleTable:
             if self._minds_slash:
                 yield other, True
 
-    def _find(self, among: Matcher, method: str, path: str, has_slash: bool) -> _Found:
+    def _find(self, among: Matcher, method: str, path: str, has_slash: bool) -> Found:
         found = among.match(method, path, has_slash)
         if found is None and self._minds_slash:
             # An exemption frees the other form too, as no other rule fits that.
@@ -218,99 +195,12 @@ class RuleTable:
             return _NO_RULE
         (rule, pattern), values = self._entries[found[0]], found[1]
         if rule not in self._with_path_keys:
-            return _Found(rule, ())
-        return _Found(
+            return Found(rule, ())
+        return Found(
             rule,
             tuple((name, canonical_path_value(values[name])) for name in pattern.variables),
         )
 
-    def _plan(
-        self,
-        method: str,
-        winners: Sequence[_Found],
-        shadows: Sequence[_Found],
-        preflight: bool = False,
-    ) -> Plan:
-        rules = tuple(rule for rule, _ in winners if rule)
-        charged = [found for found in winners if not (found.rule and found.rule.exempt)]
-        by_rule = [self._counters_of(found, method, self._enforce, preflight) for found in charged]
-        if charged:
-            by_rule.append(self._application[preflight])
-        by_rule += [
-            self._counters_of(found, method, False, preflight)
-            for found in shadows
-            if not (found.rule and found.rule.exempt)
-        ]
-        counters = [(counter, each.path_args) for each in by_rule for counter in each.counters]
-        is_unconditional = (
-            len(winners) == 1
-            and (not shadows or (len(shadows) == 1 and self._enforce))
-            and not any(each.rule and (each.rule.skip or each.rule.when) for each in by_rule)
-        )
-        statements = self._statements
-        needs_precheck = self._enforce and self._has_lists(rules)
-        is_exempt = not any(each.counters for each in by_rule)
-        has_shadow = bool(shadows) or not self._enforce
-        has_preflight = (
-            method == "OPTIONS"
-            and not preflight
-            and not any("OPTIONS" in rule.methods for rule in rules)
-        )
-        return Plan(
-            rules=rules,
-            by_rule=tuple(each for each in by_rule if each.counters),
-            counters=tuple(counters),
-            statement=statements.for_counters(one for one, _ in counters)
-            if is_unconditional
-            else None,
-            statements=statements,
-            exempt=is_exempt,
-            has_shadow=has_shadow,
-            allow=tuple(found.rule.allow if found.rule else None for found in charged),
-            needs_precheck=needs_precheck,
-            is_special=self._is_observed
-            or needs_precheck
-            or is_exempt
-            or has_shadow
-            or has_preflight,
-            preflight=self._plan(method, winners, shadows, preflight=True)
-            if has_preflight
-            else None,
-            on_storage_error=max(
-                (found.rule.on_storage_error for found in charged if found.rule),
-                key=_STRICTNESS.index,
-                default=self.rule_set.on_storage_error,
-            ),
-            responder=self.rule_set.responder,
-        )
-
-    def _has_lists(self, rules: Iterable[Rule]) -> bool:
-        """Whether clients must be looked up in lists of addresses, if these rules win."""
-        rule_set = self.rule_set
-        return bool(
-            rule_set.allow or rule_set.block or any(rule.allow or rule.block for rule in rules)
-        )
-
-    def _counters_of(
-        self, found: _Found, method: str, enforce: bool, preflight: bool
-    ) -> RuleCounters:
-        """The counters of the rule that was found, with the variables of its path."""
-        rule, path_args = found
-        if rule is None:
-            return self._default[preflight]
-        # A rule that names OPTIONS counts preflights as any request, whatever other rules do.
-        preflight = preflight and "OPTIONS" not in rule.methods
-        key = rule, method if rule.per_method else "", enforce, preflight
-        made = self._by_rule.get(key)
-        if made is None:
-            counters = self._maker.make(rule.limits, key[1], enforce, preflight)
-            otherwise = self._default[preflight].counters if rule.when and enforce else ()
-            made = self._by_rule[key] = RuleCounters(rule, counters, otherwise)
-        return replace(made, path_args=dict(path_args)) if path_args else made
-
 
 def _contains(networks: Networks | None, address: Address | None) -> bool:
     return networks is not None and networks.contains(address)
-
-
-_STRICTNESS = ("allow", "local", "deny")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from ..decision import Charge, Take, Terms
 from ..errors import StorageURIError
+from .uri import split
 
 
 class Storage(Protocol):
@@ -76,10 +76,15 @@ def open_storage(uri: str, *, application_id: str = "", timeout_s: float = 0.1) 
     :raises StorageURIError: an unknown scheme or option, a value that is not allowed, or a storage
         that does not work with this system or with the installed library.
     """
-    scheme = urlsplit(uri).scheme
+    scheme = split(uri).scheme
     if scheme not in SCHEMES or "://" not in uri:
         # The message quotes only the scheme: the rest of the URI may contain a password.
-        wrong = f'"{scheme}" is not a storage scheme' if "://" in uri else "it has no ://"
+        if "://" not in uri:
+            wrong = "it has no ://"
+        elif uri.lower().startswith(f"{scheme}://"):
+            wrong = f'"{scheme}" is not a storage scheme'
+        else:
+            wrong = "what stands before its :// is not a storage scheme"
         known = ", ".join(f"{name}://" for name in SCHEMES)
         raise StorageURIError(f"{wrong}: use one of {known}, as in redis://127.0.0.1:6379/0")
     module, _, name = SCHEMES[scheme].partition(":")

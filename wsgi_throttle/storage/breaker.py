@@ -92,8 +92,9 @@ class _RecentCalls:
 
 
 def _keys(buckets: Iterable[str]) -> frozenset[str]:
-    """The keys that these buckets end with, apart from ``all``, which every client has."""
-    return frozenset(bucket.partition("{")[2] or bucket for bucket in buckets) - {"all}"}
+    """The keys in these buckets, apart from ``all``, which every client has."""
+    found = (bucket.partition("{")[2].rpartition("}")[0] for bucket in buckets)
+    return frozenset(found) - {"all"}
 
 
 class CircuitBreaker:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 from ..clock import MONOTONIC, MS, Clock
@@ -13,7 +12,7 @@ from ..decision import Charge, Decision, Limit, Measured, Take, Terms
 from ..errors import StorageURIError
 from ..strategies import STRATEGIES, Compiled, State, compile_terms, step_of, take, with_costs
 from .fork import ForkLock
-from .uri import options, whole_number
+from .uri import options, split, whole_number
 
 MAX_EXAMINED = 8
 """How many of the oldest records one take examines at most to make room for new ones."""
@@ -139,7 +138,7 @@ class MemoryStorage:
 
         :raises StorageURIError: a host or path, or a bad option.
         """
-        parts = urlsplit(uri)
+        parts = split(uri)
         if parts.netloc or parts.path or parts.fragment:
             raise StorageURIError("memory:// has neither host nor path")
         found = options(uri, {"max_clients"})

@@ -14,6 +14,7 @@ from ..clock import MONOTONIC, MS, Clock
 from ..decision import NEVER_MS, Charge, Decision, Measured, Take, Terms
 from . import Storage
 from .fork import ForkLock
+from .look import Look, prepare_look
 
 MAX_AGE_NS = 1_000_000_000
 """A refusal is kept for no longer than this, so that a reset by another process, a failover or an
@@ -112,6 +113,25 @@ class RefusalCache:
 
         return take
 
+    def prepare_look(self, terms: Terms) -> Look:
+        """As the storage's, but that a refusal which is remembered is not asked for again."""
+        ask = prepare_look(self._storage, terms)
+        clock, refusals = self._clock, self._refusals
+        enforced = [terms[index] for index in terms.enforced]
+
+        def look(buckets: tuple[str, ...]) -> Decision | None:
+            now_ns = clock()
+            for term in enforced if refusals else ():
+                refusal = refusals.get((buckets[term.bucket], term.limit.tag, term.cost))
+                if refusal and now_ns < refusal.until_ns:
+                    return _reply(refusal, terms, buckets, None, now_ns)
+            decision = ask(buckets)
+            if decision:
+                self._remember(decision, now_ns)
+            return decision
+
+        return look
+
     def reset(self, charges: Sequence[Charge]) -> None:
         """See :class:`.Storage`."""
         try:
@@ -141,7 +161,7 @@ class RefusalCache:
     def _remember(self, decision: Decision, asked_ns: int) -> None:
         answered_ns = self._clock()
         with self._lock:
-            for (bucket, limit, cost, _, _), outcome in decision.refusing:
+            for (bucket, limit, cost, *_), outcome in decision.refusing:
                 until_ns = asked_ns + min(outcome.wait_ms * MS, MAX_AGE_NS)
                 key = (bucket, limit.tag, cost)
                 self._refusals[key] = _Refusal(until_ns, answered_ns, decision, decision, 0)
@@ -190,5 +210,5 @@ def _measured(
     asked = Decision(False, terms, buckets, (), costs)
     return [
         known.get((bucket, limit.tag, cost)) or (0, limit.burst, 0)
-        for bucket, limit, cost, _, _ in asked.charges
+        for bucket, limit, cost, *_ in asked.charges
     ]

@@ -62,25 +62,26 @@ def all_limits(checked: Checked) -> Iterator[tuple[Rule | str, Sequence[RuleLimi
 def pairs(
     rules: Iterable[Rule], view: Callable[[Pattern], tuple[str, ...]]
 ) -> list[tuple[Rule, Rule]]:
-    """The pairs of rules that have a method in common, and patterns that are equal in this view. An
-    exemption with a slash at its end and a rule without one, or the reverse, are no pair."""
+    """The pairs of rules that some requests fit alike, in the order of the file: they have a method
+    in common, and a pattern each that is equal in this view.
+
+    :param view: what of a pattern is compared: :attr:`.Pattern.signatures`, for which all names of
+        variables are equal, or another.
+    """
     known = list(rules)
     alike: dict[tuple[str, ...], set[tuple[int, bool | None]]] = {}
-    for number, rule in enumerate(known):
+    for index, rule in enumerate(known):
         for pattern in rule.patterns:
-            alike.setdefault(view(pattern), set()).add((number, pattern.has_slash))
+            alike.setdefault(view(pattern), set()).add((index, pattern.has_slash))
     found = set()
     for group in alike.values():
-        for (one, one_slash), (other, other_slash) in combinations(group, 2):
-            first, second = known[one], known[other]
-            minds_slash = first.exempt or second.exempt
-            if (
-                one != other
-                and _share_methods(first, second)
-                and (one_slash == other_slash or not minds_slash)
-            ):
-                found.add((min(one, other), max(one, other)))
-    return [(known[one], known[other]) for one, other in sorted(found)]
+        for (first, first_slash), (second, second_slash) in combinations(group, 2):
+            rules_of_both = known[first], known[second]
+            # An exempt rule for /a and a rule for /a/ can be told apart; limits are for both forms.
+            differ = first_slash != second_slash and any(rule.exempt for rule in rules_of_both)
+            if first != second and not differ and _share_methods(*rules_of_both):
+                found.add((min(first, second), max(first, second)))
+    return [(known[first], known[second]) for first, second in sorted(found)]
 
 
 def _share_methods(first: Rule, second: Rule) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ...identity import is_client_controlled
+from ...identity import is_client_controlled, needs_body
 from ...limits import describe
 from ..model import METHODS, Rule, RuleLimit, RuleSet
 from .checked import Check, Checked, Finding, all_limits, known_as, pairs
@@ -38,8 +38,32 @@ def _unreachable(checked: Checked) -> Iterator[Finding]:
 
 
 def _client_controlled(checked: Checked) -> Iterator[Finding]:
+    for subject, keys in _unlimited(checked):
+        if not needs_body(keys):
+            yield Finding(
+                subject,
+                f"every limit counts by what the client chooses ({', '.join(keys)}), so that each "
+                f"new value has a new allowance: {_ADD_IP}",
+            )
+
+
+def _body_key_alone(checked: Checked) -> Iterator[Finding]:
+    for subject, keys in _unlimited(checked):
+        if needs_body(keys):
+            yield Finding(
+                subject,
+                f"the limit by {', '.join(keys)} stands alone: each new value has a new allowance, "
+                "and all bodies that cannot be read share one, which one client can use up for "
+                f"everybody: {_ADD_IP}",
+            )
+
+
+_ADD_IP = "add a limit by ip beside it, {limit: 100 per minute, key: ip}"
+
+
+def _unlimited(checked: Checked) -> Iterator[tuple[Rule | str, list[str]]]:
     """Rules whose limits, together with those of the application, do not limit a client that sends
-    another value each time."""
+    another value each time; and the keys of these values."""
     rule_set = checked.rule_set
     subjects: list[tuple[Rule | str, Sequence[RuleLimit]]] = [
         (rule, rule.limits) for rule in checked.rules
@@ -55,13 +79,7 @@ def _client_controlled(checked: Checked) -> Iterator[Finding]:
             for limit in (*limits, *rule_set.application_limits)
         ]
         if limits and all(parts):
-            names = ", ".join(dict.fromkeys(part for of_limit in parts for part in of_limit))
-            yield Finding(
-                subject,
-                f"every limit counts by what the client chooses ({names}), so that each new value "
-                "has a new allowance: add a limit by ip beside it, "
-                "{limit: 100 per minute, key: ip}",
-            )
+            yield subject, list(dict.fromkeys(part for of_limit in parts for part in of_limit))
 
 
 def _nothing_limited(checked: Checked) -> Iterator[Finding]:
@@ -130,6 +148,7 @@ WARNINGS: dict[str, Check] = {
     "rules-overlap": _overlaps,
     "limit-unreachable": _unreachable,
     "client-controlled-key": _client_controlled,
+    "body-key-alone": _body_key_alone,
     "nothing-limited": _nothing_limited,
     "exempt-slash": _exempt_slash,
     "other-methods": _other_methods,

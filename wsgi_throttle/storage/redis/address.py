@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
-from urllib.parse import SplitResult, urlencode, urlsplit
+from urllib.parse import SplitResult, urlencode
 
 import redis
 from redis import ConnectionPool, RedisError
@@ -17,7 +17,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from ...errors import StorageURIError
-from ..uri import options, whole_number
+from ..uri import options, split, whole_number
 
 CONNECT_TIMEOUT_S = 1.0
 """Timeout of each step of connecting. No request waits for that: a thread of its own connects."""
@@ -50,6 +50,13 @@ _KNOWN_OPTIONS = {
     "redis+sentinel": _OPTIONS | _TLS_OPTIONS | {"ssl", "sentinel_username", "sentinel_password"},
 }
 
+_ALL_OPTIONS = set().union(*_KNOWN_OPTIONS.values())
+_OTHER_OPTIONS = _ALL_OPTIONS | {
+    *("ssl_ca_data", "ssl_exclude_verify_flags", "ssl_include_verify_flags", "ssl_ocsp_context"),
+    *("ssl_ocsp_expected_cert", "ssl_validate_ocsp", "ssl_validate_ocsp_stapled"),
+}
+"""What redis-py has besides, or has for another scheme: a message may name these."""
+
 _NO_EFFECT = {
     *("charset", "decode_responses", "encoding", "encoding_errors", "errors"),
     *("health_check_interval", "legacy_responses", "lib_name", "lib_version", "protocol"),
@@ -79,19 +86,19 @@ def parse(uri: str) -> Address:
     :raises StorageURIError: an unknown option, a value that is not allowed, or a version of
         redis-py whose connections have no SOCKET_ATTRIBUTE.
     """
-    written = urlsplit(uri).scheme
+    written = split(uri).scheme
     if written in ("valkey", "valkeys"):
         uri = f"redis{uri[len('valkey') :]}"
-    scheme = urlsplit(uri).scheme
-    given = options(uri, _KNOWN_OPTIONS[scheme], _NO_EFFECT)
+    scheme = split(uri).scheme
+    given = options(uri, _KNOWN_OPTIONS[scheme], _OTHER_OPTIONS, _NO_EFFECT)
     uri = _with_options(uri, given)
     whole_number("db", given.get("db", "0"), minimum=0)
     max_connections = given.get("max_connections", str(MAX_CONNECTIONS))
     find = _via_sentinel if scheme == "redis+sentinel" else _direct
     try:
         connect, name = find(uri, given)
-    except RedisError as error:
-        raise StorageURIError(f"a {written}:// URI that redis-py cannot use: {error}") from error
+    except RedisError:  # whose text may quote a secret
+        raise StorageURIError(_unusable(given)) from None
     name = f"{written}{name[len(scheme) :]}"
     return Address(connect, name, whole_number("max_connections", max_connections, minimum=1))
 
@@ -99,15 +106,19 @@ def parse(uri: str) -> Address:
 def _with_options(uri: str, given: dict[str, str]) -> str:
     """The URI with these options and no others."""
     address, _, _ = uri.partition("?")
-    fragment = urlsplit(uri).fragment if "?" in uri else ""
+    fragment = split(uri).fragment if "?" in uri else ""
     return (
         address + (f"?{urlencode(given)}" if given else "") + (f"#{fragment}" if fragment else "")
     )
 
 
 def _direct(uri: str, given: dict[str, str]) -> tuple[Connect, str]:
-    """How to connect to the server that the URI names, and its name for messages."""
-    parts = urlsplit(uri)
+    """How to connect to the server that the URI itself names, without Sentinel, and the server's
+    name for messages, which shows no user and no password.
+
+    :param given: the options of the URI, of which this way to connect needs none.
+    """
+    parts = split(uri)
     new_connection = _connection_factory(uri)
 
     def connect() -> AbstractConnection:
@@ -121,21 +132,23 @@ def _direct(uri: str, given: dict[str, str]) -> tuple[Connect, str]:
 def _via_sentinel(uri: str, given: dict[str, str]) -> tuple[Connect, str]:
     """How to connect to the server that Sentinel says is the master, and a name for messages.
     Sentinel is asked for each new connection, so that a failover is followed."""
-    parts = urlsplit(uri)
+    parts = split(uri)
     user, at, hosts = parts.netloc.rpartition("@")
     service, _, db = parts.path[1:].partition("/")
     if not hosts or not service:
         raise StorageURIError(
             "Sentinel needs hosts and a service: redis+sentinel://host:26379,other:26379/service"
         )
+    if "@" in service:
+        raise StorageURIError("a service has no @ in its name: in a password / is written %2F")
     addresses = []
     for host in hosts.split(","):
-        address = urlsplit(f"//{host}")
+        address = split(f"//{host}")
         addresses.append((address.hostname or "localhost", _port(address) or SENTINEL_PORT))
 
     tls = given.get("ssl", "false")
     if tls not in ("true", "false"):
-        raise StorageURIError(f'ssl is "{tls}": use true or false')
+        raise StorageURIError("ssl does not fit: use true or false")
     scheme = "rediss" if tls == "true" else "redis"
     query = urlencode({name: given[name] for name in given if name in _OPTIONS | _TLS_OPTIONS})
     new_connection = _connection_factory(f"{scheme}://{user}{at}/{db}?{query}")
@@ -163,7 +176,7 @@ def _connection_factory(uri: str) -> partial[AbstractConnection]:
 
     :raises StorageURIError: redis-py does not accept the URI.
     """
-    parts = urlsplit(uri)
+    parts = split(uri)
     _port(parts)
     # A password that is not escaped may continue in any later part of the URI, so messages quote
     # none.
@@ -176,11 +189,21 @@ def _connection_factory(uri: str) -> partial[AbstractConnection]:
         raise StorageURIError("after the host only the number of a database may follow, as in /0")
     try:
         pool = ConnectionPool.from_url(uri, **_settings())
-    except ValueError as error:
-        raise StorageURIError(str(error)) from error
+    except ValueError:  # whose text may hold a value that is a secret
+        raise StorageURIError(_unusable(options(uri, _ALL_OPTIONS))) from None
     new_connection = partial(pool.connection_class, **pool.connection_kwargs)
     _check_socket(new_connection())
     return new_connection
+
+
+def _unusable(found: Collection[str]) -> str:
+    """That redis-py refuses a URI with these options."""
+    names = ", ".join(sorted(found))
+    meant = f" of {names}" if names else ""
+    return (
+        f"redis-py cannot use this URI: check the values{meant} (ssl_cert_reqs is none, optional "
+        "or required)"
+    )
 
 
 def _check_socket(connection: AbstractConnection) -> None:
@@ -204,14 +227,17 @@ def _port(parts: SplitResult) -> int | None:
 
 
 def _settings() -> dict[str, Any]:
-    """Settings of every connection, which take precedence over the URI."""
+    """Settings of every connection, which take precedence over the URI: the replies that resp.py
+    parses are of protocol 2, and a call that fails is not repeated, since it may have counted. The
+    pool has a timeout of its own for each reply; these are for connecting."""
     settings: dict[str, Any] = {
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": CONNECT_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
     }
-    # Do not send CLIENT SETINFO: that takes two round trips, and servers before 7.2 refuse it.
+    # Do not send CLIENT SETINFO: that takes two round trips, and servers before 7.2 refuse it. The
+    # first of these names is that of newer versions of redis-py.
     if "driver_info" in inspect.signature(AbstractConnection.__init__).parameters:
         return settings | {"driver_info": None}
     return settings | {"lib_name": None, "lib_version": None}

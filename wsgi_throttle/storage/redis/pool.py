@@ -14,6 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ...errors import StorageDownError, StorageError, StorageRequestError
+from ..patience import shared_deadline
 from .address import SOCKET_ATTRIBUTE
 
 if TYPE_CHECKING:
@@ -187,6 +188,7 @@ class ConnectionPool:
 
     def _wait(self) -> Connection:
         deadline = monotonic() + self._timeout_s
+        deadline = min(deadline, shared_deadline.get() or deadline)
         with self._changed:
             failures = self._failures
             self._waiting += 1

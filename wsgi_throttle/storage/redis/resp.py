@@ -68,7 +68,7 @@ def bulk(text: bytes) -> bytes:
 def _arguments(terms: Iterable[Term], costs: Sequence[int]) -> bytes:
     """The ARGV of take.lua: one packed charge for each term."""
     words = []
-    for (_, limit, _, enforce, _), cost in zip(terms, costs, strict=True):
+    for (_, limit, _, enforce, *_), cost in zip(terms, costs, strict=True):
         lifetime_ms = STRATEGIES[limit.strategy].lifetime_ms(limit)
         numbers = (enforce, cost, limit.quota, limit.window_ms, limit.burst, lifetime_ms)
         words.append(bulk(pack(">B5d", *numbers) + limit.strategy.encode() + b"\0"))

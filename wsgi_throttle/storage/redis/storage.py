@@ -15,6 +15,7 @@ from ...decision import Charge, Decision, Take, Terms
 from ...errors import StorageError, StorageRequestError
 from ...log_once import LogOnce
 from ..fork import ForkLock, mark, notice_fork
+from ..patience import shared_deadline
 from .address import MAX_CONNECTIONS, Connect, parse
 from .pool import Connection, ConnectionPool
 from .resp import Script, TakeCommand, bulk, delete_command, parse_decision
@@ -158,6 +159,9 @@ class RedisStorage:
         pool = self._pool or self._new_pool()
         connection = pool.borrow()
         deadline = monotonic() + self._timeout_s
+        shared = shared_deadline.get()
+        if shared is not None and shared < deadline:
+            deadline = shared
         try:
             line = connection.ask(command, deadline)
             if unknown_script and line.startswith(b"-NOSCRIPT"):

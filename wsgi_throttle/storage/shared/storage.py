@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import lmdb
 
@@ -22,7 +22,7 @@ from ...errors import StorageError, StorageURIError
 from ...log_once import LogOnce
 from ...strategies import Compiled, compile_terms, with_costs
 from ..fork import mark, notice_fork
-from ..uri import options, size_bytes
+from ..uri import options, size_bytes, split
 from .charging import Charging
 from .eviction import Eviction
 from .folder import DAMAGE, derived_folder
@@ -75,11 +75,12 @@ class SharedStorage:
     def from_uri(
         cls, uri: str, *, application_id: str = "", timeout_s: float = 0.1
     ) -> SharedStorage:
-        """The storage of a ``shared://`` URI. Opens nothing; ``timeout_s`` is not used.
+        """The storage of a ``shared://`` URI. Opens nothing. A URI without a folder means the one
+        that belongs to this application; ``timeout_s`` is for storages with a network.
 
         :raises StorageURIError: a host, a folder that does not exist, or a bad option.
         """
-        parts = urlsplit(uri)
+        parts = split(uri)
         if parts.netloc or parts.fragment:
             raise StorageURIError("shared:// has no host: name a folder as in shared:///run/app")
         found = options(uri, {"size"})
@@ -131,7 +132,7 @@ class SharedStorage:
         self._run(partial(self._charging.forget, charges))
 
     def ping(self) -> None:
-        """See :class:`.Storage`: whether the file can be opened and written."""
+        """See :class:`.Storage`. Raises if the file cannot be opened or written."""
 
         def begin(environment: lmdb.Environment) -> None:
             environment.begin(write=True).abort()

@@ -153,6 +153,33 @@ def test_a_body_is_read_where_there_is_no_other_limit(storage: dict[str, Any]) -
     assert [judge.decide(login()).outcome for _ in range(6)] == ["granted"] * 5 + ["refused"]
 
 
+@pytest.mark.parametrize("more", [[], ["all"]], ids=["alone", "in a list"])
+def test_a_log_in_by_a_form_is_not_charged_by_json_nor_one_by_json_as_a_form(
+    more: list[str],
+) -> None:
+    """Otherwise all people at one address would share these limits, which are for one account."""
+    site = engine(
+        rule(
+            {"limit": "2 per hour", "key": ["form:email", *more]},
+            {"limit": "2 per hour", "key": ["json:email", *more]},
+            "9 per hour",
+        )
+    )
+
+    def by_json(body: bytes) -> dict[str, Any]:
+        stream, length = BytesIO(body), str(len(body))
+        kind = {"CONTENT_TYPE": "application/json", "CONTENT_LENGTH": length, "wsgi.input": stream}
+        return {**login(), **kind}
+
+    for account in ("ann", "bob", "eve"):
+        assert site.decide(login(account)).outcome == "granted"
+        assert site.decide(by_json(b'{"email": "%s"}' % account.encode())).outcome == "granted"
+    assert site.decide(by_json(b'{"email": ')).outcome == "granted"  # on the counter of "?"
+    assert remaining(site.decide(login("ann"))) == {"login-1": 0, "login-3": 1}
+    assert site.decide(login("ann")).outcome == "refused"
+    assert remaining(site.decide(by_json(b"{}"))) == {"login-1": 1, "login-2": 1, "login-3": 0}
+
+
 def test_limits_of_the_application_and_of_several_rules_are_looked_at() -> None:
     judge = engine(rule(BY_ACCOUNT), application_limits="2 per hour")
     assert [judge.decide(login()).outcome for _ in range(2)] == ["granted"] * 2

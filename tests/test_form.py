@@ -313,6 +313,13 @@ def _keys(found: Key) -> tuple[str, ...]:
     return found if isinstance(found, tuple) else (found,)
 
 
+_JSON_AND_MULTIPART = (
+    '{"a": "'.encode("utf-16-le")
+    + b'\r\n--b\r\nContent-Disposition: form-data; name="email"\r\n\r\nanna\r\n--b--\r\n'
+    + '"}'.encode("utf-16-le")
+)
+
+
 @pytest.mark.parametrize(
     ("kind", "body", "expected"),
     [
@@ -323,7 +330,11 @@ def _keys(found: Key) -> tuple[str, ...]:
         ("application/json", b'{"a": ";%65mail=ann;"}', "form:email:ann"),
         ("application/json", b'{"a": "' + b"&;" * 2000 + b'"}', ABSENT),
         ("application/json", b"%61=1&" * 2000 + b"email=ann", SHARED),
+        (URLENCODED, b'{"email": "ann"}', ABSENT),
+        (URLENCODED, '{"a": 1}'.encode("utf-16"), SHARED),
         ("text/plain", b"email=ann", SHARED),
+        # Bottle takes every multipart type for a form; this one is JSON in UTF-16, too.
+        ("multipart/json; boundary=b", _JSON_AND_MULTIPART, SHARED),
     ],
 )
 def test_json_is_nothing_to_a_form_key_beside_a_json_key(

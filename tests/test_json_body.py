@@ -40,6 +40,11 @@ def deep(levels: int) -> str:
         pytest.param('{"email": "42"}', "json:email:42", id="the same as text"),
         pytest.param('{"email": 42.0}', "json:email:42", id="the same as a float"),
         pytest.param('{"email": 4.2E1}', "json:email:42", id="the same with an exponent"),
+        pytest.param(
+            '{"email": 1.75928847299117056e17}',
+            "json:email:175928847299117056",
+            id="a long number with an exponent",
+        ),
         pytest.param('{"email": -0}', "json:email:0", id="zero"),
         pytest.param('{"email": 1.5}', "json:email:1.5", id="a fraction"),
         pytest.param('{"email": 1e999}', "json:email:inf", id="infinity"),

@@ -57,6 +57,13 @@ END = "--b--\r\n"
             ANN,
             id="beside a file",
         ),
+        pytest.param(
+            part('Content-Disposition: form-data; name="file"; filename="a=1; b;.png"')
+            + part(EMAIL)
+            + END,
+            ANN,
+            id="beside a file with semicolons in its name",
+        ),
         pytest.param(part(f'{EMAIL}; filename=""') + END, ANN, id="an empty file name"),
         pytest.param(part(f'{EMAIL}; filename="a.txt"') + END, ANN, id="a file"),
         # What some parsers read in another way.
@@ -98,6 +105,16 @@ END = "--b--\r\n"
             part('Content-Disposition: form-data; name="x; name=email"') + END,
             SHARED,
             id="a semicolon in quotes",
+        ),
+        pytest.param(
+            part('Content-Disposition: form-data; name="email;"') + END,
+            SHARED,
+            id="a semicolon at the end of a name",
+        ),
+        pytest.param(
+            part('Content-Disposition: form-data; filename="x; name=email"; name="other"') + END,
+            SHARED,
+            id="a name in the name of a file",
         ),
         pytest.param(
             part('Content-Disposition: form-data; name="%65mail"') + END, SHARED, id="escaped"

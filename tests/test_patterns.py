@@ -181,6 +181,14 @@ UUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
         ("/v/1.0/2026-01-05/a0", ("/v/1.0/2026-01-05/a0",)),
         (f"/x/{{{UUID.upper()}}}", (f"/x/{{{UUID.upper()}}}", f"/x/{UUID}")),
         (f"/x/{UUID.replace('-', '')}", (f"/x/{UUID.replace('-', '')}", f"/x/{UUID}")),
+        (
+            f"/x/{'1'.zfill(32)}",
+            (f"/x/{'1'.zfill(32)}", "/x/1", "/x/00000000-0000-0000-0000-000000000001"),
+        ),
+        (
+            f"//x/{'1'.zfill(32)}",
+            (f"/x/{'1'.zfill(32)}", "/x/1", "/x/00000000-0000-0000-0000-000000000001"),
+        ),
         (f"/x/urn:uuid:{UUID}", (f"/x/urn:uuid:{UUID}", f"/x/{UUID}")),
         # What a router makes of a number comes before what few make of the rest.
         ("/u/+5/\xff\n", ("/u/+5/\ufffd\n", "/u/5/\ufffd\n", "/u/5", "/u/+5/\n")),
@@ -215,6 +223,9 @@ UUID_PIECES = ["{", "}", "-", "urn:", "uuid:", "+", "0x", "_", "A", UUID[:8], UU
 @example(f"{{urn:uuid:{UUID}}}")
 @example("-" * 40 + UUID)
 @example(f"0x{UUID[2:]}")
+@example("+1234567-89ab-cdef-0123-456789abcdef")
+@example("1_234567-89ab-cdef-0123-456789abcdef")
+@example("{-+" + "12345678" * 3 + "9abcdef}")
 def test_what_uuid_reads_is_matched_as_its_uuid_too(text: str) -> None:
     try:
         identifier = uuid.UUID(text)

@@ -309,6 +309,15 @@ def test_an_exemption_of_a_folder_or_the_root_frees_both_forms() -> None:
         assert charged(rules, f"GET {path}") == [], path
 
 
+def test_a_number_in_another_form_keeps_the_slash_at_the_end() -> None:
+    rules = table(exempt("/archive/<int:year>/<int:month>/"), rule("/**", "all"))
+    assert charged(rules, "GET /archive/2024/11/") == charged(rules, "GET /archive/2024/05/") == []
+    assert charged(rules, "GET /archive/2024/11") == charged(rules, "GET /archive/2024/05")
+    assert charged(rules, "GET /archive/2024/05") == ["all"]
+    assert charged(rules, "GET /archive/2024/05\n/") == ["all"]
+    assert charged(rules, "GET /x/../archive/2024/05/") == ["all"]
+
+
 @pytest.mark.parametrize("path", ["/x/../health", "/health/.", "/health/..", "/health%0A"])
 def test_an_exempt_path_that_is_spelt_in_another_way_is_not_free(path: str) -> None:
     rules = table(exempt("/health"), rule("/<name>", "one"), rule("/<a>/<b>", "two"))

@@ -19,7 +19,7 @@ from .keys import (
     needs_body,
     preflight_key,
 )
-from .numbers import canonical_path_value, with_canonical_numbers
+from .numbers import canonical_path_value, with_canonical_numbers, with_decimal_uuids
 from .session import Session, user_reader
 from .settings import Identity
 from .text import environ_name, is_header_name
@@ -56,4 +56,5 @@ __all__ = [
     "read_networks",
     "user_reader",
     "with_canonical_numbers",
+    "with_decimal_uuids",
 ]

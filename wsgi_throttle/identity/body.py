@@ -19,6 +19,10 @@ MAX_LENGTH = 256
 The bound also keeps normalisation fast: its time grows with the square of the number of combining
 marks in a row."""
 
+begins_as_object = re.compile(rb"[^!-~]*\{").match
+"""Whether a body may be an object of JSON: its first visible character is a brace, in any of the
+encodings of JSON."""
+
 _BODY = "wsgi_throttle.body"
 """The environ variable that holds a pair: the stream that replaced wsgi.input, and the body."""
 

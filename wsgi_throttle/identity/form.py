@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
-from .body import MAX_FIELDS, UnreadableError, bounded, check_charset, media_type, read_body
+from .body import (
+    MAX_FIELDS,
+    UnreadableError,
+    begins_as_object,
+    bounded,
+    check_charset,
+    media_type,
+    read_body,
+)
 from .multipart import multipart_values
 from .normalise import normalised_values
 
@@ -43,6 +51,8 @@ def form_values(
         return []
     check_charset(environ)
     kind = media_type(environ)
+    if begins_as_object(body) and not is_json_counted:
+        raise UnreadableError  # an application that reads JSON need not ask for its type
     if kind == URLENCODED:
         try:
             values = _urlencoded(body.decode(), name)
@@ -50,7 +60,7 @@ def form_values(
             raise UnreadableError from None
     elif kind == MULTIPART:
         values = multipart_values(environ["CONTENT_TYPE"], body, name) + _hidden(body, name)
-    elif "json" in kind and is_json_counted:
+    elif "json" in kind and is_json_counted and not kind.startswith("multipart/"):
         values = _hidden(body, name)
     else:
         raise UnreadableError

@@ -11,14 +11,13 @@ from .body import (
     MAX_FIELDS,
     MAX_LENGTH,
     UnreadableError,
+    begins_as_object,
     check_charset,
     media_type,
     read_body,
 )
 from .normalise import normalised_values
-
-_begins_as_object = re.compile(rb"[^!-~]*\{").match
-"""Whether its first visible character is a brace, in any of the encodings of JSON."""
+from .numbers import canonical_float
 
 _CHARSETS = ("utf-8", "utf8", "us-ascii", "iso-8859-1", "iso-8859-15", "windows-1252")
 _has_ascii_charset = re.compile(
@@ -46,7 +45,7 @@ def json_values(environ: dict[str, Any], path: Sequence[str], max_bytes: int) ->
     body = read_body(environ, max_bytes)
     if not body:
         return []
-    if "json" not in media_type(environ) and not _begins_as_object(body):
+    if "json" not in media_type(environ) and not begins_as_object(body):
         content_type = (environ.get("CONTENT_TYPE") or "").lower()
         if "charset" in content_type and not (
             content_type.count("charset") == 1 and _has_ascii_charset(content_type)
@@ -77,7 +76,7 @@ def _canonical_float(text: str) -> str:
     """One text for all spellings of a number, and for the whole number that it equals: 5.0 is 5."""
     if len(text) > MAX_LENGTH:
         return text
-    return repr(float(text) + 0.0).removesuffix(".0")  # adding 0.0 turns -0.0 into 0.0
+    return canonical_float(text)
 
 
 def _members(value: Any, name: str) -> list[Any]:

@@ -12,8 +12,8 @@ from .key_types import Environ, Key, Lookup, PathArgs, parse_key
 from .settings import Identity
 
 KeyFunction: TypeAlias = Callable[[Environ, PathArgs], Key]
-"""Function of a request that returns the key that is charged, or several keys. Any thread may call
-it, and nothing that a client sends makes it raise."""
+"""Function of a request that returns the key that is charged, or several keys, or none (an empty
+tuple). Any thread may call it, and nothing that a client sends makes it raise."""
 
 
 def client_address(settings: Identity) -> Callable[[Environ], Address | None]:
@@ -22,32 +22,48 @@ def client_address(settings: Identity) -> Callable[[Environ], Address | None]:
     return settings.clients.address
 
 
-def key_function(spec: str | Sequence[str], settings: Identity) -> KeyFunction:
+def key_function(
+    spec: str | Sequence[str], settings: Identity, instead: Sequence[str] = ()
+) -> KeyFunction:
     """Compile the option ``key``: one key, or a list of keys whose combination is counted.
 
     A request without a value for the key is charged to its ip. In a combination, ``-`` stands for a
     missing value, and the ip is appended if it is not one of the parts.
 
+    :param instead: keys in another form of the body. A request that has one of these, and none in
+        the form of ``spec``, is charged by them alone: it has no key here, not even the ip.
     :raises ValueError: an unknown type, a bad argument, or two parts that may both have several
         values in one request; the message has the remedy.
     """
     by_ip: KeyFunction = settings.clients.key
     if isinstance(spec, str):
         lookup = _lookup(spec, settings)
-        return by_ip if lookup == by_ip else _or_else(lookup, by_ip)
+        if lookup == by_ip:
+            return by_ip
+        return _or_else(lookup, _unless([_lookup(one, settings) for one in instead], by_ip))
     if not spec:
         raise ValueError("the list of keys is empty: write key: ip")
     if len(set(spec)) < len(spec):
         raise ValueError("a key stands twice in the list: remove one")
     if len(spec) == 1:
-        return key_function(spec[0], settings)
+        return key_function(spec[0], settings, instead)
     several = [part for part in spec if parse_key(part)[0].may_have_several]
     if len(several) > 1:
         raise ValueError(
             f"a request may have several values of {' and of '.join(several)}, and each "
             "combination would be charged: leave one in the list, and give others their own limit"
         )
-    return _all_of([_lookup(part, settings) for part in spec], by_ip)
+    found = _all_of([_lookup(part, settings) for part in spec], by_ip)
+    if not instead:
+        return found
+    in_body = [_lookup(part, settings) for part in spec if needs_body([part])]
+    otherwise = _unless([_lookup(one, settings) for one in instead], found)
+
+    def find(environ: Environ, path_args: PathArgs) -> Key:
+        has_own = any(lookup(environ, path_args) is not None for lookup in in_body)
+        return (found if has_own else otherwise)(environ, path_args)
+
+    return find
 
 
 def is_client_controlled(spec: str) -> bool:
@@ -106,6 +122,19 @@ def _or_else(lookup: Lookup, fallback: KeyFunction) -> KeyFunction:
     def find(environ: Environ, path_args: PathArgs) -> Key:
         key = lookup(environ, path_args)
         return fallback(environ, path_args) if key is None else key
+
+    return find
+
+
+def _unless(instead: Sequence[Lookup], otherwise: KeyFunction) -> KeyFunction:
+    """The function that gives no key where the request has one of these."""
+    if not instead:
+        return otherwise
+
+    def find(environ: Environ, path_args: PathArgs) -> Key:
+        if any(lookup(environ, path_args) is not None for lookup in instead):
+            return ()
+        return otherwise(environ, path_args)
 
     return find
 

@@ -18,7 +18,9 @@ _content_type = re.compile(
     rf"(?:([0-9a-z'+_.-]{{1,70}})|\"([0-9a-z'+_.=/-]{{1,70}})\")[ \t]*{_CHARSET}"
 ).fullmatch
 _header = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\0\r\n]*)").fullmatch
-_PARAMETER = r";[ \t]*([A-Za-z]+\*?)=(?:\"([^\"\\;]*)\"|([!#$%&'*+.^_`|~0-9A-Za-z-]+))[ \t]*"
+# A semicolon in quotes may have no "=" after it, which would look like one more parameter.
+_QUOTED = r"\"([^\"\\;]*(?:;[^\"\\;=]*)*)\""
+_PARAMETER = rf";[ \t]*([A-Za-z]+\*?)=(?:{_QUOTED}|([!#$%&'*+.^_`|~0-9A-Za-z-]+))[ \t]*"
 _disposition = re.compile(rf"(?i)form-data[ \t]*((?:{_PARAMETER})+)").fullmatch
 _parameters = re.compile(_PARAMETER).findall
 _is_text = re.compile(r"(?i)text/plain[ \t]*(?:;[ \t]*charset=\"?utf-?8\"?[ \t]*)?").fullmatch
@@ -89,6 +91,8 @@ def _field_name(headers: dict[str, str]) -> str:
     parameters: dict[str, str] = {}
     for key, quoted, bare in _parameters(found[1]):
         if key.lower() in parameters or key.lower() == "name*":
+            raise UnreadableError
+        if ";" in quoted and key.lower() != "filename":  # people name files so, and nobody a field
             raise UnreadableError
         parameters[key.lower()] = quoted or bare
     if "name" not in parameters:

@@ -24,6 +24,8 @@ _ZEROS_AFTER_MINUS = re.compile(r"/-(?=[0-9]+(?:/|\Z))0+(?=[0-9])")
 _MINUS_ZERO = re.compile(r"/-0(?=/|\Z)")
 _LONG_SEGMENT = re.compile(rf"/([^/]{{{_UUID_DIGITS},}})")
 
+_DECIMAL_UUID = re.compile(r"/(0[0-9]{31})(?=/|\Z)")
+
 _is_number = re.compile(r"\s*[+-]?\d+(?:_\d+)*(?:\.\d+)?\s*").fullmatch
 
 
@@ -33,6 +35,8 @@ def with_canonical_numbers(path: str) -> str:
 
     :param path: begins with a slash. The time grows with its length alone.
     """
+    if len(path) > _UUID_DIGITS:  # first, as UUID() reads its digits with a plus or underscores too
+        path = _LONG_SEGMENT.sub(_uuid_unless_number, path)
     if _has_digit(path):
         path = _with_plain_digits(path)
         if " " in path or not path.isprintable():
@@ -46,6 +50,13 @@ def with_canonical_numbers(path: str) -> str:
     return path
 
 
+def with_decimal_uuids(path: str) -> str:
+    """The same, with each UUID that may also be a number with leading zeros read as a UUID."""
+    if "/0" in path:
+        path = _DECIMAL_UUID.sub(lambda match: f"/{UUID(match[1])}", path)
+    return with_canonical_numbers(path)
+
+
 def canonical_path_value(value: str) -> str:
     """One text for all spellings of a path variable that an application may read as one value:
     besides those of integers and UUIDs, decimal fractions with more digits than a float
@@ -54,8 +65,15 @@ def canonical_path_value(value: str) -> str:
         return _canonical_uuid(value)
     number = _with_plain_digits(value.strip())
     if "." in number:
-        return repr(float(number) + 0.0).removesuffix(".0")  # adding 0.0 turns -0.0 into 0.0
+        return canonical_float(number)
     return with_canonical_numbers(f"/{number}")[1:]
+
+
+def canonical_float(text: str) -> str:
+    """One text for all spellings of a number with a fraction or an exponent: that of the whole
+    number which it equals, or else the shortest."""
+    number = float(text)
+    return str(int(number)) if number.is_integer() else repr(number)
 
 
 def _with_plain_digits(text: str) -> str:
@@ -64,6 +82,11 @@ def _with_plain_digits(text: str) -> str:
         for digit in set(_foreign_digits(text)):
             text = text.replace(digit, str(decimal(digit)))
     return _PUNCTUATION.sub("", text) if "_" in text or "+" in text else text
+
+
+def _uuid_unless_number(segment: re.Match[str]) -> str:
+    text = segment[1]
+    return segment[0] if _is_number(text) else f"/{_canonical_uuid(text)}"
 
 
 def _canonical_uuid(text: str) -> str:

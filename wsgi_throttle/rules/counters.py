@@ -35,8 +35,8 @@ class CounterMaker:
         }
         for key in {preflight_key(key)[0] for key in self._keys} - self._keys.keys():
             self._keys[key] = key_function(key, rule_set.identity)
-        self._keys_beside_json: dict[tuple[str, ...], KeyFunction] = {}
-        """By keys of a rule that has a ``json:`` key too."""
+        self._keys_of_both: dict[tuple[tuple[str, ...], tuple[str, ...]], KeyFunction] = {}
+        """By a key of a rule that counts both forms and JSON, and the rule's keys of the other."""
 
     def make(
         self, limits: Sequence[RuleLimit], method: str, enforce: bool, preflight: bool
@@ -55,26 +55,31 @@ class CounterMaker:
             counted = groups.setdefault((one.scope, one.key), [])
             if all(limit != other.limit for other in counted):  # multiplied limits may be equal
                 counted.append(CounterLimit(limit, one.cost, enforce, one.policy, one.label))
-        has_json = any(_has_type("json", one.key) for one in limits)
+        parts = tuple(dict.fromkeys(part for one in limits for part in one.key))
         counters = []
         for (scope, key), found in groups.items():
             prefix = self._prefix(scope, key, method, enforce, preflight)
             counted_by = preflight_key(key)[0] if preflight else key
-            find_key = self._find_key(counted_by, has_json)
+            find_key = self._find_key(counted_by, parts)
             counters.append(
                 Counter(prefix, counted_by, find_key, tuple(found), needs_body(counted_by))
             )
         return tuple(counters)
 
-    def _find_key(self, key: tuple[str, ...], has_json: bool) -> KeyFunction:
+    def _find_key(self, key: tuple[str, ...], parts: Sequence[str]) -> KeyFunction:
         """
-        :param has_json: the same rule has a ``json:`` key.
+        :param parts: all keys of the same rule. Where these are in forms and in JSON, a body of the
+            one kind is nothing to the keys of the other.
         """
-        if not (has_json and _has_type("form", key)):
-            return self._keys[key]
-        if key not in self._keys_beside_json:
-            self._keys_beside_json[key] = key_function(key, self._identity.beside_json())
-        return self._keys_beside_json[key]
+        for own, other in (("form:", "json:"), ("json:", "form:")):
+            instead = tuple(part for part in parts if part.startswith(other))
+            if instead and any(part.startswith(own) for part in key):
+                if (key, instead) not in self._keys_of_both:
+                    self._keys_of_both[key, instead] = key_function(
+                        key, self._identity.beside_json(), instead
+                    )
+                return self._keys_of_both[key, instead]
+        return self._keys[key]
 
     def _prefix(
         self, scope: str, key: tuple[str, ...], method: str, enforce: bool, preflight: bool
@@ -89,7 +94,3 @@ class CounterMaker:
             *filter(None, [method]),
         ]
         return f"{self._namespace}:{LAYOUT}:{':'.join(parts)}:{{"
-
-
-def _has_type(name: str, key: tuple[str, ...]) -> bool:
-    return any(part.partition(":")[0] == name for part in key)

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from ..identity import with_canonical_numbers
+from ..identity import with_canonical_numbers, with_decimal_uuids
 
 _SLASHES = re.compile("/{2,}")
 
@@ -37,7 +37,10 @@ def readings(path_info: str) -> tuple[str, ...]:
     if _is_plain(path_info):
         path = path_info[:-1] or "/" if path_info[-1] == "/" else path_info
         other = with_canonical_numbers(path)
-        return (path,) if other == path else (path, other)
+        if other == path:
+            return (path,)
+        uuid = with_decimal_uuids(path)
+        return (path, other) if uuid == other else (path, other, uuid)
     path = valid = _merged(path_info)
     if not path.isascii():
         raw = path.encode("latin-1", "replace")
@@ -46,6 +49,8 @@ def readings(path_info: str) -> tuple[str, ...]:
             valid = raw.decode("utf-8", "ignore")
     canonical = with_canonical_numbers(path)
     found = {path: 0, canonical: 0}
+    if canonical != path:
+        found[with_decimal_uuids(path)] = 0
     for other in _other_readings(path, canonical, valid):
         found[other] = 0
         if len(found) == MAX_READINGS:

@@ -16,6 +16,7 @@ from ..identity import (
     Networks,
     canonical_path_value,
     client_address,
+    with_canonical_numbers,
 )
 from .match import Matcher
 from .model import METHODS, Rule, RuleSet
@@ -178,10 +179,16 @@ class RuleTable:
 
     def _readings(self, path_info: str) -> Iterator[tuple[str, bool]]:
         """The readings of a path, each with whether it ends with a slash. Who reads a path
-        otherwise than it is written may read its end in either way, which exemptions mind."""
+        otherwise than it is written may read its end in either way, which exemptions mind; but a
+        view that converts a number has been found by the path as it is written."""
         written, *others = readings(path_info)
-        yield written, path_info.endswith("/")
+        has_slash = path_info.endswith("/")
+        yield written, has_slash
+        numbered = with_canonical_numbers(written) if others and self._minds_slash else None
         for other in others:
+            if other == numbered:
+                yield other, has_slash
+                continue
             yield other, False
             if self._minds_slash:
                 yield other, True

@@ -306,8 +306,10 @@ def test_they_agree_on_which_states_are_unreadable(
             state = (count, at, count + chance.choice([0, 0, 1, 5]))
             if chance.random() < 0.3:  # the first stamp is far too late, the last one is not
                 state = (1, now + chance.choice([0, 1, window_ms]), count, now, count + 1)
+            elif chance.random() < 0.3:  # the last stamp is far too early
+                state = (1, now, count, now - chance.choice([1_000, 5_000]), count + 1)
         key = f"agreement:unreadable:{strategy}:{number}"
-        charges = [Charge(f"{key}:{{a}}", limit, chance.choice([0, 1, 2, 6]), False, "rule")]
+        charges = [Charge(f"{key}:{{a}}", limit, chance.choice([0, 1, 2, 4, 6]), False, "rule")]
         expected, is_replaced = by_the_strategies(limit, state, now, charges[0].cost)
         redis_server.client.set(f"{key}:{{a}}:{limit.tag}", pack(f">{len(state)}d", *state))
         told: list[int] = []

@@ -5,23 +5,33 @@ from __future__ import annotations
 
 import random
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from math import gcd
 from pathlib import Path
+from struct import pack
 
 import pytest
 import redis
 
 from support.charges import take as take_of
 from support.redis import Server, numbers_in, programs
-from wsgi_throttle.decision import Charge, Decision, Limit, Terms
+from wsgi_throttle.decision import Charge, Decision, Limit, Measured, Terms
 from wsgi_throttle.storage.memory import MemoryStorage
 from wsgi_throttle.storage.redis.resp import Script, TakeCommand, parse_decision
 from wsgi_throttle.storage.redis.storage import SCRIPT
 from wsgi_throttle.storage.shared.storage import SharedStorage
-from wsgi_throttle.strategies import LARGEST, STRATEGIES, State, compile_terms, take
+from wsgi_throttle.strategies import (
+    LARGEST,
+    STRATEGIES,
+    State,
+    compile_terms,
+    is_sound,
+    step_of,
+    take,
+)
 from wsgi_throttle.testing import ManualClock
 
 REQUESTS = 60_000
@@ -261,3 +271,53 @@ def test_a_clock_set_back_an_hour_is_forgiven_even_by_a_refusal(
     earlier = noon - 3_600_000
     assert not granted(earlier)
     assert granted(earlier + limit.window_ms)
+
+
+def by_the_strategies(limit: Limit, state: State, now: int, cost: int) -> tuple[Measured, bool]:
+    """What is measured, and whether the state was replaced because no step can have returned it."""
+    step = step_of(limit)
+    try:
+        measured, _ = step(state, now, cost)
+        if is_sound(limit, measured):
+            return measured, False
+    except (IndexError, ValueError):
+        pass
+    return step((), now, cost)[0], True
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_they_agree_on_which_states_are_unreadable(
+    strategy: str, redis_server: Server, pipeline: Pipeline
+) -> None:
+    chance = random.Random(strategy)
+    commands_of = Commands(AT_THE_TESTS_TIME, redis_server)
+    window_ms = 1_000
+    limit = Limit(strategy, 5, window_ms, 5)
+    replaced = Counter[bool]()
+    for number in range(1_000):
+        now = 1_000_000
+        at = now + chance.choice([0, -1, -999, -1_000, -1_001, 1, 1_000, -500, -now])
+        if strategy == "fixed-window":
+            state: State = (at, chance.randint(-2, 7))
+        elif strategy == "token-bucket":
+            state = (at, chance.choice([-1_001, -1_000, -999, -1, 0, 1, 999, 1_000, 1_001, 5_001]))
+        else:
+            count = chance.randint(1, 6)
+            state = (count, at, count + chance.choice([0, 0, 1, 5]))
+            if chance.random() < 0.3:  # the first stamp is far too late, the last one is not
+                state = (1, now + chance.choice([0, 1, window_ms]), count, now, count + 1)
+            elif chance.random() < 0.3:  # the last stamp is far too early
+                state = (1, now, count, now - chance.choice([1_000, 5_000]), count + 1)
+        key = f"agreement:unreadable:{strategy}:{number}"
+        charges = [Charge(f"{key}:{{a}}", limit, chance.choice([0, 1, 2, 4, 6]), False, "rule")]
+        expected, is_replaced = by_the_strategies(limit, state, now, charges[0].cost)
+        redis_server.client.set(f"{key}:{{a}}:{limit.tag}", pack(f">{len(state)}d", *state))
+        told: list[int] = []
+        reply = pipeline.send([set_now(now), commands_of.take(charges)])[1]
+        terms, buckets = Terms.of(charges)
+        decision = parse_decision(reply, terms, buckets, None, told.append)
+        assert decision.measured == [expected], (state, charges)
+        assert told == [1] * is_replaced, (state, charges)
+        replaced[is_replaced] += 1
+    assert min(replaced.values()) > 50
+    assert len(replaced) == 2

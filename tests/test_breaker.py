@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import redis
@@ -19,9 +21,12 @@ import redis
 from support.charges import take
 from support.redis import Server, eventually, programs
 from wsgi_throttle.decision import Charge, Decision, Limit, Take, Terms
-from wsgi_throttle.errors import StorageError
+from wsgi_throttle.errors import StorageDownError, StorageError, StorageRequestError
 from wsgi_throttle.storage import open_storage
 from wsgi_throttle.storage.breaker import CircuitBreaker
+from wsgi_throttle.storage.redis.address import SOCKET_ATTRIBUTE
+from wsgi_throttle.storage.redis.pool import Connection
+from wsgi_throttle.storage.redis.storage import RedisStorage
 from wsgi_throttle.testing import ManualClock
 
 TIMEOUT_S = 0.1
@@ -201,8 +206,8 @@ def test_a_server_that_is_loading(
 
 
 class Nonsense:
-    """A server that lets a client connect and load the script, then gives this answer to every
-    command."""
+    """A server that lets a client connect, load the script and ask for INFO, then gives this answer
+    to every command."""
 
     def __init__(self, answer: bytes, pause_s: float = 0.0) -> None:
         self._answer = answer
@@ -227,7 +232,7 @@ class Nonsense:
         with connection, suppress(OSError):
             connection.settimeout(10)
             self._read_script_load(connection)
-            connection.sendall(b"$40\r\n%b\r\n" % (b"0" * 40))
+            connection.sendall(b"$40\r\n%b\r\n-NOPERM\r\n" % (b"0" * 40))
             connection.recv(1 << 16)
             if not self._answer:
                 return
@@ -240,7 +245,7 @@ class Nonsense:
     @staticmethod
     def _read_script_load(connection: socket.socket) -> None:
         received = b""
-        while b"table.concat" not in received:  # in the script's last line
+        while b"$7\r\ncluster\r\n" not in received:  # of INFO, which follows the script
             received += connection.recv(1 << 16)
 
     def close(self) -> None:
@@ -362,9 +367,9 @@ class Guarded:
         self.changes += 1
         self.notified.append((failed, cause))
 
-    def take(self) -> bool:
+    def take(self, charges: Sequence[Charge] = CHARGES) -> bool:
         try:
-            return take(self.storage, CHARGES).granted
+            return take(self.storage, charges).granted
         except StorageError:
             return False
 
@@ -388,7 +393,7 @@ def guarded() -> Guarded:
 def test_a_failed_storage_is_asked_after_half_a_second_and_then_ever_more_rarely(
     guarded: Guarded,
 ) -> None:
-    guarded.inner.error = StorageError("gone")
+    guarded.inner.error = StorageDownError("gone")
     assert not guarded.take()
     pauses = []
     for _ in range(9):
@@ -406,7 +411,7 @@ def test_an_outage_is_over_once_a_request_has_been_counted(
     guarded: Guarded, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "wsgi_throttle")
-    guarded.inner.error = StorageError("gone")
+    guarded.inner.error = StorageDownError("gone")
     for _ in range(3):
         assert not guarded.take()
     guarded.inner.error = None
@@ -424,7 +429,7 @@ def test_an_outage_goes_on_silently_while_the_storage_answers_probes_but_does_no
 ) -> None:
     def answer(what: str) -> None:
         if what != "ping":
-            raise StorageError("full")
+            raise StorageDownError("full")
 
     guarded.inner.answer = answer
     for _ in range(5):
@@ -435,7 +440,7 @@ def test_an_outage_goes_on_silently_while_the_storage_answers_probes_but_does_no
 
 
 def test_one_request_tries_the_storage_while_the_others_fail_at_once(guarded: Guarded) -> None:
-    guarded.inner.error = StorageError("gone")
+    guarded.inner.error = StorageDownError("gone")
     guarded.take()
     guarded.inner.error = None
     guarded.clock.now_s += 0.5
@@ -467,7 +472,7 @@ def test_requests_that_fail_together_are_one_outage(
 
     def fail(_: str) -> None:
         together.wait()
-        raise StorageError("gone")
+        raise StorageDownError("gone")
 
     guarded.inner.answer = fail
     with ThreadPoolExecutor(4) as pool:
@@ -476,8 +481,8 @@ def test_requests_that_fail_together_are_one_outage(
     assert len(caplog.records) == 1
 
 
-def test_an_error_of_the_operating_system_begins_an_outage(guarded: Guarded) -> None:
-    guarded.inner.error = ConnectionResetError("gone")
+def test_a_refused_connection_begins_an_outage_at_once(guarded: Guarded) -> None:
+    guarded.inner.error = ConnectionRefusedError("gone")
     with pytest.raises(StorageError, match="gone"):
         take(guarded.storage, CHARGES)
     with pytest.raises(StorageError, match="left alone: gone"):
@@ -505,7 +510,7 @@ def test_any_other_exception_begins_no_outage_and_is_not_hidden(
 def test_any_other_exception_in_the_request_that_tries_does_not_end_the_outage(
     guarded: Guarded,
 ) -> None:
-    guarded.inner.error = StorageError("gone")
+    guarded.inner.error = StorageDownError("gone")
     guarded.take()
     guarded.inner.error = None
     guarded.clock.now_s += 0.5
@@ -519,9 +524,192 @@ def test_any_other_exception_in_the_request_that_tries_does_not_end_the_outage(
     assert guarded.take_after_probe()
 
 
+# --- what begins an outage, and what does not -----------------------------------------------------
+
+
+def charges_of(*keys: str) -> list[Charge]:
+    """The charges of a request with one limit by each of these keys."""
+    return [Charge(f"test_breaker:{{{key}}}", LIMIT, 1, True, "rule") for key in keys]
+
+
+MINE = charges_of("ip:192.0.2.1")
+THEIRS = charges_of("ip:192.0.2.2")
+
+
+def fail(guarded: Guarded, *requests: Sequence[Charge]) -> bool:
+    """Let these requests fail one after the other. Return whether there is an outage now."""
+    guarded.inner.error = StorageError("slow")
+    for charges in requests:
+        assert not guarded.take(charges)
+    guarded.inner.error = None
+    return guarded.changes > 0
+
+
+@pytest.mark.parametrize(
+    ("requests", "begins"),
+    [
+        pytest.param([MINE, THEIRS], False, id="two in a row"),
+        pytest.param([MINE, MINE, THEIRS], True, id="three in a row, of two clients"),
+        pytest.param([MINE] * 9, False, id="nine of one client"),
+        pytest.param([MINE] * 10, True, id="ten of one client, which are half of twenty"),
+        pytest.param(
+            [charges_of("path:1", "ip:192.0.2.1"), charges_of("path:2", "ip:192.0.2.1"), MINE],
+            False,
+            id="one client with another path each time",
+        ),
+        pytest.param(
+            [charges_of("all", f"ip:192.0.2.{n}") for n in range(3)],
+            True,
+            id="three clients that all count on one counter for everybody too",
+        ),
+        pytest.param(
+            [[Charge("test_breaker:{all}:look", LIMIT, 1, True, "rule")]] * 3,
+            True,
+            id="looks at one counter for everybody",
+        ),
+        pytest.param([charges_of("all")] * 3, True, id="nobody knows how many clients"),
+    ],
+)
+def test_an_outage_begins_with_failures_that_one_client_alone_cannot_explain(
+    guarded: Guarded, requests: list[list[Charge]], begins: bool
+) -> None:
+    assert fail(guarded, *requests) == begins
+    assert guarded.take() != begins
+
+
+def test_a_success_between_failures_ends_the_row(guarded: Guarded) -> None:
+    for _ in range(4):
+        assert not fail(guarded, MINE, THEIRS)
+        assert guarded.take(MINE)
+    assert not fail(guarded, MINE)
+    # The tenth failure among the last twenty calls.
+    assert fail(guarded, THEIRS)
+
+
+def test_failures_are_forgotten_after_twenty_successes(guarded: Guarded) -> None:
+    for _ in range(3):
+        assert not fail(guarded, *[MINE] * 9)
+        for _ in range(20):
+            assert guarded.take(MINE)
+    # A reset is a call like any other.
+    assert not fail(guarded, *[MINE] * 9)
+    for _ in range(20):
+        guarded.storage.reset(MINE)
+    assert not fail(guarded, *[MINE] * 9)
+
+
+def test_a_request_that_cannot_be_counted_for_its_own_fault_begins_no_outage_and_ends_one(
+    guarded: Guarded, caplog: pytest.LogCaptureFixture
+) -> None:
+    guarded.inner.error = StorageRequestError("too large")
+    for charges in [MINE, THEIRS] * 20:
+        with pytest.raises(StorageRequestError, match="too large"):
+            take(guarded.storage, charges)
+    assert (guarded.changes, caplog.records) == (0, [])
+    guarded.inner.error = StorageDownError("gone")
+    assert not guarded.take()
+    guarded.inner.error = StorageRequestError("too large")
+    guarded.inner.answer = lambda what: None if what == "ping" else guarded.inner._answer(what)
+    guarded.clock.now_s += 0.5
+    assert not guarded.take_after_probe()
+    assert guarded.changes == 2  # the storage has answered the request that tried it
+    guarded.inner.error = None
+    assert guarded.take()
+
+
+def test_a_refused_connection_to_a_real_server_begins_an_outage_at_once(
+    new_redis: Callable[..., Server],
+) -> None:
+    server = new_redis(start=False)
+    storage = CircuitBreaker(open_storage(server.uri, timeout_s=5))
+    with pytest.raises(StorageError, match="cannot connect"):
+        take(storage, MINE)
+    with pytest.raises(StorageError, match="left alone"):
+        take(storage, MINE)
+    storage.close()
+
+
+def test_a_folder_that_cannot_be_opened_begins_an_outage_at_once(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    storage = CircuitBreaker(open_storage(f"shared://{tmp_path}"))
+    with pytest.raises(StorageError, match="chmod"):
+        take(storage, MINE)
+    with pytest.raises(StorageError, match="left alone"):
+        take(storage, MINE)
+
+
+def test_a_reply_that_has_come_is_read_after_the_deadline(new_redis: Callable[..., Server]) -> None:
+    """A thread that does not get to run for a while, on a busy machine, is not the server's
+    fault."""
+    server = new_redis()
+    connection = redis.Connection(port=server.port)
+    connection.connect()
+    sock = getattr(connection, SOCKET_ATTRIBUTE)
+    asking = Connection(connection)
+    sock.sendall(b"PING\r\n")
+    select.select([sock], [], [], 10)
+    deadline_over = time.monotonic() - 1
+    assert asking.ask(b"", deadline_over) == b"+PONG"
+    with pytest.raises(TimeoutError):
+        asking.ask(b"", deadline_over)
+    asking.close()
+
+
+def test_a_client_that_has_all_connections_in_use_begins_no_outage(
+    new_redis: Callable[..., Server],
+) -> None:
+    server = new_redis()
+    storage = RedisStorage.from_uri(f"{server.uri}?max_connections=1", timeout_s=0.05)
+    take(storage, MINE)
+    assert storage._pool
+    lent = storage._pool.borrow()
+    with pytest.raises(StorageRequestError, match="all 1 connections"):
+        take(storage, THEIRS)
+    storage._pool.give_back(lent)
+    assert take(storage, THEIRS).granted
+    storage.close()
+
+
+def test_a_server_without_memory_for_new_keys_is_no_outage(
+    new_redis: Callable[..., Server], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = new_redis(maxmemory_policy="noeviction")
+    once = Limit("fixed-window", 1, 3_600_000, 1)
+    known = [Charge("test_breaker:{ip:192.0.2.9}", once, 1, True, "rule")]
+    storage = CircuitBreaker(open_storage(server.uri, timeout_s=5))
+    assert take(storage, known).granted
+    server.client.config_set("maxmemory", 1)
+    for number in range(5):
+        with pytest.raises(StorageRequestError, match=r"OOM|maxmemory"):
+            take(storage, charges_of(f"ip:192.0.2.{number}"))
+    server.client.config_set("maxmemory", 0)
+    assert not take(storage, known).granted
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "volatile-ttl" in told
+    storage.close()
+
+
+def test_keys_in_several_slots_of_a_cluster_are_no_outage(
+    new_redis: Callable[..., Server], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = new_redis(cluster_enabled="yes")
+    server.client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+    eventually(lambda: server.client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+    storage = CircuitBreaker(open_storage(server.uri, timeout_s=5))
+    for _ in range(5):
+        with pytest.raises(StorageRequestError, match="CROSSSLOT"):
+            take(storage, charges_of("ip:192.0.2.1", "user:1"))
+        assert take(storage, MINE).granted
+    assert "Cluster" in caplog.text
+    storage.close()
+
+
+# --- what clients are told, and forks -------------------------------------------------------------
+
+
 def test_retry_after_is_the_time_to_the_next_probe(guarded: Guarded) -> None:
     assert guarded.storage.retry_after_s == 1
-    guarded.inner.error = StorageError("gone")
+    guarded.inner.error = StorageDownError("gone")
     guarded.take()
     for _ in range(4):
         guarded.clock.now_s += 30
@@ -534,7 +722,7 @@ def test_retry_after_is_the_time_to_the_next_probe(guarded: Guarded) -> None:
 def test_a_child_that_is_forked_during_a_probe_makes_its_own(
     guarded: Guarded,
 ) -> None:
-    guarded.inner.error = StorageError("gone")
+    guarded.inner.error = StorageDownError("gone")
     guarded.take()
     guarded.clock.now_s += 1
     probing, release = threading.Event(), threading.Event()

@@ -149,7 +149,6 @@ def replaced_by(answer: bytes) -> Outage:
 OUTAGES: dict[str, Outage] = {
     "killed, and empty when it is back": killed,
     "stopped for a while": stopped,
-    "out of memory": out_of_memory,
     "demoted to a replica": demoted,
     "busy with a script": busy,
     "still loading": replaced_by(b"-LOADING Redis is loading the dataset in memory\r\n"),
@@ -176,6 +175,26 @@ def test_redis_is(outage: Outage, on_redis: Site) -> None:
     # Each client may use the quota once in each worker, once in Redis before the fault, and once
     # after it if Redis came back empty.
     assert max(on_redis.admitted(load).values()) <= TIGHT * (WORKERS + 2)
+    on_redis.check_counters(load)
+
+
+def test_redis_is_out_of_memory(on_redis: Site) -> None:
+    """Requests that need memory there are refused, each for itself, and no worker sees an
+    outage."""
+    assert on_redis.redis
+    failures = on_redis.failures
+    load = on_redis.load()
+    with load.running():
+        load.go_on(0.3)
+        with out_of_memory(on_redis.redis):
+            load.go_on(FAULT_S)
+        over_at = now()
+        load.go_on(0.2)
+    figures = on_redis.saw(load, fault_over_at=over_at)
+    assert load.errors == []
+    assert figures.unavailable
+    assert on_redis.failures == failures
+    assert max(on_redis.admitted(load).values()) <= TIGHT * (WORKERS + 1)
     on_redis.check_counters(load)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
+from struct import pack
 
 import pytest
 import redis
@@ -158,6 +161,54 @@ def test_a_key_of_another_type_is_overwritten(server: Server, storage: RedisStor
     server.client.rpush(key_of(charges[0]), "somebody else's")
     assert [take(storage, charges).granted for _ in range(2)] == [True, False]
     assert server.client.pttl(key_of(charges[0])) > 0
+
+
+def packed(*numbers: float) -> bytes:
+    return pack(f">{len(numbers)}d", *numbers)
+
+
+NAN, INF = math.nan, math.inf
+NOW = 1e12  # milliseconds, in 2001
+CRAFTED = [
+    *(b"x", b"\xff" * 16, b"\xff" * 24, b"0" * 1000, packed(1), packed(1, 1), packed(1, 1, 9)),
+    *(packed(NAN, NAN), packed(INF, 1), packed(1, INF), packed(-1, -1), packed(NOW, -7)),
+    *(packed(NAN, NAN, NAN), packed(1, INF, 1), packed(1, -INF, 1), packed(2, 2**49, 1, 0, 3)),
+    *(packed(1, 2**60, 9, NOW, 10), packed(-5, NOW, -5), packed(1e300, NOW, 1e300), packed(1, 9)),
+    *(packed(NOW * 10, 99), packed(NOW * 10, -99), packed(1, NOW * 10, 99), packed(1, 1, NAN)),
+]
+"""What somebody might write in place of a state."""
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("state", CRAFTED, ids=range(len(CRAFTED)))
+def test_a_state_that_is_unreadable_is_replaced_and_harms_nobody(
+    strategy: str, state: bytes, server: Server, storage: RedisStorage
+) -> None:
+    bucket = charges_of(hourly(2))[0].bucket
+    crafted, other = charges_of(hourly(2, strategy), hourly(9), bucket=bucket)
+    server.client.set(key_of(crafted), state)
+    for number in range(1, 6):
+        decision = take(storage, [crafted, other])
+        for outcome, quota in zip(decision.outcomes, (2, 9), strict=True):
+            assert 0 <= outcome.wait_ms <= HOUR_MS
+            assert 0 <= outcome.remaining <= quota
+            assert 0 <= outcome.reset_ms <= HOUR_MS
+        granted = 9 - decision.outcomes[1].remaining
+        assert granted <= min(number, 2)
+    assert server.client.get(key_of(crafted)) != state
+    assert 0 < server.client.pttl(key_of(crafted)) <= HOUR_MS + 100
+
+
+def test_an_unreadable_state_is_logged_once_a_minute(
+    server: Server, storage: RedisStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        charges = charges_of(hourly(2), hourly(3))
+        server.client.set(key_of(charges[0]), "garbage")
+        assert [take(storage, charges).granted for _ in range(3)] == [True, True, False]
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "unreadable and is replaced (1 limits)" in record.getMessage()
 
 
 # --- how it asks ---------------------------------------------------------------------------------
@@ -397,6 +448,91 @@ def test_a_password(user: str, works: bool, new_redis: Callable[..., Server]) ->
     storage.close()
 
 
+NEEDED = ["+eval", "+evalsha", "+time", "+mget", "+set", "+del"]
+
+
+@pytest.mark.parametrize(
+    "allowed",
+    [
+        pytest.param(NEEDED, id="what is needed"),
+        pytest.param(["+@read", "+@write", *NEEDED], id="reading and writing"),
+        pytest.param([*NEEDED, "+ping", "+info", "+script|load"], id="all that is used"),
+    ],
+)
+def test_a_user_who_may_do_what_is_needed(
+    allowed: list[str], server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    commands = ["reset", "on", "nopass", "~test_redis:*", *allowed]
+    server.client.execute_command("ACL SETUSER", "limited", *commands)
+    server.client.script_flush()
+    uri = f"redis://limited:x@127.0.0.1:{server.port}"
+    storage = open_storage(uri, timeout_s=PATIENCE_S)
+    charges = charges_of(hourly(2))
+    assert [take(storage, charges).granted for _ in range(3)] == [True, True, False]
+    storage.ping()
+    storage.reset(charges)
+    assert take(storage, charges).granted
+    assert caplog.records == []
+    storage.close()
+
+
+def test_a_user_who_may_not_count_is_told_what_to_allow(server: Server) -> None:
+    commands = ["reset", "on", "nopass", "~test_redis:*", "+eval"]
+    server.client.execute_command("ACL SETUSER", "idle", *commands)
+    storage = open_storage(f"redis://idle:x@127.0.0.1:{server.port}", timeout_s=PATIENCE_S)
+    for _ in range(2):
+        with pytest.raises(StorageError, match=re.escape(" ".join(NEEDED))):
+            take(storage, charges_of(hourly(2)))
+    storage.close()
+
+
+def test_the_readme_lists_the_commands_that_a_user_needs() -> None:
+    assert f"`{' '.join(NEEDED)}`" in (ROOT / "README.md").read_text()
+
+
+def test_a_server_that_knows_no_script_command_is_sent_the_script_once(
+    new_redis: Callable[..., Server],
+) -> None:
+    server = new_redis(rename_command='script ""')
+    storage = storage_of(server)
+    charges = charges_of(hourly(100))
+    for _ in range(3):
+        assert take(storage, charges).granted
+    stats = server.client.info("commandstats")
+    assert [stats[f"cmdstat_{name}"]["calls"] for name in ("eval", "evalsha")] == [1, 3]
+    storage.close()
+
+
+@pytest.mark.parametrize("scheme", ["redis", "valkey"])
+def test_options_of_redis_py_without_effect_are_named_in_a_warning(
+    scheme: str, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    query = "socket_timeout=5&protocol=3&client_name=lenient&decode_responses=true"
+    uri = f"{scheme}://127.0.0.1:{server.port}/1?{query}&health_check_interval=30"
+    storage = open_storage(uri, timeout_s=PATIENCE_S)
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.endswith(": socket_timeout, protocol, decode_responses, health_check_interval")
+    charges = charges_of(hourly(2))
+    assert [take(storage, charges).granted for _ in range(3)] == [True, True, False]
+    assert "lenient" in names_of_clients(server)
+    assert repr(storage).startswith(f"<RedisStorage {scheme}://127.0.0.1:")
+    storage.close()
+
+
+def test_a_node_of_a_cluster_is_named_as_such_when_it_is_first_used(
+    new_redis: Callable[..., Server], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = new_redis(cluster_enabled="yes")
+    storage = storage_of(server)
+    for _ in range(2):
+        with pytest.raises(StorageError, match="CLUSTERDOWN"):  # no node has any slots yet
+            take(storage, charges_of(hourly(2)))
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert "is a node of a Redis Cluster, which cannot be used" in record.getMessage()
+    storage.close()
+
+
 def test_tls(
     new_redis: Callable[..., Server], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -449,6 +585,8 @@ def test_tls(
         "redis://user:secret@redis.invalid:6380/2?max_connections=5",
         "redis://[::1]:6379/0",
         "rediss://redis.invalid?ssl_cert_reqs=none&ssl_check_hostname=false",
+        "valkey://:secret@valkey.invalid",
+        "valkeys://:secret@valkey.invalid:6380/2?ssl_cert_reqs=none",
         "unix:///run/redis.invalid",
         "redis+sentinel://one.invalid,two.invalid:26380/service",
         "redis+sentinel://:secret@[::1]:26379/service/3?ssl=true&sentinel_password=secret",
@@ -473,7 +611,9 @@ def test_a_redis_py_that_keeps_its_sockets_elsewhere_is_noticed_at_the_start(
     ("uri", "message"),
     [
         ("redis://host?maxconnections=5", "maxconnections"),
-        ("redis://host?socket_timeout=5", "socket_timeout"),
+        ("valkey://host?ssl_cert_reqs=none", "ssl_cert_reqs"),
+        ("rediss://host?ssl_validate_ocsp=true", "ssl_validate_ocsp"),
+        ("valkeys://host?protocol=3#fragment", "%23"),
         ("redis://host?ssl_cert_reqs=none", "ssl_cert_reqs"),
         ("redis://host?db=one", "db"),
         ("redis://host?max_connections=0", "max_connections"),

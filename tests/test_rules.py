@@ -88,7 +88,7 @@ def test_default_in_a_list_charges_the_defaults_own_counter_too() -> None:
 
 
 def test_several_paths_of_a_rule_share_one_counter() -> None:
-    rules = table(rule(["/a", "/b/**"], "both"))  # type: ignore[arg-type]
+    rules = table(rule(["/a", "/b/**"], "both"))
     assert buckets(rules, "GET /a") == buckets(rules, "GET /b/c")
 
 
@@ -109,7 +109,7 @@ def test_rules_share_a_counter_exactly_where_they_name_one_scope_and_the_same_li
     [
         (rule("/" + "a" * 120 + "/x"), rule("/" + "a" * 120 + "/y")),
         (rule("/one", "/two"), rule("/two")),
-        (rule("/a,/b"), rule(["/a", "/b"])),  # type: ignore[arg-type]
+        (rule("/a,/b"), rule(["/a", "/b"])),
         (rule("/a", methods=["GET"]), rule("/GET /a")),
     ],
 )

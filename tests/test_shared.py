@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import re
 import resource
 import shutil
@@ -29,6 +30,7 @@ from wsgi_throttle.decision import Charge, Limit
 from wsgi_throttle.errors import StorageError, StorageURIError
 from wsgi_throttle.storage import open_storage
 from wsgi_throttle.storage.shared import eviction, location, places, record, stamp
+from wsgi_throttle.storage.shared.eviction import Eviction
 from wsgi_throttle.storage.shared.record import Packing, rank
 from wsgi_throttle.storage.shared.storage import MIN_BYTES, SharedStorage
 from wsgi_throttle.strategies import STRATEGIES, State
@@ -957,3 +959,100 @@ def test_a_lifetime_of_more_than_a_century_is_kept_as_a_century() -> None:
     slow = Packing([Limit("token-bucket", 1, 365 * 86_400_000, 1_000_000)])
     packed = slow.pack([(1, 2)], b"", False, 1 << 40)
     assert rank(packed, 1 << 40)[0] == record.WITHIN_LIMIT
+
+
+# --- records that something else has written ------------------------------------------------------
+
+
+def crafted(folder: Path, change: Callable[[bytes, random.Random], bytes], seed: int) -> None:
+    """Change every record of a file that nobody has open."""
+    chance = random.Random(seed)
+    with (
+        lmdb.open(str(folder), map_size=MB, sync=False) as environment,
+        environment.begin(write=True) as txn,
+    ):
+        for key, value in list(txn.cursor()):
+            txn.put(key, change(bytes(value), chance))
+
+
+CHANGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
+    "noise": lambda record, chance: chance.randbytes(chance.randint(0, 80)),
+    "a byte is another": lambda record, chance: (
+        record[: (at := chance.randrange(len(record)))] + chance.randbytes(1) + record[at + 1 :]
+    ),
+    "cut off": lambda record, chance: record[: chance.randrange(len(record))],
+    "too long": lambda record, chance: record + chance.randbytes(chance.randint(1, 40)),
+    "as many ones": lambda record, chance: b"\xff" * len(record),
+    "the integers are noise": lambda record, chance: record[:30] + chance.randbytes(len(record)),
+    "all integers are zero": lambda record, chance: record[:30] + bytes(len(record) - 30),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("buckets", [1, 2], ids=["one bucket", "two buckets"])
+def test_a_record_that_is_unreadable_is_replaced_and_harms_nobody(
+    change: Callable[[bytes, random.Random], bytes],
+    buckets: int,
+    folder: Path,
+    new: Callable[..., SharedStorage],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    limits = [Limit(strategy, 3, 3_600_000, 3) for strategy in STRATEGIES]
+
+    def charges(client: int) -> list[Charge]:
+        return [
+            Charge(f"t:{bucket}:{{{client}}}", limit, 1, True, "rule")
+            for bucket in range(buckets)
+            for limit in limits
+        ]
+
+    storage = new()
+    for client in range(60):
+        take(storage, charges(client))
+    storage.close()
+    crafted(folder, change, seed=buckets)
+    storage = new()
+    before = len(os.listdir(folder))
+    for client in range(60):
+        decisions = [take(storage, charges(client)) for _ in range(5)]
+        assert sum(decision.granted for decision in decisions) <= 3
+        for outcome in decisions[-1].outcomes:
+            assert 0 <= outcome.wait_ms <= 3_600_000
+            assert 0 <= outcome.remaining <= 3
+        storage.reset(charges(client))
+        assert take(storage, charges(client)).granted
+    assert len(os.listdir(folder)) == before  # nothing was set aside
+    assert len(warnings_of(caplog)) <= 1
+
+
+def test_an_unreadable_record_is_logged_once_a_minute_and_reset_deletes_it(
+    folder: Path, new: Callable[..., SharedStorage], caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = new()
+    for client in range(5):
+        take(storage, charge(client))
+    storage.close()
+    crafted(folder, lambda record, chance: b"\xff", seed=1)
+    storage = new()
+    storage.reset(charge(0))
+    assert warnings_of(caplog) == []
+    for client in range(5):
+        assert taken(storage, client=client) == FRESH
+    (told,) = warnings_of(caplog)
+    assert "unreadable and is replaced" in told
+
+
+def test_unreadable_records_are_the_first_to_make_room(
+    folder: Path, new: Callable[..., SharedStorage]
+) -> None:
+    environment = lmdb.open(str(folder / "other"), map_size=MB, subdir=False)
+    sound = Packing([HOUR]).pack([(1, 2, 1)], b"", True, 3_000)
+    with environment.begin(write=True) as txn:
+        for number, value in enumerate([sound, b"\xff", b"\x01", sound]):
+            txn.put(b"%d" % number, value)
+        making = Eviction()
+        for left in ({b"0", b"1", b"3"}, {b"0", b"3"}):
+            making._evict_worst(txn, b"new", 4_000)
+            assert left >= {bytes(key) for key, _ in txn.cursor()} - {b"1", b"2"}
+        assert {bytes(key) for key, _ in txn.cursor()} == {b"0", b"3"}
+    environment.close()

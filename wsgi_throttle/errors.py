@@ -61,6 +61,9 @@ class ConfigError(ThrottleError, ValueError):
 class StorageError(ThrottleError):
     """The storage did not answer, or its answer cannot be used. The cause is in ``__cause__``.
 
+    One such error may be an accident. Several of them begin an outage; see
+    :class:`.CircuitBreaker`.
+
     :ivar remedy: what somebody has to do before it can work, which the message ends with; empty if
         it may work again by itself.
     """
@@ -68,6 +71,23 @@ class StorageError(ThrottleError):
     def __init__(self, message: str = "", *, remedy: str = "") -> None:
         super().__init__(f"{message}: {remedy}" if remedy else message)
         self.remedy = remedy
+
+
+class StorageDownError(StorageError):
+    """The storage can count nobody: it refuses connections, or its file cannot be opened. A single
+    one begins an outage."""
+
+    @classmethod
+    def caused_by(cls, error: StorageError) -> StorageDownError:
+        """The same error, known to concern everybody."""
+        made = cls(str(error))
+        made.remedy = error.remedy
+        return made
+
+
+class StorageRequestError(StorageError):
+    """The storage works, but could not count this one request, which says nothing about others. It
+    never begins an outage."""
 
 
 class StorageURIError(ThrottleError, ValueError):

@@ -57,6 +57,19 @@ def free_port() -> int:
     return port
 
 
+CLUSTER_BUS = 10_000
+"""A node of a Cluster also listens on the port that is so much higher than its own."""
+
+
+def free_cluster_port() -> int:
+    """A free port for a node of a Cluster, whose second port is free too."""
+    while True:
+        port = free_port()
+        with suppress(OSError, OverflowError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port + CLUSTER_BUS))
+            return port
+
+
 class ServerDiesError(AssertionError):
     """The server ended before it answered. The message has its log."""
 
@@ -94,7 +107,7 @@ class Server:
     """
 
     def __init__(self, program: str, folder: Path, *, sentinel: bool = False, **options: str):
-        self.port = free_port()
+        self.port = free_cluster_port() if "cluster_enabled" in options else free_port()
         self.folder = folder / str(self.port)
         self.folder.mkdir(exist_ok=True)
         self.socket = self.folder / "redis.sock"

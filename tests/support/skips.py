@@ -7,6 +7,7 @@ run. It is for .ci/run, which installs everything that the tests can use.
 from __future__ import annotations
 
 import os
+import platform
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from support.redis import PACKAGED
 ALLOWED: dict[str, Callable[[re.Match[str]], bool]] = {
     # The servers in Python packages are built without TLS. One of the system is built with it.
     r"(.+) was built without TLS": lambda reason: reason[1] in PACKAGED,
+    # The wheels of uWSGI are for this machine alone.
+    r"there is no uWSGI: pip install pyuwsgi": lambda reason: platform.machine() != "x86_64",
     # Debian's server, and every newer one, has an option to be slowed.
     r"(.+) loads too fast, and has no option to be slowed": lambda reason: reason[1] == "redis 6.2",
     # In a container without the right. A test tries it before it says so.

@@ -74,6 +74,8 @@ SCHEMES: dict[str, str] = {
     "shared": "wsgi_throttle.storage.shared.storage:SharedStorage",
     "redis": "wsgi_throttle.storage.redis.storage:RedisStorage",
     "rediss": "wsgi_throttle.storage.redis.storage:RedisStorage",
+    "valkey": "wsgi_throttle.storage.redis.storage:RedisStorage",
+    "valkeys": "wsgi_throttle.storage.redis.storage:RedisStorage",
     "unix": "wsgi_throttle.storage.redis.storage:RedisStorage",
     "redis+sentinel": "wsgi_throttle.storage.redis.storage:RedisStorage",
 }

@@ -6,7 +6,8 @@ The pattern is described in Michael Nygard, "Release It!". Here an open circuit 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Thread
@@ -14,9 +15,9 @@ from typing import TypeVar
 
 from ..clock import MONOTONIC, SECOND, Clock
 from ..decision import Charge, Decision, Take, Terms
-from ..errors import StorageError
+from ..errors import StorageDownError, StorageError, StorageRequestError
 from . import Storage
-from .fork import ForkLock
+from .fork import ForkLock, mark, notice_fork
 
 FIRST_DELAY_NS = SECOND // 2
 MAX_DELAY_NS = 30 * SECOND
@@ -25,6 +26,16 @@ MAX_DELAY_NS = 30 * SECOND
 FAILURES = (OSError, StorageError)
 """What a storage raises when it cannot be reached or used; it turns the errors of its library into
 one of these. Any other exception is a bug in this package, and begins no outage."""
+
+AT_ONCE = (ConnectionRefusedError, StorageDownError)
+"""Failures of which a single one begins an outage."""
+
+IN_A_ROW = 3
+"""So many failures in a row begin an outage, if at least two clients have met them. What is wrong
+for one client alone, or what one client can bring about, is no outage."""
+
+WATCHED_CALLS = 20
+"""An outage also begins when half of so many calls have failed, whoever made them."""
 
 T = TypeVar("T")
 
@@ -48,15 +59,57 @@ class _Outage:
     until that has succeeded."""
 
 
+class _RecentCalls:
+    """How the last WATCHED_CALLS calls ended, watched from the first failure on until all of them
+    have succeeded. The calls before a first failure need not be kept: they have succeeded.
+
+    Any thread may call every method: each step is one operation of a list or deque.
+    """
+
+    def __init__(self) -> None:
+        self._ended: deque[frozenset[str] | None] = deque(maxlen=WATCHED_CALLS)
+        """None for a success; for a failure, the keys of the request."""
+
+    def succeeded(self) -> bool:
+        """Add a success. Return whether there is no failure left among the calls."""
+        self._ended.append(None)
+        return not any(keys is not None for keys in self._ended.copy())
+
+    def failed(self, buckets: Iterable[str]) -> bool:
+        """Add a failure. Return whether there are now so many that an outage begins.
+
+        :param buckets: those of the request.
+        """
+        self._ended.append(_keys(buckets))
+        ended = list(self._ended)
+        failures = [keys for keys in ended if keys is not None]
+        if len(failures) >= WATCHED_CALLS // 2:
+            return True
+        row = ended[-IN_A_ROW:]
+        of_row = [keys for keys in row if keys is not None]
+        # One client may send different keys, but then its requests have one in common: its address.
+        return len(of_row) == IN_A_ROW and not frozenset.intersection(*of_row)
+
+
+def _keys(buckets: Iterable[str]) -> frozenset[str]:
+    """The keys in these buckets, apart from ``all``, which every client has."""
+    found = (bucket.partition("{")[2].rpartition("}")[0] for bucket in buckets)
+    return frozenset(found) - {"all"}
+
+
 class CircuitBreaker:
     """A storage that wraps another one and does not call it while that has failed.
 
-    A failure begins an outage, in which every call raises :class:`.StorageError` at once. The first
-    request after half a second starts a probe: a short-lived daemon thread that calls
-    :meth:`.Storage.ping`. As long as that fails, the delay before the next probe doubles, up to
-    30 s. Once a probe succeeds, one request tries the storage; if it is counted, the outage is
-    over. So a request waits for a failed storage only if it came before the failure was noticed, or
-    if it is the one that tries.
+    An outage begins when three calls in a row have failed for at least two clients, when half of
+    the last twenty have failed, and at once when nobody can be counted
+    (:class:`.StorageDownError`). What is wrong with a single request
+    (:class:`.StorageRequestError`) never begins one.
+
+    During an outage every call raises :class:`.StorageError` at once. The first request after half
+    a second starts a probe: a short-lived daemon thread that calls :meth:`.Storage.ping`. As long
+    as that fails, the delay before the next probe doubles, up to 30 s. Once a probe succeeds, one
+    request tries the storage; if the storage answers it, the outage is over. So a request waits for
+    a failed storage only if it came before the outage began, or if it is the one that tries.
 
     Beginning and end of an outage are logged once each, on ``wsgi_throttle``. Any thread may call
     every method. A forked child inherits the outage and makes probes of its own.
@@ -78,6 +131,8 @@ class CircuitBreaker:
         self._on_change = on_change
         self._clock = clock
         self._outage: _Outage | None = None
+        self._recent: _RecentCalls | None = None
+        """Set while one of the last calls has failed."""
         self._lock = ForkLock(after_in_child=self._forget_probe)
 
     def __repr__(self) -> str:
@@ -107,11 +162,14 @@ class CircuitBreaker:
             buckets: tuple[str, ...], costs: Sequence[int] | None = None, look: bool = False
         ) -> Decision:
             if self._outage:
-                return self._call(partial(inner_take, buckets, costs, look))
+                return self._call(partial(inner_take, buckets, costs, look), buckets)
             try:
-                return inner_take(buckets, costs, look)
+                decision = inner_take(buckets, costs, look)
             except FAILURES as error:
-                raise self._failed(error, None) from error
+                raise self._failed(error, None, buckets) from error
+            if self._recent:
+                self._succeeded()
+            return decision
 
         return take
 
@@ -120,7 +178,8 @@ class CircuitBreaker:
 
         :raises StorageError: the storage failed, or an outage goes on.
         """
-        return self._call(partial(self._storage.reset, charges))
+        buckets = [charge.bucket for charge in charges]
+        return self._call(partial(self._storage.reset, charges), buckets)
 
     def ping(self) -> None:
         """See :class:`.Storage`. Calls it during an outage too; neither begins nor ends one."""
@@ -130,21 +189,30 @@ class CircuitBreaker:
         """See :class:`.Storage`."""
         self._storage.close()
 
-    def _call(self, action: Callable[[], T]) -> T:
+    def _call(self, action: Callable[[], T], buckets: Iterable[str]) -> T:
         outage = self._outage
         if outage and not self._claim_trial(outage):
             raise StorageError(f"{self._storage!r} is left alone: {outage.cause}")
         try:
             result = action()
         except FAILURES as error:
-            raise self._failed(error, outage) from error
+            raise self._failed(error, outage, buckets) from error
         if outage:
             self._recovered(outage)
+        elif self._recent:
+            self._succeeded()
         return result
+
+    def _succeeded(self) -> None:
+        recent = self._recent
+        if recent and recent.succeeded():
+            self._recent = None
 
     def _claim_trial(self, outage: _Outage) -> bool:
         """Return True to the one caller that is to try a storage that answers probes again. Start a
         probe for the others if it is time."""
+        if not mark[0]:
+            notice_fork()
         with self._lock:
             now = self._clock()
             if outage.half_open:
@@ -188,9 +256,15 @@ class CircuitBreaker:
         outage.delay_ns = min(2 * outage.delay_ns, MAX_DELAY_NS)
         outage.probe_at_ns = self._clock() + outage.delay_ns
 
-    def _failed(self, error: Exception, tried_outage: _Outage | None) -> StorageError:
-        """Begin an outage, or go on with ``tried_outage``, which this request tried to end. Return
-        the exception to raise."""
+    def _failed(
+        self, error: Exception, tried_outage: _Outage | None, buckets: Iterable[str]
+    ) -> StorageError:
+        """Begin an outage if this failure is one too many, or go on with ``tried_outage``, which
+        this request tried to end. Return the exception to raise."""
+        if isinstance(error, StorageRequestError):  # the storage has answered
+            if tried_outage:
+                self._recovered(tried_outage)
+            return StorageRequestError(str(error))
         failure = StorageError(str(error))
         with self._lock:
             if tried_outage:
@@ -198,6 +272,11 @@ class CircuitBreaker:
                 return failure
             if self._outage:  # another request was first to notice
                 return failure
+            if self._recent is None:
+                self._recent = _RecentCalls()
+            if not self._recent.failed(buckets) and not isinstance(error, AT_ONCE):
+                return failure
+            self._recent = None
             now = self._clock()
             self._outage = _Outage(now, str(error), FIRST_DELAY_NS, now + FIRST_DELAY_NS)
         self._log_outage(error)

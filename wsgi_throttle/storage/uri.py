@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection
 from difflib import get_close_matches
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from ..errors import StorageURIError
+
+_log = logging.getLogger("wsgi_throttle")
 
 _SIZE = re.compile(r"([1-9][0-9]{0,11})(|k|kb|m|mb|g|gb)", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -28,15 +31,26 @@ def split(uri: str) -> SplitResult:
         ) from None
 
 
-def options(uri: str, known: Collection[str], others: Collection[str] = ()) -> dict[str, str]:
+def options(
+    uri: str,
+    known: Collection[str],
+    others: Collection[str] = (),
+    no_effect: Collection[str] = (),
+) -> dict[str, str]:
     """The options in the query of a URI: name -> text.
 
     :param known: the names that this storage has.
     :param others: names that it does not have, and that a message may quote.
+    :param no_effect: names that have no meaning here and do no harm. They are left out of the
+        result, and a warning is logged.
     :raises StorageURIError: an option that is unknown, is given twice or has no value.
     """
     found: dict[str, str] = {}
+    without_effect = []
     for name, value in parse_qsl(split(uri).query, keep_blank_values=True):
+        if name in no_effect:
+            without_effect.append(name)
+            continue
         if name not in known:
             names = ", ".join(sorted(known))
             is_meant = name in others or get_close_matches(name, known, n=1)
@@ -50,6 +64,10 @@ def options(uri: str, known: Collection[str], others: Collection[str] = ()) -> d
         if not value:
             raise StorageURIError(f'the option "{name}" has no value')
         found[name] = value
+    if without_effect:
+        _log.warning(
+            "these options of the storage's URI have no effect here: %s", ", ".join(without_effect)
+        )
     return found
 
 

@@ -1,2 +1,2 @@
-"""``redis://``, ``rediss://``, ``unix://`` and ``redis+sentinel://``: counters of many hosts, in a
+"""``redis://``, ``valkey://``, ``unix://`` and ``redis+sentinel://``: counters of many hosts, in a
 Redis or Valkey server."""

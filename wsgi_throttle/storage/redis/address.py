@@ -52,10 +52,19 @@ _KNOWN_OPTIONS = {
 
 _ALL_OPTIONS = set().union(*_KNOWN_OPTIONS.values())
 _OTHER_OPTIONS = _ALL_OPTIONS | {
-    *("socket_timeout", "socket_connect_timeout", "socket_keepalive", "retry_on_timeout"),
-    *("health_check_interval", "protocol", "timeout"),
+    *("ssl_ca_data", "ssl_exclude_verify_flags", "ssl_include_verify_flags", "ssl_ocsp_context"),
+    *("ssl_ocsp_expected_cert", "ssl_validate_ocsp", "ssl_validate_ocsp_stapled"),
 }
 """What redis-py has besides, or has for another scheme: a message may name these."""
+
+_NO_EFFECT = {
+    *("charset", "decode_responses", "encoding", "encoding_errors", "errors"),
+    *("health_check_interval", "legacy_responses", "lib_name", "lib_version", "protocol"),
+    *("retry_on_error", "retry_on_timeout", "single_connection_client", "socket_connect_timeout"),
+    *("socket_keepalive", "socket_read_size", "socket_timeout", "timeout"),
+}
+"""Options that redis-py has in URIs. They have no effect on this storage but do no harm, and a
+REDIS_URL with them may be meant for all libraries of an application."""
 
 Connect: TypeAlias = Callable[[], AbstractConnection]
 """Returns an open connection of redis-py, or raises what redis-py raises."""
@@ -71,14 +80,18 @@ class Address(NamedTuple):
 
 
 def parse(uri: str) -> Address:
-    """Read a ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://`` URI. Connects to
-    nothing.
+    """Read a ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://`` URI; ``valkey://``
+    and ``valkeys://`` are other names of the first two. Connects to nothing.
 
     :raises StorageURIError: an unknown option, a value that is not allowed, or a version of
         redis-py whose connections have no SOCKET_ATTRIBUTE.
     """
+    written = split(uri).scheme
+    if written in ("valkey", "valkeys"):
+        uri = f"redis{uri[len('valkey') :]}"
     scheme = split(uri).scheme
-    given = options(uri, _KNOWN_OPTIONS[scheme], _OTHER_OPTIONS)
+    given = options(uri, _KNOWN_OPTIONS[scheme], _OTHER_OPTIONS, _NO_EFFECT)
+    uri = _with_options(uri, given)
     whole_number("db", given.get("db", "0"), minimum=0)
     max_connections = given.get("max_connections", str(MAX_CONNECTIONS))
     find = _via_sentinel if scheme == "redis+sentinel" else _direct
@@ -86,7 +99,17 @@ def parse(uri: str) -> Address:
         connect, name = find(uri, given)
     except RedisError:  # whose text may quote a secret
         raise StorageURIError(_unusable(given)) from None
+    name = f"{written}{name[len(scheme) :]}"
     return Address(connect, name, whole_number("max_connections", max_connections, minimum=1))
+
+
+def _with_options(uri: str, given: dict[str, str]) -> str:
+    """The URI with these options and no others."""
+    address, _, _ = uri.partition("?")
+    fragment = split(uri).fragment if "?" in uri else ""
+    return (
+        address + (f"?{urlencode(given)}" if given else "") + (f"#{fragment}" if fragment else "")
+    )
 
 
 def _direct(uri: str, given: dict[str, str]) -> tuple[Connect, str]:

@@ -13,7 +13,7 @@ from threading import Condition, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ...errors import StorageError
+from ...errors import StorageDownError, StorageError, StorageRequestError
 from ..patience import shared_deadline
 from .address import SOCKET_ATTRIBUTE
 
@@ -56,9 +56,11 @@ class Connection:
     def ask(self, command: bytes, deadline: float) -> bytes:
         """Send a command whose reply is one line, and return that line without its line end.
 
-        It is not checked that the bytes are one line of the protocol: the caller does that.
+        It is not checked that the bytes are one line of the protocol: the caller does that. A reply
+        that has come is read even if this thread only gets to run after the deadline, as happens on
+        a busy machine.
 
-        :param deadline: seconds by the monotonic clock, for sending and reading all of it.
+        :param deadline: seconds by the monotonic clock, for sending and receiving all of it.
         :raises OSError: there is no whole reply by then, or the connection is lost.
         :raises StorageError: the reply is too long.
         """
@@ -73,8 +75,7 @@ class Connection:
             sock.sendall(command[sent:])
         reply = b""
         while not reply.endswith(b"\r\n"):
-            sock.settimeout(_left_s(deadline))
-            part = sock.recv(RECV_BYTES)
+            part = _receive(sock, deadline)
             if not part:
                 raise ConnectionResetError("the server closed the connection")
             reply += part
@@ -85,6 +86,27 @@ class Connection:
     def close(self) -> None:
         """Close the connection. In a forked child that inherited it, the parent's stays open."""
         self._connection.disconnect()
+
+
+def _receive(sock: Any, deadline: float) -> bytes:
+    """What arrives before the deadline. After the deadline, what has arrived already.
+
+    :raises TimeoutError: nothing has.
+    """
+    left = deadline - monotonic()
+    if left > 0:
+        sock.settimeout(left)
+        try:
+            received: bytes = sock.recv(RECV_BYTES)
+            return received
+        except TimeoutError:
+            pass
+    sock.settimeout(0)
+    try:
+        received = sock.recv(RECV_BYTES)
+    except _WOULD_BLOCK:
+        raise TimeoutError("timed out") from None
+    return received
 
 
 def _left_s(deadline: float) -> float:
@@ -128,7 +150,10 @@ class ConnectionPool:
     def borrow(self) -> Connection:
         """An open connection, which the caller must give back or discard.
 
-        :raises StorageError: connecting failed, or no connection was free within the timeout.
+        :raises StorageDownError: connecting was refused, or failed and no connection is open.
+        :raises StorageRequestError: all connections that may be open are in use. Whether the server
+            works, the requests that use them will find out.
+        :raises StorageError: connecting failed in another way, or takes longer than the timeout.
         """
         while True:
             try:
@@ -174,14 +199,32 @@ class ConnectionPool:
                     except IndexError:
                         pass
                     if self._failures != failures:
-                        raise StorageError(f"cannot connect: {self._failure}") from self._failure
+                        raise self._not_connected() from self._failure
                     left = deadline - monotonic()
                     if left <= 0:
-                        raise StorageError(f"no open connection within {self._timeout_s} s")
+                        raise self._not_in_time()
                     self._start_connecting()
                     self._changed.wait(left)
             finally:
                 self._waiting -= 1
+
+    def _not_connected(self) -> StorageError:
+        """The exception for callers that wait, after connecting has failed. Requires that the lock
+        is held."""
+        refused = isinstance(self._failure, ConnectionRefusedError) or (
+            self._failure and isinstance(self._failure.__context__, ConnectionRefusedError)
+        )
+        kind = StorageDownError if refused or not self._open else StorageError
+        return kind(f"cannot connect: {self._failure}")
+
+    def _not_in_time(self) -> StorageError:
+        """The exception for a caller that has waited too long. Requires that the lock is held."""
+        if self._open >= self._max_size:
+            return StorageRequestError(
+                f"all {self._max_size} connections were in use for {self._timeout_s} s: raise "
+                "max_connections in the storage's URI"
+            )
+        return StorageError(f"no open connection within {self._timeout_s} s")
 
     def _start_connecting(self) -> None:
         """Start the thread that connects, unless it runs. Requires that the lock is held."""

@@ -5,7 +5,7 @@ See https://redis.io/docs/latest/develop/reference/protocol-spec/.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha1
 from struct import pack
 
@@ -84,17 +84,24 @@ def delete_command(charges: Sequence[Charge]) -> bytes:
 
 
 def parse_decision(
-    line: bytes, terms: Terms, buckets: tuple[str, ...], costs: Sequence[int] | None = None
+    line: bytes,
+    terms: Terms,
+    buckets: tuple[str, ...],
+    costs: Sequence[int] | None = None,
+    on_unreadable: Callable[[int], object] = lambda number: None,
 ) -> Decision:
     """The decision in a reply of take.lua.
 
     :param line: the reply without its line end.
+    :param on_unreadable: called with the number of states that were unreadable, if there were any.
     :raises StorageError: it cannot be the reply to a command with these terms.
     """
     try:
         granted, *numbers = map(int, line[1:].split())
     except ValueError:
         granted, numbers = -1, []
+    if len(numbers) == 3 * len(terms) + 1:
+        on_unreadable(numbers.pop())
     if line[:1] != b"+" or granted not in (0, 1) or len(numbers) != 3 * len(terms):
         raise StorageError(f"not an answer of take.lua: {line[:80]!r}")
     three = iter(numbers)

@@ -2,7 +2,8 @@
 --
 --   KEYS[i]  the key of the state of charge i
 --   ARGV[i]  charge i, packed: enforce, cost, quota, window, burst, lifetime, strategy
---   reply    one status line of integers: granted, then wait, remaining and reset of each charge
+--   reply    one status line of integers: granted, then wait, remaining and reset of each charge;
+--            after them, if any state was unreadable and so was replaced, how many
 --
 -- All times are milliseconds. Arithmetic and loop are those of strategies.py, function by function:
 -- the reasons are given there, and tests/test_agreement.py checks that both give the same results.
@@ -157,35 +158,52 @@ local STRATEGIES = {
   ['token-bucket'] = token,
 }
 
+-- As step, and whether the state was readable. One that is not counts as no state. Whoever may write
+-- to this server can leave anything under a key, and it must not harm more than that counter.
+local function safely(step, state, limit, now, cost)
+  if state ~= '' then
+    local ok, wait, remaining, reset, after = pcall(step, state, limit, now, cost)
+    if ok and (wait >= 0 and wait <= limit.lifetime or wait == NEVER_MS)
+        and remaining >= 0 and remaining <= limit.burst and reset >= 0 and reset <= limit.lifetime then
+      return wait, remaining, reset, after, true
+    end
+  end
+  local wait, remaining, reset, after = step('', limit, now, cost)
+  return wait, remaining, reset, after, state == ''
+end
+
 local time = redis.call('TIME')
 local now = time[1] * 1000 + floor(time[2] / 1000)
 local saved = #KEYS > 0 and redis.call('MGET', unpack(KEYS)) or {}
 
 local granted = true
 local results = {}
+local unreadable = 0
 for i = 1, #KEYS do
   local enforce, cost, quota, window, burst, lifetime, strategy = read(CHARGE, ARGV[i])
-  local limit = {quota = quota, window = window, burst = burst}
+  local limit = {quota = quota, window = window, burst = burst, lifetime = lifetime}
   local step = STRATEGIES[strategy]
-  local wait, remaining, reset, state = step(saved[i] or '', limit, now, cost)
+  local wait, remaining, reset, state, readable = safely(step, saved[i] or '', limit, now, cost)
   if wait > 0 and enforce == 1 then granted = false end
-  results[i] = {wait, remaining, reset, state, lifetime, step, limit}
+  if not readable then unreadable = unreadable + 1 end
+  results[i] = {wait, remaining, reset, state, step, limit}
 end
 
 local reply = {granted and '1' or '0'}
 for i = 1, #KEYS do
-  local wait, remaining, reset, state, lifetime, step, limit = unpack(results[i])
+  local wait, remaining, reset, state, step, limit = unpack(results[i])
   if not granted then  -- count nothing, and measure what is left without this request
     local _
-    _, remaining, reset, state = step(saved[i] or '', limit, now, 0)
+    _, remaining, reset, state = safely(step, saved[i] or '', limit, now, 0)
   end
   if state ~= (saved[i] or '') then
     if state == '' then
       redis.call('DEL', KEYS[i])
     else
-      redis.call('SET', KEYS[i], state, 'PX', lifetime + GRACE_MS)
+      redis.call('SET', KEYS[i], state, 'PX', limit.lifetime + GRACE_MS)
     end
   end
   reply[i + 1] = format('%d %d %d', wait, remaining, reset)
 end
+if unreadable > 0 then reply[#reply + 1] = format('%d', unreadable) end
 return redis.status_reply(table.concat(reply, ' '))

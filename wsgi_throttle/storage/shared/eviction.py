@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from struct import error
 
 import lmdb
 
@@ -54,8 +55,16 @@ class Eviction:
             sample = list(islice(cursor, CANDIDATES)) if cursor.set_range(key) else []
             if len(sample) < CANDIDATES and cursor.first():
                 sample += islice(cursor, CANDIDATES - len(sample))
-            ranks = [(rank(bytes(record), now), other) for other, record in sample if other != key]
+            ranks = [(_rank(bytes(record), now), other) for other, record in sample if other != key]
         if ranks:
             (kind, _), worst = min(ranks)
             txn.delete(worst)
             self.evicted += kind != EXPIRED
+
+
+def _rank(record: bytes, now: int) -> tuple[int, int]:
+    """The record's rank. One that is unreadable goes first of all."""
+    try:
+        return rank(record, now)
+    except (IndexError, error):
+        return EXPIRED, 0

@@ -10,6 +10,7 @@ from weakref import WeakSet
 import lmdb
 
 from ...clock import SECOND
+from ...errors import StorageDownError, StorageError
 from ..fork import ForkLock
 from .location import Location
 from .opening import Opened, open_folder, set_aside
@@ -36,6 +37,8 @@ class Place:
         self._opened: Opened | None = None
         self._check_at_ns = 0
         self._told_size = False
+        self._abandoned: Opened | None = None
+        """What was open in the parent and can be neither used nor closed in this child."""
 
     @property
     def folder(self) -> Path:
@@ -48,11 +51,16 @@ class Place:
         """The file, opened where it is not open yet or is no longer the one at its path.
 
         :param now_ns: nanoseconds by the storage's clock.
-        :raises StorageError: the folder cannot be used.
+        :raises StorageDownError: the folder cannot be used.
         """
         opened = self._opened
         if opened and now_ns < self._check_at_ns:
             return opened.env
+        if self._abandoned:
+            raise StorageDownError(
+                f"{self.folder} cannot be used by this process: it was forked while another thread "
+                "was counting, by a server that calls no fork hooks; restart it"
+            )
         if opened and not opened.is_current():
             _warn(
                 "shared storage: %s was deleted or replaced; counting anew%s",
@@ -64,8 +72,12 @@ class Place:
         if opened:
             opened.note_use()
         else:
-            folder = self._location.find_or_make(self._new_bytes)
-            self._opened = opened = open_folder(folder, self._new_bytes, self._location.path)
+            try:
+                folder = self._location.find_or_make(self._new_bytes)
+                opened = open_folder(folder, self._new_bytes, self._location.path)
+            except StorageError as error:
+                raise StorageDownError.caused_by(error) from error
+            self._opened = opened
             self.size_bytes = opened.size_bytes
             self._tell(opened)
         self._check_at_ns = now_ns + CHECK_EVERY_NS
@@ -85,6 +97,11 @@ class Place:
         if current:
             set_aside(opened)
             self._warn_set_aside(opened, why)
+
+    def abandon(self) -> None:
+        """Never use or close again what is open. LMDB would wait for ever for the transaction of a
+        thread that this process does not have, and opens no file twice."""
+        self._abandoned, self._opened = self._opened, None
 
     def close(self) -> None:
         """Close what is open. It is opened again at the next use."""
@@ -159,7 +176,10 @@ class Places:
 
     def _close_all(self) -> None:
         for place in self._by_key.values():
-            place.close()
+            if self._fork_lock.was_held:
+                place.abandon()
+            else:
+                place.close()
 
 
 places = Places()

@@ -11,51 +11,35 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from hashlib import blake2b
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
-from weakref import WeakValueDictionary
+from typing import TypeVar
 
 import lmdb
 
-from ...cache import Bounded
-from ...clock import MONOTONIC, MS, Clock
-from ...decision import Charge, Decision, Measured, Take, Terms
+from ...clock import MONOTONIC, Clock
+from ...decision import Charge, Decision, Take, Terms
 from ...log_once import LogOnce
-from ...strategies import Compiled, State, compile_terms, take, with_costs
+from ...strategies import Compiled, compile_terms, with_costs
 from .. import Report
+from ..fork import mark, notice_fork
 from ..uri import options, size_bytes
+from .charging import Charging
 from .eviction import Eviction
 from .folder import broken
 from .location import Location, named_folder
 from .opening import DAMAGE
 from .places import Place, places
-from .record import Packing
 from .report import report
 
 DEFAULT_BYTES = 32 << 20
 """Half of the /dev/shm that a Docker container has by default."""
 MIN_BYTES = 1 << 20
 
-MAX_CACHED_KEYS = 4096
-"""For how many buckets the key is kept, so that it need not be computed again."""
-
 WARN_EVERY_S = 60.0
 
 _PAGE = 4096
 _logger = logging.getLogger("wsgi_throttle")
 _T = TypeVar("_T")
-
-_LoadedRecord: TypeAlias = tuple[Packing, bytes, int, bytes]
-"""How a record is packed, its key, its size in bytes, and its parts of limits that are not charged
-now."""
-
-_ChargeFunction: TypeAlias = Callable[
-    [Sequence[Compiled], Sequence[str], lmdb.Environment], tuple[bool, list[Measured]]
-]
-"""(compiled terms, buckets, environment): charge, and return whether the request is granted and
-what was measured."""
 
 _new = tuple.__new__  # makes a named tuple at half the cost of its own __new__
 
@@ -85,12 +69,9 @@ class SharedStorage:
         self._size_bytes = -(-size_bytes // _PAGE) * _PAGE
         self._clock = clock
         self._place: Place | None = None
-        self._packings: WeakValueDictionary[tuple[str, ...], Packing] = WeakValueDictionary()
-        """By the tags of their limits, for as long as prepared terms use them."""
-        self._keys: Bounded[str, bytes] = Bounded(MAX_CACHED_KEYS)
-        """Bucket -> its key in the file."""
         self._eviction = Eviction()
         self._log_once = LogOnce(WARN_EVERY_S)
+        self._charging = Charging(clock, self._write, self._replaced)
 
     @classmethod
     def from_uri(
@@ -110,7 +91,7 @@ class SharedStorage:
 
         :raises StorageError: more than 255 limits on one bucket.
         """
-        charge = self._charge_function(terms)
+        charge = self._charging.prepare(terms)
         compiled = compile_terms(terms)
         lock, warnings, eviction = places.lock, places.warnings, self._eviction
 
@@ -122,6 +103,8 @@ class SharedStorage:
                 costs = [0] * len(terms)
             if costs is not None:
                 charged = with_costs(compiled, costs)
+            if not mark[0]:
+                notice_fork()
             lock.acquire()  # `with` costs twice as much
             try:
                 place = self._place or self._joined_place()
@@ -140,24 +123,7 @@ class SharedStorage:
         """See :class:`.Storage`. Makes no file where nothing was counted."""
         if not self._location.has_counts(self._size_bytes):
             return 0
-        terms, buckets = Terms.of(charges)
-        packings = self._packings_of(terms)
-
-        def forget(environment: lmdb.Environment) -> int:
-            forgotten = 0
-            with environment.begin(write=True) as txn:
-                now = self._clock() // MS
-                for bucket, packing in zip(buckets, packings, strict=True):
-                    key = _key(bucket)
-                    used, others = packing.without_limits(txn.get(key, b""), now)
-                    forgotten += used
-                    if others:
-                        txn.put(key, others)
-                    else:
-                        txn.delete(key)
-            return forgotten
-
-        return self._run(forget)
+        return self._run(partial(self._charging.forget, charges))
 
     def ping(self) -> None:
         """See :class:`.Storage`. Raises if the file cannot be opened or written."""
@@ -166,6 +132,8 @@ class SharedStorage:
 
     def close(self) -> None:
         """See :class:`.Storage`."""
+        if not mark[0]:
+            notice_fork()
         with places.lock:
             if self._place:
                 places.leave(self, self._place)
@@ -186,6 +154,8 @@ class SharedStorage:
 
     def _run(self, work: Callable[[lmdb.Environment], _T]) -> _T:
         """Call a function with the open file. Charges do the same with less overhead."""
+        if not mark[0]:
+            notice_fork()
         with places.lock:
             try:
                 return work(self._joined_place().environment(self._clock()))
@@ -219,73 +189,6 @@ class SharedStorage:
             self._place = places.join(self, self._location, self._size_bytes)
         return self._place
 
-    def _charge_function(self, terms: Terms) -> _ChargeFunction:
-        """The function that charges by these terms in one transaction. Whoever calls it must hold
-        ``places.lock``."""
-        packings = self._packings_of(terms)
-        single = packings[0] if len(packings) == 1 else None
-        clock, keys = self._clock, self._keys
-
-        def charge(
-            charged: Sequence[Compiled], buckets: Sequence[str], environment: lmdb.Environment
-        ) -> tuple[bool, list[Measured]]:
-            # Looks write too: a read transaction has a slot, which stays taken after a SIGKILL.
-            txn = environment.begin(write=True)  # `with` would cost half as much again
-            try:
-                now = clock() // MS
-                if single:  # most requests have one bucket: much faster than a loop over one
-                    bucket = buckets[0]
-                    key = keys.get(bucket) or keys.keep(bucket, _key(bucket))
-                    record: Any = txn.get(key, b"")
-                    states, others = single.unpack(record, now)
-                    granted, measured, after = take(charged, states, now)
-                    if tuple(after) != states:
-                        over_limit = not all(map(_remaining, measured))
-                        changed = single.pack(after, others, over_limit, now)
-                        self._write(txn, key, changed, len(record), now)
-                else:
-                    granted, measured = charge_several(txn, now, charged, buckets)
-            except BaseException:
-                txn.abort()
-                raise
-            txn.commit()
-            return granted, measured
-
-        def charge_several(
-            txn: lmdb.Transaction, now: int, charged: Sequence[Compiled], buckets: Sequence[str]
-        ) -> tuple[bool, list[Measured]]:
-            records: list[_LoadedRecord] = []
-            states: list[State] = []
-            for index, packing in enumerate(packings):
-                bucket = buckets[index]
-                key = keys.get(bucket) or keys.keep(bucket, _key(bucket))
-                record: Any = txn.get(key, b"")
-                found, others = packing.unpack(record, now)
-                records.append((packing, key, len(record), others))
-                states += found
-            granted, measured, after = take(charged, states, now)
-            for index, (start, end) in enumerate(terms.groups):
-                if after[start:end] != states[start:end]:
-                    packing, key, size, others = records[index]
-                    over_limit = not all(map(_remaining, measured[start:end]))
-                    changed = packing.pack(after[start:end], others, over_limit, now)
-                    self._write(txn, key, changed, size, now)
-            return granted, measured
-
-        return charge
-
-    def _packings_of(self, terms: Terms) -> list[Packing]:
-        """For each bucket of the terms, how its states are packed."""
-        found = []
-        for start, end in terms.groups:
-            limits = [term.limit for term in terms[start:end]]
-            tags = tuple(limit.tag for limit in limits)
-            packing = self._packings.get(tags)
-            if packing is None:
-                packing = self._packings[tags] = Packing(limits)
-            found.append(packing)
-        return found
-
     def _write(self, txn: lmdb.Transaction, key: bytes, record: bytes, size: int, now: int) -> None:
         """Save the record under this key, or delete it if there is nothing to keep.
 
@@ -297,6 +200,15 @@ class SharedStorage:
         if len(record) > size:
             self._eviction.make_room(txn, key, self._joined_place().size_bytes, now)
         txn.put(key, record)
+
+    def _replaced(self) -> None:
+        """Note that a record was unreadable. It is logged once the lock is free."""
+        if self._log_once.due("unreadable") is not None:
+            message = (
+                "shared storage: what was counted for a client in %s was unreadable and is "
+                "replaced; does something else write there?"
+            )
+            places.warnings.append((message, self._joined_place().folder))
 
     def _log(self) -> None:
         while places.warnings:
@@ -310,10 +222,3 @@ class SharedStorage:
                 self.folder,
                 evicted,
             )
-
-
-_remaining = itemgetter(1)  # of what was measured for one term
-
-
-def _key(bucket: str) -> bytes:
-    return blake2b(bucket.encode(errors="surrogatepass"), digest_size=12).digest()

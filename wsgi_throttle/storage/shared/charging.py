@@ -86,9 +86,9 @@ class Charging:
                             _check(terms, measured)
                     except Exception:  # noqa: BLE001 - there is no telling what garbage raises
                         self._on_unreadable()
-                        states, others = None, b""  # so that the record is written in any case
+                        states, others = (None,), b""  # so that the record is written in any case
                         granted, measured, after = take(charged, ((),) * len(terms), now)
-                    if tuple(after) != states:
+                    if after != [*states]:
                         over_limit = not all(map(_remaining, measured))
                         changed = single.pack(after, others, over_limit, now)
                         write(txn, key, changed, len(record), now)

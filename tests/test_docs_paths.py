@@ -36,7 +36,7 @@ def test_a_spelling_of_the_table_has_the_reading_that_stands_beside_it(row: list
     )
     assert spellings
     for spelling in spellings:
-        found = readings(unquote_to_bytes(spelling).decode("latin-1"))
+        found = readings(unquote_to_bytes(spelling).decode("latin-1")).all
         assert {*found} & {*expected}, spelling
 
 

@@ -175,7 +175,7 @@ UUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
         ("/users/+5", ("/users/+5", "/users/5")),
         ("/users/005/", ("/users/005", "/users/5")),
         ("/users/-0/1_0", ("/users/-0/1_0", "/users/0/10")),
-        ("/users/ +5", ("/users/ +5", "/users/5", "/users/+5")),
+        ("/users/ +5", ("/users/ +5", "/users/+5", "/users/5")),
         ("/users/\xd9\xa5", ("/users/\u0665", "/users/5")),
         ("/users/+5.json", ("/users/+5.json", "/users/5.json")),
         ("/v/1.0/2026-01-05/a0", ("/v/1.0/2026-01-05/a0",)),
@@ -203,7 +203,7 @@ UUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 def test_a_path_is_matched_in_every_form_that_an_application_may_see(
     path_info: str, expected: tuple[str, ...]
 ) -> None:
-    assert readings(path_info) == expected
+    assert readings(path_info).all == expected
 
 
 @given(st.text("0159+-_ \n\u0665\uff10\u2003", max_size=8))
@@ -214,7 +214,7 @@ def test_what_int_reads_is_matched_as_its_number_too(text: str) -> None:
         number = int(text)
     except ValueError:
         return
-    assert f"/u/{number}" in readings("/u/" + text.encode().decode("latin-1"))
+    assert f"/u/{number}" in readings("/u/" + text.encode().decode("latin-1")).all
     assert canonical_path_value(text) == str(number)
 
 
@@ -233,7 +233,7 @@ def test_what_uuid_reads_is_matched_as_its_uuid_too(text: str) -> None:
         identifier = uuid.UUID(text)
     except ValueError:
         return
-    assert f"/u/{identifier}" in readings(f"/u/{text}")
+    assert f"/u/{identifier}" in readings(f"/u/{text}").all
     assert canonical_path_value(text) == str(identifier)
 
 
@@ -270,7 +270,7 @@ def test_a_path_is_matched_by_the_changes_that_a_router_may_make_to_it(path_info
     raw = path_info.encode("latin-1")
     written = slashed(raw.decode(errors="replace").split("/"))
     valid = slashed(raw.decode(errors="ignore").split("/"))
-    found = readings(path_info)
+    found = readings(path_info).all
     assert found[0] == written
     assert len(found) == len(set(found)) <= MAX_READINGS
     assert {stripped(valid), resolved(written)} <= {*found}
@@ -290,7 +290,7 @@ def test_a_path_is_matched_by_the_changes_that_a_router_may_make_to_it(path_info
 @example("/%2e%2e/|")
 def test_no_path_escapes_a_pattern_for_everything(path_info: str) -> None:
     everything = matcher([Entry(Pattern.parse("/**"), (), 7)])
-    for path in readings(path_info):
+    for path in readings(path_info).all:
         assert everything.match("GET", path) is not None
 
 
@@ -303,7 +303,7 @@ def test_no_spelling_of_a_path_below_a_folder_escapes_its_pattern(segments: list
             del resolved[-1:]
         elif segment not in ("", "."):
             resolved.append(segment)
-    winners = {found.match("GET", path)[0] for path in readings("/" + "/".join(segments))}  # type: ignore[index]
+    winners = {found.match("GET", path)[0] for path in readings("/" + "/".join(segments)).all}  # type: ignore[index]
     if resolved[:1] == ["a"]:
         assert 1 in winners
 

@@ -49,7 +49,7 @@ def _run(arguments: Any) -> int:
         answer = "answered 414" if config.mode == "enforce" else "passed on"
         print(f"  too long          over {MAX_PATH_BYTES} bytes: not matched, and {answer}")
         return 0
-    paths = readings(environ["PATH_INFO"])
+    paths = readings(environ["PATH_INFO"]).all
     if paths != (environ["PATH_INFO"],):
         print(f"  is matched as     {' and '.join(map(_visible, paths))}")
     for rule in plan.rules:

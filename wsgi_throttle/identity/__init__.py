@@ -19,7 +19,7 @@ from .keys import (
     needs_body,
     preflight_key,
 )
-from .numbers import canonical_path_value, with_canonical_numbers, with_decimal_uuids
+from .numbers import canonical_path_value, numbered_readings, with_canonical_numbers
 from .session import Session, user_reader
 from .settings import Identity
 from .text import environ_name, is_header_name
@@ -52,11 +52,11 @@ __all__ = [
     "key_function",
     "load_hook",
     "needs_body",
+    "numbered_readings",
     "parse_network",
     "preflight_key",
     "read_networks",
     "user_reader",
     "with_canonical_numbers",
-    "with_decimal_uuids",
     "written_keys",
 ]

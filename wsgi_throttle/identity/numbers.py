@@ -37,7 +37,7 @@ def with_canonical_numbers(path: str) -> str:
     """
     if len(path) > _UUID_DIGITS:  # first, as UUID() reads its digits with a plus or underscores too
         path = _LONG_SEGMENT.sub(_uuid_unless_number, path)
-    if _has_digit(path):
+    if _may_be_odd(path) and _has_digit(path):
         path = _with_plain_digits(path)
         if " " in path or not path.isprintable():
             path = _SPACE_BEFORE.sub("/", _SPACE_AFTER.sub("", path))
@@ -45,16 +45,17 @@ def with_canonical_numbers(path: str) -> str:
             path = _ZEROS.sub("/", path)
         if "/-0" in path:
             path = _MINUS_ZERO.sub("/0", _ZEROS_AFTER_MINUS.sub("/-", path))
-    if len(path) > _UUID_DIGITS:
-        path = _LONG_SEGMENT.sub(lambda match: f"/{_canonical_uuid(match[1])}", path)
     return path
 
 
-def with_decimal_uuids(path: str) -> str:
-    """The same, with each UUID that may also be a number with leading zeros read as a UUID."""
-    if "/0" in path:
-        path = _DECIMAL_UUID.sub(lambda match: f"/{UUID(match[1])}", path)
-    return with_canonical_numbers(path)
+def numbered_readings(path: str) -> tuple[str, ...]:
+    """The path with canonical numbers, and with each UUID that may also be a number with leading
+    zeros read as a UUID. Empty where there is nothing to write otherwise."""
+    canonical = with_canonical_numbers(path)
+    if canonical == path:
+        return ()
+    uuids = _DECIMAL_UUID.sub(lambda match: f"/{UUID(match[1])}", path) if "/0" in path else path
+    return (canonical,) if uuids == path else (canonical, with_canonical_numbers(uuids))
 
 
 def canonical_path_value(value: str) -> str:
@@ -76,6 +77,19 @@ def canonical_float(text: str) -> str:
     return str(int(number)) if number.is_integer() else repr(number)
 
 
+def _may_be_odd(path: str) -> bool:
+    """Whether a number in the path may be written in an unusual way. No search for a digit is as
+    fast as these."""
+    return (
+        "/0" in path
+        or "/-0" in path
+        or "_" in path
+        or "+" in path
+        or " " in path
+        or not (path.isascii() and path.isprintable())
+    )
+
+
 def _with_plain_digits(text: str) -> str:
     """Numbers in ASCII digits, without underscores between them and a plus before them."""
     if not text.isascii():
@@ -86,7 +100,9 @@ def _with_plain_digits(text: str) -> str:
 
 def _uuid_unless_number(segment: re.Match[str]) -> str:
     text = segment[1]
-    return segment[0] if _is_number(text) else f"/{_canonical_uuid(text)}"
+    if _is_number(text) and not (text.isdecimal() and decimal(text[0])):
+        return segment[0]
+    return f"/{_canonical_uuid(text)}"
 
 
 def _canonical_uuid(text: str) -> str:

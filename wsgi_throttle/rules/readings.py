@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from ..identity import with_canonical_numbers, with_decimal_uuids
+from ..identity import numbered_readings, with_canonical_numbers
 
 _SLASHES = re.compile("/{2,}")
 
@@ -22,43 +23,51 @@ _EDGES = "".join(
 newline, as ``$`` of a regular expression does, and control characters."""
 
 
-def readings(path_info: str) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class Readings:
     """The ways in which an application's router may read a path. Each is to be matched, so that a
-    client cannot get round a rule by an unusual spelling.
+    client cannot get round a rule by an unusual spelling."""
 
-    In all of them, repeated slashes are one, and a slash at the end is dropped. The first is the
-    path as it is written. The others are made by one or more of four changes: numbers and UUIDs are
-    written in canonical form, bytes that are not UTF-8 are left out, the characters of _EDGES are
-    stripped from both ends of every segment, and ``.`` and ``..`` are resolved. Of these readings
-    the first MAX_READINGS that differ are taken, the likeliest first.
+    written: str
+    """The path as it is written. In all readings repeated slashes are one, and a slash at the end
+    is dropped."""
+    numbered: tuple[str, ...] = ()
+    """The same with numbers and UUIDs in canonical form, unless that is one of the others."""
+    others: tuple[str, ...] = ()
+    """Bytes that are not UTF-8 are left out, the characters of _EDGES are stripped from both ends
+    of every segment, ``.`` and ``..`` are resolved: what differs of their combinations, the
+    likeliest first, and then these with canonical numbers."""
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """All of them, MAX_READINGS at most."""
+        return (self.written, *self.numbered, *self.others)
+
+
+def readings(path_info: str) -> Readings:
+    """The readings of a path.
 
     :param path_info: PATH_INFO as in PEP 3333: bytes, decoded as Latin-1.
     """
     if _is_plain(path_info):
         path = path_info[:-1] or "/" if path_info[-1] == "/" else path_info
-        other = with_canonical_numbers(path)
-        if other == path:
-            return (path,)
-        uuid = with_decimal_uuids(path)
-        return (path, other) if uuid == other else (path, other, uuid)
+        return Readings(path, numbered_readings(path))
     path = valid = _merged(path_info)
     if not path.isascii():
         raw = path.encode("latin-1", "replace")
         path = valid = raw.decode("utf-8", "replace")
         if "\ufffd" in path:
             valid = raw.decode("utf-8", "ignore")
-    found = {path: 0}
-    others: Iterable[str] = _other_readings(path, valid)
-    canonical = with_canonical_numbers(path)
-    if canonical != path:
-        found |= {canonical: 0, with_decimal_uuids(path): 0}
-        as_written = list(others)
-        others = [*as_written, *map(with_canonical_numbers, as_written)]
-    for other in others:
-        if len(found) == MAX_READINGS:
+    numbered = numbered_readings(path)
+    found = dict.fromkeys((path, *numbered))
+    others: dict[str, None] = {}
+    for other in _candidates(path, valid, has_numbers=bool(numbered)):
+        if len(found) == MAX_READINGS and other not in found:
             break
-        found[other] = 0
-    return tuple(found)
+        found[other] = None
+        if other != path:
+            others[other] = None
+    return Readings(path, tuple(one for one in numbered if one not in others), tuple(others))
 
 
 def _is_plain(path: str) -> bool:
@@ -76,6 +85,17 @@ def _is_plain(path: str) -> bool:
 def _has_edges(path: str) -> bool:
     """Whether there may be a character of _EDGES in the path, which is rare."""
     return " " in path or not path.isprintable()
+
+
+def _candidates(path: str, valid: str, *, has_numbers: bool) -> Iterator[str]:
+    """The other readings as far as they are asked for, and after them the same with canonical
+    numbers."""
+    made = []
+    for other in _other_readings(path, valid):
+        made.append(other)
+        yield other
+    if has_numbers:
+        yield from map(with_canonical_numbers, made)
 
 
 def _other_readings(path: str, valid: str) -> Iterator[str]:

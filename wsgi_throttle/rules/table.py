@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
@@ -14,8 +14,6 @@ from ..identity import (
     Networks,
     canonical_path_value,
     client_address,
-    with_canonical_numbers,
-    with_decimal_uuids,
     written_keys,
 )
 from .match import Matcher
@@ -23,7 +21,7 @@ from .model import METHODS, Rule, RuleSet
 from .patterns import Entry, matcher
 from .plan import Plan, Prepare, Statements, without_storage
 from .planner import Found, Planner
-from .readings import readings
+from .readings import Readings, readings
 
 MAX_PATH_BYTES = 8192
 """The longest PATH_INFO that is matched: the time for matching grows with the length."""
@@ -150,11 +148,10 @@ class RuleTable:
             method = "OTHER"
         winners: list[Found] = []
         shadows: list[Found] = []
-        written, *others = readings(path_info)
-        numbered = {with_canonical_numbers(written), with_decimal_uuids(written)} if others else ()
-        for path, has_slash in self._endings(path_info, written, others, numbered):
+        found = readings(path_info)
+        for path, has_slash in self._endings(path_info, found):
             winner = self._find(self._enforced_matcher, method, path, has_slash)
-            if path in numbered and path != written and _fits(winner.rule, method, written):
+            if path in found.numbered and _fits(winner.rule, method, found.written):
                 continue  # what is more specific fits the path as it is written
             if winner not in winners:
                 winners.append(winner)
@@ -170,21 +167,17 @@ class RuleTable:
                 self._plans.keep(key, plan)
         return plan
 
-    def _endings(
-        self, path_info: str, written: str, others: Iterable[str], numbered: Container[str]
-    ) -> Iterator[tuple[str, bool]]:
+    def _endings(self, path_info: str, found: Readings) -> Iterator[tuple[str, bool]]:
         """The readings of a path, each with whether it ends with a slash. Who reads a path
         otherwise than it is written may read its end in either way, which exemptions mind; but a
         view that converts a number has been found by the path as it is written."""
         has_slash = path_info.endswith("/")
-        yield written, has_slash
-        for other in others:
-            if other in numbered:
-                yield other, has_slash
-            else:
-                yield other, False
-                if self._minds_slash:
-                    yield other, True
+        for path in (found.written, *found.numbered):
+            yield path, has_slash
+        for path in found.others:
+            yield path, False
+            if self._minds_slash:
+                yield path, True
 
     def _find(self, among: Matcher, method: str, path: str, has_slash: bool) -> Found:
         found = among.match(method, path, has_slash)

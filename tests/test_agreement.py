@@ -22,13 +22,13 @@ from wsgi_throttle.decision import Charge, Decision, Limit, Measured, Terms
 from wsgi_throttle.storage.memory import MemoryStorage
 from wsgi_throttle.storage.redis.resp import Script, TakeCommand, parse_decision
 from wsgi_throttle.storage.redis.storage import SCRIPT
+from wsgi_throttle.storage.shared.record import is_sound
 from wsgi_throttle.storage.shared.storage import SharedStorage
 from wsgi_throttle.strategies import (
     LARGEST,
     STRATEGIES,
     State,
     compile_terms,
-    is_sound,
     step_of,
     take,
 )

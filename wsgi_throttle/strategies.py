@@ -216,19 +216,6 @@ STRATEGIES: dict[str, Strategy] = {
 ALIASES = {"moving-window": "sliding-window", "sliding-window-counter": "sliding-window"}
 """Names that other rate limiters use -> the strategy here that does the same, or better."""
 
-
-def is_sound(limit: Limit, measured: Measured) -> bool:
-    """Whether a step by this limit can have measured this. If it cannot, the state was none that a
-    step has returned: something else has written it."""
-    wait_ms, remaining, reset_ms = measured
-    lifetime_ms = STRATEGIES[limit.strategy].lifetime_ms(limit)
-    return (
-        (0 <= wait_ms <= lifetime_ms or wait_ms == NEVER_MS)
-        and 0 <= remaining <= limit.burst
-        and 0 <= reset_ms <= lifetime_ms
-    )
-
-
 Compiled: TypeAlias = tuple[Step, int, bool]
 """A term as :func:`take` needs it: the step of its limit, its cost, and whether it may refuse."""
 

@@ -13,8 +13,8 @@ import lmdb
 from ...cache import Bounded
 from ...clock import MS, Clock
 from ...decision import Charge, Measured, Term, Terms
-from ...strategies import Compiled, State, is_sound, take
-from .record import Packing
+from ...strategies import Compiled, State, take
+from .record import Packing, is_sound
 
 MAX_CACHED_KEYS = 4096
 """For how many buckets the key is kept, so that it need not be computed again."""

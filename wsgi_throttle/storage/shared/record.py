@@ -18,7 +18,7 @@ from operator import itemgetter
 from struct import Struct, error
 
 from ...cache import Bounded
-from ...decision import Limit
+from ...decision import NEVER_MS, Limit, Measured
 from ...errors import StorageError
 from ...strategies import STRATEGIES, State, step_of
 
@@ -157,6 +157,18 @@ class Packing:
         ]
         layout = _layouts[bytes([len(shapes)]) + b"".join(shapes)]
         return self._by_lengths.keep(tuple(map(len, states)), layout)
+
+
+def is_sound(limit: Limit, measured: Measured) -> bool:
+    """Whether a step by this limit can have measured this. If it cannot, the state was none that a
+    step has returned: something else has written it."""
+    wait_ms, remaining, reset_ms = measured
+    lifetime_ms = STRATEGIES[limit.strategy].lifetime_ms(limit)
+    return (
+        (0 <= wait_ms <= lifetime_ms or wait_ms == NEVER_MS)
+        and 0 <= remaining <= limit.burst
+        and 0 <= reset_ms <= lifetime_ms
+    )
 
 
 def rank(record: bytes, now: int) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 The newest and the oldest Python run the whole suite. The tests marked ``slow`` are left out on the
 other Pythons, in a run without a Redis on PATH, and in a run with the lowest versions that
 setup.cfg allows. Last come pre-releases of Python and of the dependencies; their failures are
-printed and do not count.
+printed and do not count. But for the first, suites run two at once.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +28,8 @@ TESTED = ((3, 10), (3, 11), (3, 12), (3, 13))
 """What setup.cfg says is tested. The summary names those that this machine does not have."""
 LONGEST_S = 60 * 60
 """If all steps together take longer, the run fails."""
+AT_ONCE = 2
+"""How many suites run side by side."""
 PRE_RELEASES_S = 5 * 60
 """A step with pre-releases is ended after so long."""
 SHARED_MEMORY = Path("/dev/shm")
@@ -41,6 +45,12 @@ class Python(NamedTuple):
     @property
     def name(self) -> str:
         return "{}.{}".format(*self.version)
+
+
+class Task(NamedTuple):
+    name: str
+    command: Sequence[str | Path]
+    env: Mapping[str, str] = {}
 
 
 class Step(NamedTuple):
@@ -140,26 +150,46 @@ class Matrix:
         subprocess.run(install, cwd=ROOT, check=True)
         return python_of_it
 
-    def run(self, name: str, *command: str | Path, env: Mapping[str, str] | None = None) -> None:
-        """Run a step that has to end with 0 and to leave no temporary files."""
-        print(f"\n=== {name}", flush=True)
-        temporary = Path(tempfile.mkdtemp(prefix="wt-", dir="/tmp"))
+    def run(self, *tasks: Task) -> None:
+        """Run steps side by side. Each has to end with 0, and none may leave temporary files."""
+        print(f"\n=== {' and '.join(task.name for task in tasks)}", flush=True)
         shared = set(SHARED_MEMORY.glob("wsgi_throttle*"))
         began = time.monotonic()
+        with ThreadPoolExecutor(len(tasks)) as pool:
+            results = list(pool.map(self._run_one, tasks, repeat(len(tasks) > 1)))
+        left = sorted(set(SHARED_MEMORY.glob("wsgi_throttle*")) - shared)
+        if left:
+            self.failed = True
+            told = f"left {', '.join(map(str, left))}"
+            results.append(Step("shared memory", time.monotonic() - began, told))
+        self.steps += results
+
+    def _run_one(self, task: Task, is_one_of_several: bool) -> Step:
+        """
+        :param is_one_of_several: what it prints is held back until it has ended.
+        """
+        temporary = Path(tempfile.mkdtemp(prefix="wt-", dir="/tmp"))
+        began = time.monotonic()
         result = subprocess.run(
-            command,
+            task.command,
             cwd=ROOT,
-            env={**os.environ, "TMPDIR": str(temporary), **(env or {})},
+            env={**os.environ, "TMPDIR": str(temporary), **task.env},
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if is_one_of_several else None,
+            stderr=subprocess.STDOUT if is_one_of_several else None,
+            text=True,
             check=False,
         )
-        left = [*temporary.iterdir(), *(set(SHARED_MEMORY.glob("wsgi_throttle*")) - shared)]
+        if is_one_of_several:
+            print(f"\n--- {task.name}\n{result.stdout}", flush=True)
+        left = list(temporary.iterdir())
         shutil.rmtree(temporary)
         told = f"failed with {result.returncode}" if result.returncode else "passed"
         if left:
             told += f", and left {', '.join(map(str, left))}"
-        self.failed |= bool(left) or result.returncode != 0
-        self.steps.append(Step(name, time.monotonic() - began, told))
+        if left or result.returncode:
+            self.failed = True
+        return Step(task.name, time.monotonic() - began, told)
 
     def try_out(self, name: str, python: Python) -> None:
         """Run the quick tests with pre-releases of the packages. Failures are printed only."""
@@ -187,6 +217,19 @@ class Matrix:
         self.steps.append(Step(name, time.monotonic() - began, told))
 
 
+def whole(matrix: Matrix, python: Python, *options: str) -> Task:
+    """The whole suite on this Python."""
+    command: list[str | Path] = [matrix.environment(python), "-m", "pytest", "-q", *options]
+    return Task(f"Python {python.name}, the whole suite", command)
+
+
+def quick(matrix: Matrix, python: Python, strict: str, *constraints: str) -> Task:
+    """The suite without the slow tests on this Python, with these versions of packages."""
+    command = (matrix.environment(python, *constraints), "-m", "pytest", "-q", strict, *QUICK)
+    versions = ", lowest versions" if constraints else ""
+    return Task(f"Python {python.name}{versions}, without slow tests", command)
+
+
 def main() -> int:
     began = time.monotonic()
     print("Pythons:")
@@ -199,21 +242,22 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="wsgi_throttle-ci-") as folder:
         matrix = Matrix(Path(folder))
         venv = {"PYTHON": str(newest.path), "VENV": str(Path(folder, "newest"))}
-        matrix.run("make lint", "make", "lint", env=venv)
-        matrix.run("make docs", "make", "docs", env=venv)
-        options = {"PYTEST_ADDOPTS": strict}
-        matrix.run(f"make test, Python {newest.name}", "make", "test", env={**venv, **options})
-        pytest = (Path(folder, "newest", "bin", "python"), "-m", "pytest", "-q", strict)
+        matrix.run(Task("make lint", ("make", "lint"), venv))
+        matrix.run(Task("make docs", ("make", "docs"), venv))
+        name = f"make test, Python {newest.name}"
+        matrix.run(Task(name, ("make", "test"), {**venv, "PYTEST_ADDOPTS": strict}))
         with path_without_redis(Path(folder)) as env:
+            command = (Path(folder, "newest", "bin", "python"), "-m", "pytest", "-q", strict)
             name = f"Python {newest.name}, no Redis on PATH, without slow tests"
-            matrix.run(name, *pytest, *QUICK, env=env)
-        for python in final[:-1]:
-            whole = python is oldest
-            command = matrix.environment(python), "-m", "pytest", "-q", strict
-            what = "the whole suite" if whole else "without slow tests"
-            matrix.run(f"Python {python.name}, {what}", *command, *(() if whole else QUICK))
-        command = matrix.environment(oldest, *lowest()), "-m", "pytest", "-q", strict
-        matrix.run(f"Python {oldest.name}, lowest versions, without slow tests", *command, *QUICK)
+            tasks = [Task(name, (*command, *QUICK), env)]
+            if oldest is not newest:
+                tasks.append(whole(matrix, oldest, strict))
+            matrix.run(*tasks)
+        others = [quick(matrix, python, strict) for python in final[1:-1]]
+        others.append(quick(matrix, oldest, strict, *lowest()))
+        while others:
+            matrix.run(*others[:AT_ONCE])
+            del others[:AT_ONCE]
         for python in (newest, *(one for one in found if not one.is_final)):
             matrix.try_out(f"Python {python.name}, pre-releases", python)
     print()

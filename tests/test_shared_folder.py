@@ -23,6 +23,7 @@ import pytest
 
 from support.charges import take
 from support.servers import ROOT, wait_until
+from support.users import NOBODY, run_as
 from wsgi_throttle.decision import Charge, Limit
 from wsgi_throttle.errors import StorageError
 from wsgi_throttle.storage.shared import location, places, report, stamp
@@ -35,7 +36,6 @@ MB = 1 << 20
 CHARGES = [Charge("t:{ip:192.0.2.1}", Limit("sliding-window", 100, 3_600_000, 100), 1, True, "r")]
 APP = "namespace:test"
 NAMED = Location(None, APP)
-NOBODY = 12345
 """A user who is not the one that runs the tests."""
 
 
@@ -482,21 +482,6 @@ def _waits_for(inode: int) -> bool:
 
 
 # --- what cannot work ----------------------------------------------------------------------------
-
-
-def run_as(uid: int, program: str, *arguments: object) -> str:
-    """Run a program as another user, and return its output."""
-    if os.geteuid() != 0:
-        pytest.skip("may not run programs as another user")
-    command = ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups"]
-    done = subprocess.run(
-        [*command, sys.executable, "-c", program, *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout + done.stderr
 
 
 REQUEST = """

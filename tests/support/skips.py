@@ -6,7 +6,6 @@ run. It is for .ci/run, which installs everything that the tests can use.
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 from collections import Counter
@@ -15,6 +14,7 @@ from collections.abc import Callable
 import pytest
 
 from support.redis import PACKAGED
+from support.users import others_may_run
 
 ALLOWED: dict[str, Callable[[re.Match[str]], bool]] = {
     # The servers in Python packages are built without TLS. One of the system is built with it.
@@ -25,8 +25,8 @@ ALLOWED: dict[str, Callable[[re.Match[str]], bool]] = {
     r"(.+) loads too fast, and has no option to be slowed": lambda reason: reason[1] == "redis 6.2",
     # In a container without the right. A test tries it before it says so.
     r"may not make a PID namespace": lambda reason: True,
-    # Only root may.
-    r"may not run programs as another user": lambda reason: os.geteuid() != 0,
+    # Only root may, if others may read this Python.
+    r"may not run programs as another user": lambda reason: not others_may_run(),
 }
 """Reasons for which a test may be skipped under ``--strict-skips``: a regular expression of the
 whole text, and a function of its match that says whether the reason is good."""

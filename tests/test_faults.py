@@ -447,13 +447,8 @@ print(*sorted(statuses), resident_bytes() - before, before)
 """
 
 
-@pytest.mark.parametrize(
-    "storage",
-    [
-        "memory://?max_clients=5000",
-        pytest.param("shared://{}?size=1mb", marks=pytest.mark.soak),
-    ],
-)
+@pytest.mark.soak
+@pytest.mark.parametrize("storage", ["memory://?max_clients=5000", "shared://{}?size=1mb"])
 def test_100000_of_everything_a_client_chooses_leave_memory_flat(
     storage: str, tmp_path: Path
 ) -> None:

@@ -288,7 +288,8 @@ def shown(name: str) -> str:
 
 def run(*command: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Python with these arguments, in a process of its own."""
-    inherited = {name: value for name, value in os.environ.items() if name not in DECIDING}
+    theirs = {*DECIDING, "PYTEST_ADDOPTS"}  # of this suite, and not of the one that is run
+    inherited = {name: value for name, value in os.environ.items() if name not in theirs}
     env = {**inherited, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **variables}
     env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     return subprocess.run(

@@ -108,8 +108,8 @@ class Server:
 
     def __init__(self, program: str, folder: Path, *, sentinel: bool = False, **options: str):
         self.port = free_cluster_port() if "cluster_enabled" in options else free_port()
-        self.folder = folder / str(self.port)
-        self.folder.mkdir(exist_ok=True)
+        # A port may be free a second time, and nobody may find what another server has saved.
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{self.port}-", dir=folder))
         self.socket = self.folder / "redis.sock"
         self._sentinel = sentinel
         self._program = program

@@ -62,7 +62,7 @@ def readings(path_info: str) -> Readings:
     found = dict.fromkeys((path, *numbered))
     others: dict[str, None] = {}
     for other in _candidates(path, valid, has_numbers=bool(numbered)):
-        if len(found) == MAX_READINGS and other not in found:
+        if len(found) == MAX_READINGS:
             break
         found[other] = None
         if other != path:

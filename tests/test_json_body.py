@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from test_form import ABSENT, URLENCODED, all_of, chunked, request
@@ -184,6 +184,9 @@ _values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["email", "user", "a"]), _values))
+@example({"email": float("inf")})
+@example({"email": float("-inf")})
+@example({"email": float("nan")})
 def test_what_an_application_reads_is_charged(document: dict[str, Any]) -> None:
     body = json.dumps(document).encode()
     found = charged(request(body, CONTENT_TYPE=JSON))

@@ -68,7 +68,7 @@ def _decode(body: bytes) -> Any:
         object_pairs_hook=_Members,
         parse_int=lambda text: "0" if text == "-0" else text,
         parse_float=_canonical_float,
-        parse_constant=str,
+        parse_constant=_canonical_float,  # Infinity is what 1e999 is
     )
 
 

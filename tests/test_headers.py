@@ -394,7 +394,9 @@ def decisions(draw: st.DrawFn) -> Decision:
     waits = [draw(st.sampled_from([0, 1, 999, 1_000, 60_001, NEVER_MS])) for _ in charges]
     granted = not any(wait and each.enforce for wait, each in zip(waits, charges, strict=True))
     outcomes = [
-        Outcome(wait, draw(st.integers(0, 3)), draw(st.integers(0, 3_000))) for wait in waits
+        # No more is left than may be had at once.
+        Outcome(wait, draw(st.integers(0, min(3, each.limit.burst))), draw(st.integers(0, 3_000)))
+        for wait, each in zip(waits, charges, strict=True)
     ]
     return decision_on(granted, charges, outcomes)
 

@@ -288,6 +288,14 @@ def test_a_path_with_digits_is_charged_as_written_however_it_ends(path: str, end
     assert charged(rules, f"GET {path}{ending}") == ["limited"]
 
 
+def test_a_shadow_rule_is_counted_for_a_number_as_it_would_be_were_it_enforced() -> None:
+    for mode, counted in (("enforce", "5"), ("shadow", "5 (shadow)")):
+        rules = table(rule("/u/<name>", "name"), rule("/u/5", "5", mode=mode))
+        assert charged(rules, "GET /u/+5") == ["name", counted]
+    lax = table(rule("/u/<a>", "a"), rule("/u/<string(length=3):b>", "b", mode="shadow"))
+    assert charged(lax, "GET /u/005") == ["a", "b (shadow)"]
+
+
 def test_all_spellings_of_an_id_have_one_counter() -> None:
     rules = table(rule("/u/<int:id>", "id", key="path:id"), rule("/o/<id>", "o", key="path:id"))
     for path, spellings in {

@@ -13,7 +13,6 @@ from urllib.parse import unquote_to_bytes
 from ..config import Config
 from ..limits import describe
 from ..rules.model import METHODS, Rule
-from ..rules.patterns import Entry, matcher
 from ..rules.plan import RuleCounters
 from ..rules.readings import readings
 from ..rules.table import MAX_PATH_BYTES, RuleTable
@@ -114,13 +113,9 @@ def _losers(
     found = []
     known = method if method in METHODS else "OTHER"
     for rule in config.rules:
-        if rule in winners:
+        if rule in winners or rule.mode == "off":
             continue
-        entries = [Entry(pattern, rule.methods, 0) for pattern in rule.patterns]
-        any_method = matcher(Entry(pattern, (), 0) for pattern in rule.patterns)
-        if rule.mode == "off":
-            continue
-        if any(matcher(entries).match(known, path) for path in paths):
+        if any(rule.fits(path, known) for path in paths):
             found.append(
                 (
                     rule,
@@ -129,7 +124,7 @@ def _losers(
                     else "another rule is more specific, or stands first",
                 )
             )
-        elif any(any_method.match(known, path) for path in paths):
+        elif any(map(rule.fits, paths)):
             found.append((rule, f"it is for {','.join(rule.methods)}"))
     return found
 

@@ -12,7 +12,7 @@ from ..http.responder import Responder
 from ..http.settings import ResponseSettings
 from ..identity import Identity, KeyFunction
 from ..networks import Networks
-from .patterns import Pattern
+from .patterns import Entry, Pattern, matcher
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "OTHER")
 """The methods of RFC 9110, section 9, and RFC 5789 (PATCH); every other one counts as OTHER."""
@@ -78,6 +78,15 @@ class Rule:
     index: int = 0
     """Its position among the rules of the configuration, counted from 0."""
     location: Location = field(default_factory=Location)
+
+    def fits(self, path: str, method: str | None = None) -> bool:
+        """Whether the rule is for this path, whatever other rules are.
+
+        :param method: in upper case; None for any.
+        """
+        methods = () if method is None else self.methods
+        alone = matcher(Entry(pattern, methods, 0) for pattern in self.patterns)
+        return alone.match(method or "", path) is not None
 
 
 @dataclass(frozen=True)

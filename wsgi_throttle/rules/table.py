@@ -150,14 +150,20 @@ class RuleTable:
         shadows: list[Found] = []
         found = readings(path_info)
         for path, has_slash in self._endings(path_info, found):
+            # A number adds what fits it alone: of what fits the path as it is written too, the most
+            # specific has been found there.
+            unless_written = found.written if path in found.numbered else None
             winner = self._find(self._enforced_matcher, method, path, has_slash)
-            if path in found.numbered and _fits(winner.rule, method, found.written):
-                continue  # what is more specific fits the path as it is written
-            if winner not in winners:
+            if winner not in winners and not _fits(winner.rule, method, unless_written):
                 winners.append(winner)
             if self._has_shadows:
                 shadow = self._find(self._matcher, method, path, has_slash)
-                if shadow.rule and shadow.rule.mode == "shadow" and shadow not in shadows:
+                if (
+                    shadow.rule
+                    and shadow.rule.mode == "shadow"
+                    and shadow not in shadows
+                    and not _fits(shadow.rule, method, unless_written)
+                ):
                     shadows.append(shadow)
         key = (method, *winners, None, *shadows)
         plan = self._plans.get(key)
@@ -195,12 +201,9 @@ class RuleTable:
         )
 
 
-def _fits(rule: Rule | None, method: str, path: str) -> bool:
-    """Whether a rule is for this path, whatever others are. None, no rule, is for every path."""
-    if rule is None:
-        return True
-    alone = matcher(Entry(pattern, rule.methods, 0) for pattern in rule.patterns)
-    return alone.match(method, path) is not None
+def _fits(rule: Rule | None, method: str, path: str | None) -> bool:
+    """Whether a rule is for this path; None, no rule, is for every one."""
+    return path is not None and (rule is None or rule.fits(path, method))
 
 
 def _contains(networks: Networks | None, address: Address | None) -> bool:

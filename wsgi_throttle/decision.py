@@ -261,6 +261,11 @@ class Take(Protocol):
         """
 
 
+def key_in(bucket: str) -> str:
+    """The client's key in a bucket, which stands in its braces and has none itself."""
+    return bucket.partition("{")[2].rpartition("}")[0]
+
+
 def seconds_up(milliseconds: int) -> int:
     """Convert to whole seconds, rounded up: a client that waits so long does not come too early."""
     return -(-milliseconds // 1000)

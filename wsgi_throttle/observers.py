@@ -6,12 +6,11 @@ import logging
 from collections.abc import Sequence
 
 from .clock import MONOTONIC, Clock
-from .decision import Charge, Outcome
+from .decision import Charge, Outcome, key_in
 from .errors import Diagnostic
 from .identity import Environ
 from .limits import describe
 from .log_once import LogOnce
-from .rules.plan import key_in
 from .verdict import Verdict
 
 PERIOD_S = 60.0

@@ -29,11 +29,6 @@ def without_storage(terms: Terms) -> Take:
     return take
 
 
-def key_in(bucket: str) -> str:
-    """The key that a bucket ends with, the reverse of :meth:`Counter.bucket`."""
-    return bucket.partition("{")[2].removesuffix("}")
-
-
 class CounterLimit(NamedTuple):
     """One limit of a counter. Immutable."""
 
@@ -257,9 +252,8 @@ class Plan:
         statement = self.statement
         if statement is None:
             return self.statements.for_buckets(
-                (counter, counter.buckets(counter.key(environ, each.path_args)))
-                for each in self.by_rule
-                for counter in each.applicable(environ)
+                (counter, counter.buckets(counter.key(environ, path_args)))
+                for counter, path_args in self.counters_for(environ)
             )
         buckets: tuple[str, ...] = ()
         for counter, path_args in self.counters:

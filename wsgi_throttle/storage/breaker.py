@@ -14,7 +14,7 @@ from threading import Thread
 from typing import TypeVar
 
 from ..clock import MONOTONIC, SECOND, Clock
-from ..decision import Charge, Decision, Take, Terms
+from ..decision import Charge, Decision, Take, Terms, key_in
 from ..errors import StorageDownError, StorageError, StorageRequestError
 from . import Storage
 from .fork import ForkLock, mark, notice_fork
@@ -93,8 +93,7 @@ class _RecentCalls:
 
 def _keys(buckets: Iterable[str]) -> frozenset[str]:
     """The keys in these buckets, apart from ``all``, which every client has."""
-    found = (bucket.partition("{")[2].rpartition("}")[0] for bucket in buckets)
-    return frozenset(found) - {"all"}
+    return frozenset(map(key_in, buckets)) - {"all"}
 
 
 class CircuitBreaker:

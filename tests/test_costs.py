@@ -213,24 +213,31 @@ def test_an_admitted_request_is_one_redis_command(redis_server: Server, tmp_path
     assert spent.keys() == {"evalsha", *inside}
 
 
-def test_a_blocked_client_costs_one_call_of_the_storage_a_second(
-    redis_server: Server, tmp_path: Path
-) -> None:
-    config = {
-        "storage": redis_server.uri,
-        "namespace": tmp_path.name,
-        "storage_timeout": "5 s",
-        "default_limits": "1 per hour",
-    }
+def spent_in_ten_seconds(
+    server: Server, options: dict[str, Any], path: Callable[[int], str]
+) -> Counter[str]:
+    """The commands of a client that is refused a thousand times.
+
+    :param path: of its request with this number.
+    """
+    config = {"storage": server.uri, "storage_timeout": "5 s", **options}
     clock = ManualClock(0)
     engine = Engine.from_source(config, clock=clock)
     assert engine.decide(request()).outcome == "granted"
-    before = commands(redis_server)
+    before = commands(server)
     for step in range(1000):
-        clock.now_ms = step * 10  # ten seconds
-        assert engine.decide(request()).outcome == "refused"
-    spent = commands(redis_server) - before
+        clock.now_ms = step * 10
+        assert engine.decide(request(PATH_INFO=path(step))).outcome == "refused"
+    spent = commands(server) - before
     engine.close()
+    return spent
+
+
+def test_a_blocked_client_costs_one_call_of_the_storage_a_second(
+    redis_server: Server, tmp_path: Path
+) -> None:
+    options = {"namespace": tmp_path.name, "default_limits": "1 per hour"}
+    spent = spent_in_ten_seconds(redis_server, options, lambda _: "/items/5")
     assert refusal_cache.MAX_AGE_NS == 1_000_000_000
     assert spent["evalsha"] == 10
 
@@ -239,22 +246,12 @@ def test_a_blocked_client_costs_one_call_of_the_storage_a_second(
 def test_a_blocked_client_with_a_new_key_each_time_costs_one_call_of_the_storage_a_second(
     redis_server: Server, tmp_path: Path, key: str | list[str]
 ) -> None:
-    config = {
-        "storage": redis_server.uri,
+    options = {
         "namespace": tmp_path.name,
-        "storage_timeout": "5 s",
         "application_limits": "1 per hour",
         "rules": [{"name": "item", "path": "/items/<int:id>", "limits": "5 per hour", "key": key}],
     }
-    clock = ManualClock(0)
-    engine = Engine.from_source(config, clock=clock)
-    assert engine.decide(request()).outcome == "granted"
-    before = commands(redis_server)
-    for step in range(1000):
-        clock.now_ms = step * 10  # ten seconds
-        assert engine.decide(request(PATH_INFO=f"/items/{step}")).outcome == "refused"
-    spent = commands(redis_server) - before
-    engine.close()
+    spent = spent_in_ten_seconds(redis_server, options, "/items/{}".format)
     assert spent["evalsha"] == 10
 
 
